@@ -1,0 +1,21 @@
+/* The only file with compiler extensions besides the SIMD files. */
+#ifndef DBT_BASE_COMPILER_H
+#define DBT_BASE_COMPILER_H
+
+#if defined(__GNUC__)
+#define DBT_PRINTF(format_index, first_index) __attribute__((format(printf, format_index, first_index)))
+#define DBT_UNUSED __attribute__((unused))
+#define DBT_NOINLINE __attribute__((noinline))
+#define DBT_LIKELY(x) __builtin_expect(!!(x), 1)
+#define DBT_UNLIKELY(x) __builtin_expect(!!(x), 0)
+#define DBT_PREFETCH(p) __builtin_prefetch(p)
+#else
+#define DBT_PRINTF(format_index, first_index)
+#define DBT_UNUSED
+#define DBT_NOINLINE
+#define DBT_LIKELY(x) (x)
+#define DBT_UNLIKELY(x) (x)
+#define DBT_PREFETCH(p) ((void)(p))
+#endif
+
+#endif

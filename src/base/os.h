@@ -1,0 +1,37 @@
+/* The operating system: os_posix.c alone knows it. */
+#ifndef DBT_BASE_OS_H
+#define DBT_BASE_OS_H
+
+#include <stdatomic.h>
+
+#include "base/error.h"
+
+/* Maps a whole regular file for reading. *data is NULL for an empty file. */
+dibit_status dbt_os_map(const char *path, const char *name, const uint8_t **data, uint64_t *bytes,
+                        dibit_error *error);
+void dbt_os_unmap(const void *data, uint64_t bytes);
+/* The pages may be dropped; they are read from the file again when touched. */
+void dbt_os_drop(const void *data, uint64_t bytes);
+
+uint32_t dbt_os_cores(void); /* that this process may use; at least 1 */
+uint64_t dbt_os_nanoseconds(void); /* monotonic */
+
+/* Threads, for the pool alone. */
+typedef struct dbt_os_thread dbt_os_thread;
+typedef void (*dbt_os_main)(void *ctx);
+/* The handle is allocated by the caller: dbt_os_thread_bytes() of it. */
+size_t dbt_os_thread_bytes(void);
+bool dbt_os_thread_start(dbt_os_thread *thread, dbt_os_main main, void *ctx);
+void dbt_os_thread_join(dbt_os_thread *thread);
+void dbt_os_yield(void);
+
+/* A place to sleep: wait returns when *word no longer has the value `seen` (or for no reason); wake
+ * wakes all that wait. Change *word before wake. */
+typedef struct dbt_os_sleep dbt_os_sleep;
+size_t dbt_os_sleep_bytes(void);
+bool dbt_os_sleep_init(dbt_os_sleep *sleep);
+void dbt_os_sleep_free(dbt_os_sleep *sleep);
+void dbt_os_sleep_wait(dbt_os_sleep *sleep, const _Atomic uint32_t *word, uint32_t seen);
+void dbt_os_sleep_wake(dbt_os_sleep *sleep);
+
+#endif

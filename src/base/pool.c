@@ -1,0 +1,175 @@
+/* The thread pool.
+ *
+ * One job at a time. The caller publishes it by counting `generation` up; workers that see a new
+ * generation take task indices from `next` until none is left, then count `busy` down; the caller
+ * takes indices too and waits for busy to be 0. So a job's fields are never read after the call that
+ * made it has returned.
+ *
+ * A worker that has nothing to do spins for SPIN_NS, which covers the gaps between the steps of one
+ * token, then sleeps: an idle pool costs nothing. The caller wakes only when somebody sleeps. */
+#include "base/pool.h"
+
+#include <stdatomic.h>
+
+#include "base/os.h"
+
+enum { SPIN_NS = 50000, SPIN_CHECK = 64, MAX_THREADS = 256 };
+
+typedef struct worker {
+    dbt_pool *pool;
+    uint32_t index;
+    dbt_os_thread *thread;
+} worker;
+
+struct dbt_pool {
+    dbt_arena arena;
+    uint32_t n_threads;
+    worker *workers; /* [n_threads - 1]: thread i is workers[i - 1], the caller is thread 0 */
+    dbt_os_sleep *sleep;
+    bool sleep_ready;
+    uint32_t n_started;
+    /* The job. */
+    dbt_task task;
+    void *ctx;
+    int64_t n_tasks;
+    _Atomic int64_t next;
+    _Atomic uint32_t busy;       /* workers that have not finished this generation */
+    _Atomic uint32_t generation; /* counts jobs; the last one is for stopping */
+    _Atomic uint32_t sleepers;
+    _Atomic bool stop;
+};
+
+static inline void relax(void) {
+#if defined(__x86_64__) || defined(__i386__)
+    __builtin_ia32_pause();
+#endif
+}
+
+/* Waits until *word differs from `seen`: a short spin, then yields to whoever has the core. */
+static void spin_until_not(const _Atomic uint32_t *word, uint32_t seen) {
+    for (uint32_t i = 1; atomic_load_explicit(word, memory_order_acquire) == seen; i++) {
+        relax();
+        if (i % 1024 == 0) dbt_os_yield();
+    }
+}
+
+static void take_tasks(dbt_pool *pool, uint32_t thread) {
+    for (;;) {
+        const int64_t i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
+        if (i >= pool->n_tasks) return;
+        pool->task(pool->ctx, i, thread);
+    }
+}
+
+static void wait_for_job(dbt_pool *pool, uint32_t seen) {
+    const uint64_t end = dbt_os_nanoseconds() + SPIN_NS;
+    do {
+        for (int i = 0; i < SPIN_CHECK; i++) {
+            if (atomic_load_explicit(&pool->generation, memory_order_acquire) != seen) return;
+            relax();
+        }
+    } while (dbt_os_nanoseconds() < end);
+    atomic_fetch_add(&pool->sleepers, 1);
+    dbt_os_sleep_wait(pool->sleep, &pool->generation, seen);
+    atomic_fetch_sub(&pool->sleepers, 1);
+}
+
+static void worker_main(void *ctx) {
+    worker *const w = ctx;
+    dbt_pool *const pool = w->pool;
+    for (uint32_t seen = 0;;) {
+        wait_for_job(pool, seen);
+        seen++;
+        if (atomic_load(&pool->stop)) return;
+        take_tasks(pool, w->index);
+        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
+    }
+}
+
+static void publish(dbt_pool *pool) {
+    atomic_fetch_add(&pool->generation, 1);
+    if (atomic_load(&pool->sleepers) > 0) dbt_os_sleep_wake(pool->sleep);
+}
+
+static dibit_status start(dbt_pool *pool, dibit_error *error) {
+    const uint32_t n = pool->n_threads - 1;
+    pool->workers = dbt_arena_array(&pool->arena, n, sizeof *pool->workers);
+    pool->sleep = dbt_arena_alloc(&pool->arena, dbt_os_sleep_bytes());
+    if (!pool->workers || !pool->sleep) return dbt_fail_memory(error, "threads", n * sizeof(worker));
+    pool->sleep_ready = dbt_os_sleep_init(pool->sleep);
+    DBT_FAIL_IF(!pool->sleep_ready, error, DIBIT_OUT_OF_MEMORY, "cannot create a thread pool");
+    for (uint32_t i = 0; i < n; i++) {
+        worker *const w = &pool->workers[i];
+        *w = (worker){pool, i + 1, dbt_arena_alloc(&pool->arena, dbt_os_thread_bytes())};
+        if (!w->thread) return dbt_fail_memory(error, "threads", dbt_os_thread_bytes());
+        DBT_FAIL_IF(!dbt_os_thread_start(w->thread, worker_main, w), error, DIBIT_OUT_OF_MEMORY,
+                    "cannot start thread %u of %u", (unsigned)i + 2, (unsigned)pool->n_threads);
+        pool->n_started++;
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dbt_pool_create(const dibit_allocator *allocator, uint32_t n_threads, dbt_pool **out,
+                             dibit_error *error) {
+    if (n_threads == 0) n_threads = dbt_os_cores();
+    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    dbt_arena arena;
+    dbt_arena_init(&arena, allocator);
+    dbt_pool *pool = dbt_arena_alloc_aligned(&arena, sizeof *pool, 64);
+    if (!pool) {
+        dbt_arena_free(&arena);
+        return dbt_fail_memory(error, "a thread pool", sizeof *pool);
+    }
+    pool->arena = arena;
+    pool->n_threads = n_threads;
+    const dibit_status status = start(pool, error);
+    if (status != DIBIT_OK) {
+        dbt_pool_destroy(&pool);
+        return status;
+    }
+    *out = pool;
+    return DIBIT_OK;
+}
+
+void dbt_pool_destroy(dbt_pool **pool) {
+    dbt_pool *const p = pool ? *pool : NULL;
+    if (!p) return;
+    atomic_store(&p->stop, true);
+    if (p->sleep_ready) {
+        publish(p);
+        dbt_os_sleep_wake(p->sleep);
+    }
+    for (uint32_t i = 0; i < p->n_started; i++) dbt_os_thread_join(p->workers[i].thread);
+    if (p->sleep_ready) dbt_os_sleep_free(p->sleep);
+    dbt_arena arena = p->arena; /* the pool itself lies in it */
+    dbt_arena_free(&arena);
+    *pool = NULL;
+}
+
+uint32_t dbt_pool_threads(const dbt_pool *pool) { return pool ? pool->n_threads : 1; }
+
+void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx) {
+    if (!pool || pool->n_threads == 1 || n_tasks <= 1) {
+        for (int64_t i = 0; i < n_tasks; i++) task(ctx, i, 0);
+        return;
+    }
+    pool->task = task;
+    pool->ctx = ctx;
+    pool->n_tasks = n_tasks;
+    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
+    atomic_store_explicit(&pool->busy, pool->n_threads - 1, memory_order_relaxed);
+    publish(pool);
+    take_tasks(pool, 0);
+    for (uint32_t busy; (busy = atomic_load_explicit(&pool->busy, memory_order_acquire)) != 0;) {
+        spin_until_not(&pool->busy, busy);
+    }
+}
+
+int64_t dbt_task_count(int64_t n, int64_t unit_cost) {
+    enum { TASK_COST = 16384, MAX_TASKS = 256 }; /* a task should outlast its hand-over, ~1 us */
+    if (n <= 1) return n;
+    const double cost = (double)n * (double)(unit_cost > 0 ? unit_cost : 1);
+    int64_t tasks = cost / TASK_COST >= MAX_TASKS ? MAX_TASKS : (int64_t)(cost / TASK_COST);
+    if (tasks < 1) tasks = 1;
+    return tasks < n ? tasks : n;
+}

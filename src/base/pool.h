@@ -1,0 +1,33 @@
+/* A persistent thread pool with one operation: a parallel for over task indices.
+ *
+ * Tasks must write disjoint outputs and must not depend on which thread runs them: results do not
+ * depend on the number of threads as long as the split into tasks does not. */
+#ifndef DBT_BASE_POOL_H
+#define DBT_BASE_POOL_H
+
+#include "base/arena.h"
+
+typedef struct dbt_pool dbt_pool;
+
+/* n_threads includes the calling thread; 0: number of cores. */
+dibit_status dbt_pool_create(const dibit_allocator *allocator, uint32_t n_threads, dbt_pool **out,
+                             dibit_error *error);
+void dbt_pool_destroy(dbt_pool **pool);
+/* 1 for NULL. */
+uint32_t dbt_pool_threads(const dbt_pool *pool);
+
+/* Runs task(ctx, i, thread) for every i in [0, n_tasks), on any thread; thread is in
+ * [0, dbt_pool_threads) and no two tasks run with the same thread number at once (for scratch).
+ * Returns when all are done. pool NULL or n_tasks 1: on the calling thread, no synchronisation. */
+typedef void (*dbt_task)(void *ctx, int64_t i, uint32_t thread);
+void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx);
+
+/* How many tasks to split `n` units of work into, each of about `unit_cost` scalar operations: 1
+ * when it is not worth waking anyone. Depends on n and cost only, never on the thread count. */
+int64_t dbt_task_count(int64_t n, int64_t unit_cost);
+/* The half-open range of units that task i of n_tasks covers. */
+static inline int64_t dbt_task_begin(int64_t n, int64_t n_tasks, int64_t i) {
+    return n / n_tasks * i + (i < n % n_tasks ? i : n % n_tasks);
+}
+
+#endif

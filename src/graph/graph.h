@@ -1,0 +1,67 @@
+/* The typed graph: values and nodes with resolved operators, parsed attributes, inferred types and
+ * symbolic shapes. Made from what the reader found by graph_build.c, changed by the planner's
+ * rewrites, dumped by graph_dump.c.
+ *
+ * Invariants of a built graph: nodes are in an order in which every input is defined before it is
+ * used; every value has at most one producer; names of values are unique; no node has a subgraph
+ * (If branches are inlined behind a guard, model-local functions are inlined). */
+#ifndef DBT_GRAPH_GRAPH_H
+#define DBT_GRAPH_GRAPH_H
+
+#include "graph/dims.h"
+#include "onnx/onnx.h"
+
+typedef struct dbt_op dbt_op; /* ops/op.h */
+typedef struct dbt_node dbt_node;
+
+typedef struct dbt_shape {
+    int32_t rank; /* -1: unknown */
+    dbt_dim dims[DIBIT_MAX_RANK];
+} dbt_shape;
+
+/* Elements of integer values that are tracked symbolically (shapes, lengths, axes). */
+enum { DBT_MAX_CONTENTS = 64 };
+
+typedef struct dbt_value {
+    const char *name;
+    uint32_t id;      /* index in graph->values */
+    dibit_type type;  /* as the model says; stored as dbt_storage_type(type) */
+    dbt_shape shape;
+    dbt_constant *constant;  /* known at load time: initializer, Constant, folded; else NULL */
+    const dbt_dim *contents; /* host value: one dim per element (row-major), or NULL. Only for
+                                integer and bool values of at most DBT_MAX_CONTENTS elements whose
+                                shape is constant; always set for constants of that kind */
+    dbt_node *producer;      /* NULL for inputs and constants */
+    bool is_input, is_output;
+} dbt_value;
+
+struct dbt_node {
+    uint32_t id;
+    const char *name;     /* the model's, or made from the first output's; never "" */
+    const dbt_op *op;
+    const void *attrs;    /* the op's attribute struct */
+    int32_t opset;        /* of the op's domain, as the model imports it */
+    uint32_t n_inputs, n_outputs;
+    dbt_value **inputs;   /* NULL where an optional input is absent */
+    dbt_value **outputs;  /* NULL where an optional output is not wanted */
+    dbt_value *guard;     /* bool scalar from an If: the node runs only when it equals guard_value */
+    bool guard_value;
+};
+
+typedef struct dbt_graph {
+    dbt_arena *arena;
+    dbt_dims *dims;
+    dbt_value **values;
+    dbt_node **nodes;
+    dbt_value **inputs, **outputs; /* inputs without a default, in the model's order */
+    uint32_t n_values, n_nodes, n_inputs, n_outputs;
+    const dbt_onnx_model *model;
+} dbt_graph;
+
+/* Resolves, checks and infers. Errors name the node, and the attribute, input or output.
+ * Constants of less than 64 KB are made resident; may answer PENDING (call again). */
+dibit_status dbt_graph_build(const dbt_onnx_model *model, dbt_arena *arena, dbt_graph **out,
+                             dibit_error *error);
+void dbt_graph_dump(const dbt_graph *graph, dibit_write write, void *user);
+
+#endif

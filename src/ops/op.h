@@ -1,0 +1,223 @@
+/* What an operator is: one folder, one table entry, these functions.
+ *
+ * A folder src/ops/NAME/ exports `const dbt_op dbt_NAME_ops[]`, ended by an entry without a name,
+ * and has one line in ops.inc. ref.c in the folder defines what is correct; cpu.c chooses a kernel.
+ *
+ * VALUES. Between steps every floating value is stored as float whatever the model declares
+ * (float16, bfloat16, double), 2- and 4-bit integers one to a byte, all else as it is. So kernels see
+ * DIBIT_TYPE_FLOAT, and a tensor's `type` is its storage type; what the model declares is in
+ * node->inputs[i]->type. Constants are converted the same way by the planner, unless the op's
+ * raw_inputs says that it reads an input's constant in the type and packing of the file.
+ *
+ * MEMORY. cpu_run allocates nothing: cpu_scratch says what it needs for given dims, cpu_prepare may
+ * keep tables and packed weights for the plan's life.
+ *
+ * ERRORS. infer catches what can be known from types, shapes and attributes; cpu_run checks values
+ * (indices out of range) and shapes that were unknown. Sentences begin without the node's name: the
+ * caller puts it in front. */
+#ifndef DBT_OPS_OP_H
+#define DBT_OPS_OP_H
+
+#include "base/pool.h"
+#include "graph/graph.h"
+
+/* ---- Attributes ---------------------------------------------------------------------------- */
+
+typedef enum dbt_attr_kind {
+    DBT_ATTR_INT,     /* int64_t */
+    DBT_ATTR_FLOAT,   /* float */
+    DBT_ATTR_STRING,  /* const char * */
+    DBT_ATTR_INTS,    /* dbt_attr_ints */
+    DBT_ATTR_FLOATS,  /* dbt_attr_floats */
+    DBT_ATTR_STRINGS, /* dbt_attr_strings */
+    DBT_ATTR_TENSOR,  /* const dbt_constant *, resident */
+    DBT_ATTR_IGNORED  /* accepted, without meaning here; no field */
+} dbt_attr_kind;
+
+typedef struct dbt_attr_ints {
+    const int64_t *v; /* NULL when the attribute is absent */
+    uint32_t n;
+} dbt_attr_ints;
+typedef struct dbt_attr_floats {
+    const float *v;
+    uint32_t n;
+} dbt_attr_floats;
+typedef struct dbt_attr_strings {
+    const char *const *v;
+    uint32_t n;
+} dbt_attr_strings;
+
+/* Where an attribute goes in the op's attribute struct, and what it is when absent. INTS, FLOATS,
+ * STRINGS and TENSOR default to NULL. An INT whose absence matters defaults to DBT_ATTR_ABSENT, a
+ * FLOAT to NAN. */
+#define DBT_ATTR_ABSENT INT64_MIN
+typedef struct dbt_attr_def {
+    const char *name;
+    dbt_attr_kind kind;
+    bool required;
+    uint16_t offset; /* offsetof(struct, field) */
+    int64_t i;
+    float f;
+    const char *s;
+} dbt_attr_def;
+
+/* ---- Inference ----------------------------------------------------------------------------- */
+
+/* Given the inputs, sets type, shape and, where it can, contents of the outputs. Called when the
+ * graph is built, with symbolic dims; and, for nodes whose output dims are fresh symbols, before each
+ * run of the node, with constants: all dims known, and contents set for every small integer input.
+ * Then an output dim must not be fresh. */
+typedef struct dbt_infer {
+    const dbt_node *node; /* attrs, opset; its inputs and outputs are the arrays below */
+    const void *attrs;
+    uint32_t n_inputs, n_outputs;
+    dbt_value *const *in;  /* NULL where absent */
+    dbt_value *const *out; /* NULL where not wanted */
+    dbt_dims *dims;
+    dbt_arena *arena;      /* for contents */
+    dibit_error *error;
+} dbt_infer;
+
+/* ---- Running on the CPU ---------------------------------------------------------------------- */
+
+/* Session options that kernels depend on. */
+typedef struct dbt_cpu_options {
+    uint64_t isa; /* detected & mask */
+    dibit_activations activations;
+} dbt_cpu_options;
+
+typedef struct dbt_cpu_prepare {
+    const dbt_node *node;
+    const void *attrs;
+    const dbt_cpu_options *options;
+    /* Constants among the inputs, in storage type unless raw_inputs has the bit; else NULL. They
+     * live as long as the plan. */
+    const dibit_tensor *const *in;
+    dbt_arena *arena;     /* for *prepared: lives as long as the plan */
+    dbt_pool *pool;
+    void *prepared;       /* out: handed to cpu_scratch and cpu_run */
+    const char *kernel;   /* out: for `dibit info`; "" by default */
+    const char *why;      /* out: why that kernel; "" by default */
+    bool int8_activations;/* out */
+    uint64_t packed_bytes;/* out: weights copied to another layout */
+    dibit_error *error;
+} dbt_cpu_prepare;
+
+/* One batch row's part of a state that lives across runs: [heads, capacity, head_dim] for APPEND and
+ * WINDOW. The op appends in place, and sets length to what the state holds afterwards. When the
+ * caller passes past tensors itself, the rows lie in the present output, with the past already
+ * copied to their front. */
+typedef struct dbt_state_row {
+    void *data;
+    int64_t length;   /* rows along the sequence axis that are filled */
+    int64_t capacity;
+} dbt_state_row;
+
+typedef struct dbt_cpu_call {
+    const dbt_node *node;
+    const void *attrs;
+    uint32_t n_inputs, n_outputs;
+    const dibit_tensor *const *in;  /* NULL where absent */
+    dibit_tensor *const *out;       /* NULL where not wanted; dims are set, data to be filled */
+    void *prepared;
+    void *scratch;                  /* 64-byte aligned, of the size that cpu_scratch asked for */
+    dbt_state_row *const *states;   /* [n_states of the op][batch], or NULL when it has none here */
+    const dbt_cpu_options *options;
+    dbt_pool *pool;
+    dibit_error *error;
+} dbt_cpu_call;
+
+/* ---- States ---------------------------------------------------------------------------------- */
+
+typedef enum dbt_state_kind {
+    DBT_STATE_APPEND,  /* present is past with rows appended along `axis` */
+    DBT_STATE_WINDOW,  /* past and present have the same capacity; the op evicts */
+    DBT_STATE_REPLACE  /* present takes past's place */
+} dbt_state_kind;
+
+/* Input `past` and output `present` of a node are one state. */
+typedef struct dbt_state_pair {
+    uint8_t past, present;
+} dbt_state_pair;
+
+/* ---- The operator ---------------------------------------------------------------------------- */
+
+enum {
+    DBT_OP_VIEW = 1 << 0,     /* output 0 is input 0's memory with another shape */
+    DBT_OP_ROWWISE = 1 << 1,  /* every row (all axes but the last) of output 0 depends on the same
+                                 row of the inputs of full rank only; other inputs have rank <= 1
+                                 or are weights */
+    DBT_OP_NONDETERMINISTIC = 1 << 2, /* never folded */
+    DBT_OP_IN_PLACE = 1 << 3, /* output 0 may share memory with input 0 of the same shape and type */
+};
+enum { DBT_VARIADIC = 255 };
+
+struct dbt_op {
+    const char *domain; /* "" is ai.onnx */
+    const char *name;
+    int16_t since, until;          /* opsets, inclusive; until 0: no end */
+    uint8_t min_inputs, max_inputs, min_outputs, max_outputs; /* max may be DBT_VARIADIC */
+    uint16_t kind;                 /* which of its family, for shared functions */
+    uint16_t flags;                /* DBT_OP_* */
+    uint32_t raw_inputs;           /* bit i: a constant at input i is handed over as in the file */
+    uint32_t host_inputs;          /* bit i: input i is read on the host (shape, axes, lengths) */
+    const dbt_attr_def *attrs;
+    uint16_t n_attrs, attrs_bytes;
+    const dbt_state_pair *states;
+    uint8_t n_states;
+
+    dibit_status (*infer)(dbt_infer *infer);
+    /* Any of these may be NULL but cpu_run. */
+    dibit_status (*cpu_prepare)(dbt_cpu_prepare *prepare);
+    uint64_t (*cpu_scratch)(const dbt_cpu_call *call); /* bytes; dims are set, data is not */
+    dibit_status (*cpu_run)(const dbt_cpu_call *call);
+    /* How far float outputs may be from the exact result, one bound per element and output (NULL
+     * outputs excepted), computed from the same inputs: gamma_n * eps * S where the op sums. Run
+     * after cpu_run. NULL: 4 * eps * |y|. */
+    dibit_status (*cpu_bound)(const dbt_cpu_call *call, float *const *bound);
+    /* Which kind of state the node's pairs are; NULL: APPEND along axis 2. */
+    dbt_state_kind (*state_kind)(const dbt_node *node);
+    /* NULL when a GPU can run this node, else one sentence why not. Absent: "no GPU kernel". */
+    const char *(*gpu_refuses)(const dbt_node *node);
+};
+
+/* The op for a name in a domain at an opset version. *any says whether the name exists at another
+ * version (for the error). */
+const dbt_op *dbt_op_find(const char *domain, const char *name, int64_t opset, const dbt_op **any);
+/* Every op, folder by folder; NULL past the end. */
+const dbt_op *dbt_op_at(size_t index);
+
+/* ---- Helpers for infer (ops/infer.c) --------------------------------------------------------- */
+
+/* BAD_FILE unless input i's type is in the set; absent inputs pass. */
+dibit_status dbt_infer_type(const dbt_infer *infer, uint32_t i, uint32_t types);
+/* BAD_FILE unless inputs i and j have the same type; absent inputs pass. */
+dibit_status dbt_infer_same_type(const dbt_infer *infer, uint32_t i, uint32_t j);
+/* BAD_FILE unless input i's rank is known and lies in [lowest, highest]. UNSUPPORTED when the rank is
+ * unknown; absent inputs pass. */
+dibit_status dbt_infer_rank(const dbt_infer *infer, uint32_t i, int32_t lowest, int32_t highest);
+/* BAD_FILE when dim `axis` of input i is known to differ from `want`; *expected* in the sentence. */
+dibit_status dbt_infer_dim(const dbt_infer *infer, uint32_t i, int32_t axis, dbt_dim want);
+/* Sets output i (if wanted); shape NULL: unknown rank. */
+void dbt_infer_output(const dbt_infer *infer, uint32_t i, dibit_type type, const dbt_shape *shape);
+/* Output 0 (and only it) is like input 0. */
+dibit_status dbt_infer_like_first(dbt_infer *infer);
+/* numpy broadcasting of two shapes; BAD_FILE when they cannot fit. */
+dibit_status dbt_infer_broadcast(const dbt_infer *infer, const dbt_shape *a, const dbt_shape *b,
+                                 dbt_shape *out);
+/* axis in [-rank, rank) to [0, rank); BAD_FILE naming `what` otherwise. */
+dibit_status dbt_infer_axis(const dbt_infer *infer, int64_t axis, int32_t rank, const char *what,
+                            int32_t *out);
+/* The contents of input i as constants: n of them, BAD_FILE when there are more than max;
+ * *known false when they are not known now. Absent: *known true, n 0. */
+dibit_status dbt_infer_constants(const dbt_infer *infer, uint32_t i, uint32_t max, int64_t *v,
+                                 uint32_t *n, bool *known);
+/* The number of elements of a contents-carrying value's shape (which is constant there). */
+int64_t dbt_infer_contents_count(const dbt_infer *infer, const dbt_value *value);
+/* Sets the contents of output 0: `n` dims, copied. A no-op when n > DBT_MAX_CONTENTS, when the type
+ * is not integer or bool, or when any dim is DBT_DIM_NONE. */
+dibit_status dbt_infer_set_contents(const dbt_infer *infer, const dbt_dim *contents, int64_t n);
+/* A fresh dim for this node: its value is known only when it runs. */
+dbt_dim dbt_infer_fresh(const dbt_infer *infer);
+
+#endif

@@ -1,0 +1,132 @@
+/* base: half floats over all their values, packing, arenas, the pool. */
+#include "dbt_test.h"
+
+#include "base/arena.h"
+#include "base/dtype.h"
+#include "base/half.h"
+#include "base/pool.h"
+
+static void test_every_half_survives_a_round_trip(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 0x10000; h++) {
+        const float f = dbt_half_to_float((uint16_t)h);
+        const uint16_t back = dbt_float_to_half(f);
+        if ((h & 0x7fff) > 0x7c00) {
+            assert_true(f != f);
+            assert_true((back & 0x7fff) > 0x7c00);
+        } else {
+            assert_int_equal(back, h);
+        }
+    }
+}
+
+/* Between every two neighbours: below, at and above the middle; the middle goes to the even one. */
+static void test_float_to_half_rounds_to_nearest_even(void **state) {
+    (void)state;
+    for (uint32_t h = 0; h < 0x7bff; h++) {
+        const float lo = dbt_half_to_float((uint16_t)h), hi = dbt_half_to_float((uint16_t)(h + 1));
+        const float middle = lo + (hi - lo) / 2;
+        assert_int_equal(dbt_float_to_half(nextafterf(middle, lo)), h);
+        assert_int_equal(dbt_float_to_half(middle), h % 2 ? h + 1 : h);
+        assert_int_equal(dbt_float_to_half(nextafterf(middle, hi)), h + 1);
+    }
+    assert_int_equal(dbt_float_to_half(65519.996f), 0x7bff);
+    assert_int_equal(dbt_float_to_half(65520.0f), 0x7c00);
+    assert_int_equal(dbt_float_to_half(-1e30f), 0xfc00);
+}
+
+static void test_subbyte_types_unpack_low_bits_first(void **state) {
+    (void)state;
+    const uint8_t packed[2] = {0x8f, 0x73};
+    uint8_t u[8];
+    int8_t s[8];
+    dbt_unpack_elements(DIBIT_TYPE_UINT4, packed, u, 3);
+    assert_int_equal(u[0], 15);
+    assert_int_equal(u[1], 8);
+    assert_int_equal(u[2], 3);
+    dbt_unpack_elements(DIBIT_TYPE_INT4, packed, s, 4);
+    assert_int_equal(s[0], -1);
+    assert_int_equal(s[1], -8);
+    assert_int_equal(s[2], 3);
+    assert_int_equal(s[3], 7);
+    dbt_unpack_elements(DIBIT_TYPE_INT2, packed, s, 8);
+    const int8_t want[8] = {-1, -1, 0, -2, -1, 0, -1, 1};
+    assert_memory_equal(s, want, 8);
+    uint8_t again[2];
+    dbt_pack_elements(DIBIT_TYPE_INT2, s, again, 8);
+    assert_memory_equal(again, packed, 2);
+}
+
+static void test_arena_is_zeroed_and_a_reset_keeps_its_largest_chunk(void **state) {
+    (void)state;
+    dbt_arena arena;
+    dbt_arena_init(&arena, NULL);
+    for (size_t n = 1; n < 100000; n *= 3) {
+        const unsigned char *const p = dbt_arena_alloc(&arena, n);
+        assert_non_null(p);
+        assert_int_equal((uintptr_t)p % 16, 0);
+        for (size_t i = 0; i < n; i++) assert_int_equal(p[i], 0);
+        memset((void *)(uintptr_t)p, 0xff, n);
+    }
+    dbt_arena_reset(&arena);
+    const uint64_t bytes = arena.bytes;
+    const unsigned char *const p = dbt_arena_alloc(&arena, 50000);
+    for (size_t i = 0; i < 50000; i++) assert_int_equal(p[i], 0);
+    assert_int_equal(arena.bytes, bytes);
+    assert_null(dbt_arena_array(&arena, UINT64_MAX / 2, 4));
+    dbt_arena_free(&arena);
+}
+
+typedef struct counters {
+    _Atomic int hits[1000];
+    _Atomic int running[8];
+} counters;
+
+static void count_task(void *ctx, int64_t i, uint32_t thread) {
+    counters *const c = ctx;
+    if (c->running[thread]++ != 0) c->hits[i] += 100; /* two tasks with one thread number */
+    c->hits[i]++;
+    c->running[thread]--;
+}
+
+static void test_pool_runs_every_task_once(void **state) {
+    (void)state;
+    for (uint32_t threads = 1; threads <= 5; threads++) {
+        dbt_pool *pool = NULL;
+        assert_int_equal(dbt_pool_create(NULL, threads, &pool, NULL), DIBIT_OK);
+        assert_int_equal(dbt_pool_threads(pool), threads);
+        for (int round = 0; round < 200; round++) {
+            counters c = {0};
+            const int64_t n = round * 5;
+            dbt_parallel_for(pool, n, count_task, &c);
+            for (int64_t i = 0; i < 1000; i++) assert_int_equal(c.hits[i], i < n ? 1 : 0);
+        }
+        dbt_pool_destroy(&pool);
+        assert_null(pool);
+    }
+}
+
+static void test_task_ranges_cover_everything_once(void **state) {
+    (void)state;
+    for (int64_t n = 1; n < 40; n++) {
+        for (int64_t tasks = 1; tasks <= n; tasks++) {
+            assert_int_equal(dbt_task_begin(n, tasks, 0), 0);
+            assert_int_equal(dbt_task_begin(n, tasks, tasks), n);
+            for (int64_t i = 0; i < tasks; i++) {
+                assert_true(dbt_task_begin(n, tasks, i + 1) > dbt_task_begin(n, tasks, i));
+            }
+        }
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_half_survives_a_round_trip),
+        cmocka_unit_test(test_float_to_half_rounds_to_nearest_even),
+        cmocka_unit_test(test_subbyte_types_unpack_low_bits_first),
+        cmocka_unit_test(test_arena_is_zeroed_and_a_reset_keeps_its_largest_chunk),
+        cmocka_unit_test(test_pool_runs_every_task_once),
+        cmocka_unit_test(test_task_ranges_cover_everything_once),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
