@@ -220,4 +220,11 @@ dibit_status dbt_infer_set_contents(const dbt_infer *infer, const dbt_dim *conte
 /* A fresh dim for this node: its value is known only when it runs. */
 dbt_dim dbt_infer_fresh(const dbt_infer *infer);
 
+/* ---- Helpers for cpu_run (ops/run.c) --------------------------------------------------------- */
+
+/* cpu_run of a view: copies input 0's elements to output 0 unless they are the same memory. */
+dibit_status dbt_cpu_view(const dbt_cpu_call *call);
+/* Bytes of a tensor's elements as stored between steps. */
+uint64_t dbt_cpu_bytes(const dibit_tensor *t);
+
 #endif
