@@ -74,6 +74,8 @@ typedef struct dbt_infer {
     dbt_value *const *in;  /* NULL where absent */
     dbt_value *const *out; /* NULL where not wanted */
     dbt_dims *dims;
+    /* Before a run of the node: what the inputs hold, as in dbt_cpu_call; else NULL. */
+    const dibit_tensor *const *tensors;
     dbt_arena *arena;      /* for contents */
     dibit_error *error;
 } dbt_infer;
