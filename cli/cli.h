@@ -14,14 +14,14 @@
 /* ---- Options ------------------------------------------------------------------------------ */
 
 typedef enum dibit_cli_kind {
-    DIBIT_CLI_FLAG,   /* bool; no argument */
-    DIBIT_CLI_STRING, /* const char * */
-    DIBIT_CLI_U32,    /* uint32_t; decimal */
-    DIBIT_CLI_U64,    /* uint64_t; decimal */
-    DIBIT_CLI_DOUBLE, /* double */
-    DIBIT_CLI_DEVICE, /* dibit_cli_device: cpu, webgpu, auto, null */
+    DIBIT_CLI_FLAG,        /* bool; no argument */
+    DIBIT_CLI_STRING,      /* const char * */
+    DIBIT_CLI_U32,         /* uint32_t; decimal */
+    DIBIT_CLI_U64,         /* uint64_t; decimal */
+    DIBIT_CLI_DOUBLE,      /* double */
+    DIBIT_CLI_DEVICE,      /* dibit_cli_device: cpu, webgpu, auto, null */
     DIBIT_CLI_ACTIVATIONS, /* dibit_activations: auto, float, int8 */
-    DIBIT_CLI_ISA     /* uint64_t, a mask: avx2,avx512 ... or portable */
+    DIBIT_CLI_ISA          /* uint64_t, a mask: avx2,avx512 ... or portable */
 } dibit_cli_kind;
 
 typedef struct dibit_cli_option {
@@ -30,7 +30,7 @@ typedef struct dibit_cli_option {
     const char *argument; /* "TEXT"; NULL for a flag */
     const char *help;     /* one line */
     dibit_cli_kind kind;
-    void *target;         /* of the kind's type; keeps its value when the option is absent */
+    void *target; /* of the kind's type; keeps its value when the option is absent */
 } dibit_cli_option;
 
 typedef enum dibit_cli_device {
@@ -50,8 +50,8 @@ typedef struct dibit_cli_common {
 } dibit_cli_common;
 
 typedef struct dibit_cli_spec {
-    const char *arguments; /* "DIR..." as the usage line shows them */
-    const char *help;      /* what the verb does: some lines, each ended by a newline */
+    const char *arguments;           /* "DIR..." as the usage line shows them */
+    const char *help;                /* what the verb does: some lines, each ended by a newline */
     const dibit_cli_option *options; /* ended by an entry without a name; NULL: none */
     dibit_cli_common *common;        /* takes those options too, unless NULL */
     int min_arguments, max_arguments;

@@ -101,11 +101,11 @@ static bool parse_isa(const char *text, uint64_t *out) {
         const char *name;
         uint64_t bits;
     } names[] = {
-        {"portable", DIBIT_ISA_PORTABLE},         {"avx2", DIBIT_ISA_AVX2},
-        {"avx-vnni", DIBIT_ISA_AVX_VNNI},         {"avx512", DIBIT_ISA_AVX512},
-        {"avx512-vnni", DIBIT_ISA_AVX512_VNNI},   {"avx512-vbmi", DIBIT_ISA_AVX512_VBMI},
-        {"amx-int8", DIBIT_ISA_AMX_INT8},         {"neon", DIBIT_ISA_NEON},
-        {"neon-dot", DIBIT_ISA_NEON_DOT},         {"neon-i8mm", DIBIT_ISA_NEON_I8MM},
+        {"portable", DIBIT_ISA_PORTABLE},       {"avx2", DIBIT_ISA_AVX2},
+        {"avx-vnni", DIBIT_ISA_AVX_VNNI},       {"avx512", DIBIT_ISA_AVX512},
+        {"avx512-vnni", DIBIT_ISA_AVX512_VNNI}, {"avx512-vbmi", DIBIT_ISA_AVX512_VBMI},
+        {"amx-int8", DIBIT_ISA_AMX_INT8},       {"neon", DIBIT_ISA_NEON},
+        {"neon-dot", DIBIT_ISA_NEON_DOT},       {"neon-i8mm", DIBIT_ISA_NEON_I8MM},
         {"wasm-simd", DIBIT_ISA_WASM_SIMD},
     };
     uint64_t mask = 0;

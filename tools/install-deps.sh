@@ -1,0 +1,57 @@
+#!/bin/sh
+# Installs what a build (and, with `test`, the tests) need on a Debian-like machine, and says so first.
+# usage: tools/install-deps.sh build|test
+# DIBIT_NO_INSTALL=1: only lists what is missing and fails. Elsewhere: checks and lists.
+set -eu
+want=${1:-build}
+
+# "package command-or-pkg-config-module": a package is missing when its witness is.
+list_build='gcc cc
+make make
+cmake cmake
+pkg-config pkg-config
+libjansson-dev jansson
+libpcre2-dev libpcre2-8
+libutf8proc-dev libutf8proc
+libedit-dev libedit'
+list_test='g++ c++
+libcmocka-dev cmocka
+gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
+g++-aarch64-linux-gnu aarch64-linux-gnu-g++
+qemu-user qemu-aarch64
+python3 python3
+python3-venv /venv
+gcovr gcovr
+git git
+patch patch'
+
+case $want in
+build) list=$list_build ;;
+test) list="$list_build
+$list_test" ;;
+*) echo "usage: $0 build|test" >&2; exit 2 ;;
+esac
+
+missing() {
+    printf '%s\n' "$list" | while read -r package witness; do
+        case $witness in
+        /venv) python3 -c 'import ensurepip, venv' 2>/dev/null && continue ;;
+        jansson | lib* | cmocka) pkg-config --exists "$witness" 2>/dev/null && continue ;;
+        *) command -v "$witness" >/dev/null 2>&1 && continue ;;
+        esac
+        printf '%s ' "$package"
+    done
+}
+
+need=$(missing)
+[ -z "$need" ] && exit 0
+if [ "${DIBIT_NO_INSTALL:-0}" = 1 ] || ! command -v apt-get >/dev/null 2>&1; then
+    echo "missing (Debian's names): $need" >&2
+    exit 1
+fi
+sudo=
+[ "$(id -u)" = 0 ] || sudo=sudo
+echo "installing with ${sudo:+sudo }apt-get: $need(DIBIT_NO_INSTALL=1 only lists them)"
+$sudo env DEBIAN_FRONTEND=noninteractive sh -c "apt-get -qq update && apt-get -qq install -y --no-install-recommends $need libc6-dev" >/dev/null
+need=$(missing)
+[ -z "$need" ] || { echo "still missing: $need" >&2; exit 1; }
