@@ -179,6 +179,8 @@ struct dbt_op {
     dibit_status (*cpu_bound)(const dbt_cpu_call *call, float *const *bound);
     /* Which kind of state the node's pairs are; NULL: APPEND along axis 2. */
     dbt_state_kind (*state_kind)(const dbt_node *node);
+    /* Narrows DBT_OP_ROWWISE to some nodes; NULL: all of them. */
+    bool (*is_rowwise)(const dbt_node *node);
     /* NULL when a GPU can run this node, else one sentence why not. Absent: "no GPU kernel". */
     const char *(*gpu_refuses)(const dbt_node *node);
 };
