@@ -1,5 +1,6 @@
 # Test: every C file is as clang-format leaves it. Skipped without clang-format 19: versions differ.
 # usage: cmake -DSOURCE_DIR=... -DCLANG_FORMAT=... -P check_format.cmake
+cmake_minimum_required(VERSION 3.25)
 file(GLOB_RECURSE files ${SOURCE_DIR}/include/*.h ${SOURCE_DIR}/src/*.[ch] ${SOURCE_DIR}/cli/*.[ch]
      ${SOURCE_DIR}/tests/*.[ch] ${SOURCE_DIR}/bench/*.[ch] ${SOURCE_DIR}/examples/*.[ch])
 list(LENGTH files n)

@@ -1,6 +1,7 @@
 # Test: a lower layer never includes a higher one; siblings do not include each other; the command line
 # includes public headers only (bench_op.c excepted: it times internal kernels).
 # usage: cmake -DSOURCE_DIR=... -P check_layers.cmake
+cmake_minimum_required(VERSION 3.25)
 set(rank_base 0)
 set(rank_gpu 1)
 set(rank_onnx 1)

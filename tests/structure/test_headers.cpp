@@ -1,0 +1,15 @@
+// The public headers in C++17: they compile, link, and their enums and initialisers are usable.
+#include "dibit/dibit.h"
+#include "dibit/lm.h"
+
+#include <cstring>
+
+int main() {
+    dibit_tensor tensor = {};
+    tensor.type = DIBIT_TYPE_FLOAT16;
+    dibit_sampling sampling{};
+    return tensor.data == nullptr && sampling.top_k == 0 && dibit_type_bits(tensor.type) == 16 &&
+                   std::strcmp(dibit_status_name(DIBIT_OK), "OK") == 0
+               ? 0
+               : 1;
+}
