@@ -1,27 +1,55 @@
 # A thin front for CMake: `make` builds, `make demo` talks, `make test` tests.
-BUILD := build
-JOBS  := $(shell nproc 2>/dev/null || echo 2)
+JOBS   := $(shell nproc 2>/dev/null || echo 2)
+DIBIT  := build/release/dibit
+MODEL  := models/smollm2-135m-instruct-2bit
+PROMPT := Why is the sky blue?
+BUILD  := cmake --build build/release -j $(JOBS)
 
-.PHONY: all deps demo test check format install clean
+.PHONY: all demo test test-full mutants check bench fuzz coverage format install clean
 
-all: deps
-	cmake --preset release
-	cmake --build $(BUILD)/release -j $(JOBS)
-
-deps:
+all:
 	@tools/install-deps.sh build
+	@cmake --preset release >/dev/null
+	@$(BUILD)
 
-# The quick loop while writing code: no installs, no sanitizers.
+# The first time: installs what the build needs, builds, and lets the shipped model answer.
+demo:
+	@tools/install-deps.sh build
+	@mkdir -p build
+	@(cmake --preset release && $(BUILD)) >build/demo.log 2>&1 || { cat build/demo.log; exit 1; }
+	@echo "> $(PROMPT)"
+	@$(DIBIT) run $(MODEL) -p "$(PROMPT)" -n 160 --greedy
+
+test:
+	@tools/install-deps.sh test
+	@tools/run-tests.sh
+
+# The whole products of parameters; run it before anything counts as done.
+test-full:
+	@tools/install-deps.sh test
+	@DIBIT_FULL=1 tools/run-tests.sh native oracle conformance asan tsan aarch64 mutants install coverage
+
+# The quick loop while writing code: nothing is installed, no sanitizers.
 check:
-	cmake --preset release
-	cmake --build $(BUILD)/release -j $(JOBS)
-	ctest --test-dir $(BUILD)/release --output-on-failure
+	@cmake --preset test >/dev/null
+	@cmake --build build/test -j $(JOBS)
+	ctest --test-dir build/test --output-on-failure -j $(JOBS)
+
+mutants coverage:
+	@tools/install-deps.sh test
+	@tools/run-tests.sh $@
+
+bench: all
+	bench/run.sh
+
+fuzz:
+	tools/fuzz.sh
 
 format:
 	git ls-files '*.c' '*.h' | xargs clang-format-19 -i
 
 install: all
-	cmake --install $(BUILD)/release $(if $(PREFIX),--prefix $(PREFIX))
+	cmake --install build/release $(if $(PREFIX),--prefix $(PREFIX))
 
 clean:
-	rm -rf $(BUILD)
+	rm -rf build

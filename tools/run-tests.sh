@@ -1,0 +1,101 @@
+#!/bin/sh
+# Runs the stages of the tests, cheapest first, and ends with "N passed, N failed, N skipped".
+# usage: tools/run-tests.sh [STAGE...]     default: all but the last line of $all
+#   DIBIT_ORACLE=DIR   also checks the models in DIR/cases
+#   DIBIT_FULL=1       whole products of parameters instead of a seeded choice
+# Logs are in build/logs. Exit 0 only when nothing failed.
+set -u
+cd "$(dirname "$0")/.."
+jobs=$(nproc 2>/dev/null || echo 2)
+logs=$PWD/build/logs
+mkdir -p "$logs"
+default="native oracle conformance asan tsan aarch64 mutants install"
+all="$default coverage"
+stages=${*:-$default}
+
+# ---- counting ---------------------------------------------------------------------------------
+
+# Sums the results in a log: cmocka's summaries and lines "N passed, N failed, N skipped"; a ctest entry
+# with neither counts as one, and one that failed without saying how many is one failure.
+count() {
+    awk '
+    /^Output:$/ { in_test = 1; seen = 0; bad = 0 }
+    match($0, /\[  PASSED  \] [0-9]+/) { split($0, w, /\] /); p += w[2] + 0; seen = 1 }
+    match($0, /\[  FAILED  \] [0-9]+ test/) { split($0, w, /\] /); f += w[2] + 0; seen = bad = 1 }
+    match($0, /\[  SKIPPED \] [0-9]+ test/) { split($0, w, /\] /); s += w[2] + 0; seen = 1 }
+    /^[0-9]+ passed, [0-9]+ failed, [0-9]+ skipped$/ {
+        p += $1; f += $3; s += $5; seen = 1; if ($3 > 0) bad = 1
+    }
+    /^Test Passed\.$/ { if (in_test && !seen) p++; in_test = 0 }
+    /^Test Failed\.$|^Test Timeout\.$|^Test Not Run\.$|^Unable to find executable/ { if (!bad) f++; bad = 1; in_test = 0 }
+    END { printf "%d %d %d\n", p, f, s }' "$1"
+}
+
+total_p=0 total_f=0 total_s=0
+# Runs a stage function: it writes its results to $results, and returns not 0 when it broke.
+stage() {
+    name=$1 log=$logs/$1.log results=$logs/$1.results
+    : > "$results"
+    start=$(date +%s)
+    "stage_$name" > "$log" 2>&1
+    status=$?
+    set -- $(count "$results")
+    p=$1 f=$2 s=$3
+    if [ $status != 0 ] && [ "$f" = 0 ]; then f=1; fi
+    printf '%-12s %6d passed, %3d failed, %3d skipped  %5d s\n' "$name" "$p" "$f" "$s" \
+        $(($(date +%s) - start))
+    if [ "$f" != 0 ]; then
+        echo "---- the end of $log"
+        tail -n 60 "$log"
+        echo "----"
+    fi
+    total_p=$((total_p + p)) total_f=$((total_f + f)) total_s=$((total_s + s))
+}
+
+# ---- stages -----------------------------------------------------------------------------------
+
+build() { cmake --preset "$1" && cmake --build "build/$1" -j "$jobs"; }
+run_ctest() { # preset, further options
+    preset=$1; shift
+    rm -f "build/$preset/Testing/Temporary/LastTest.log"
+    ctest --test-dir "build/$preset" --output-on-failure -j "$jobs" "$@"
+    status=$?
+    cat "build/$preset/Testing/Temporary/LastTest.log" >> "$results"
+    return $status
+}
+
+stage_native() { build test && run_ctest test; }
+
+# Models as ONNX test-data folders, from files and with states kept in the session.
+stage_oracle() {
+    folders=
+    for folder in tests/data/cases ${DIBIT_ORACLE:+"$DIBIT_ORACLE/cases"}; do
+        [ -d "$folder" ] && folders="$folders $folder"
+    done
+    status=0
+    for option in --threads=$jobs --chain; do
+        build/test/dibit check $option $folders > "$logs/oracle.out" 2>&1 || status=1
+        cat "$logs/oracle.out"
+        tail -n 1 "$logs/oracle.out" >> "$results"
+    done
+    return $status
+}
+
+stage_asan() { build asan && run_ctest asan; }
+stage_tsan() { build tsan && run_ctest tsan -L threads; }
+stage_aarch64() { tools/arm64-sysroot.sh && build aarch64 && run_ctest aarch64 -LE host; }
+
+stage_coverage() {
+    build coverage && run_ctest coverage || return 1
+    gcovr --root . --filter 'src/' --exclude '.*/test_.*' build/coverage --gcov-ignore-parse-errors \
+        --print-summary | tee build/coverage.txt
+}
+
+for name in $stages; do
+    case " $all " in
+    *" $name "*) stage "$name" ;;
+    *) echo "there is no stage '$name' (stages: $all)" >&2; exit 2 ;;
+    esac
+done
+echo "$total_p passed, $total_f failed, $total_s skipped" | tee "$logs/summary"
+[ "$total_f" = 0 ]
