@@ -364,6 +364,11 @@ typedef struct dibit_state_desc {
     uint64_t max_capacity; /* default: what 64 bits allow */
 } dibit_state_desc;
 
+/* The names of pair `index`: the past input that states replace, and the present output that stays in
+ * them. NOT_FOUND past the last one. They live as long as the session. */
+DIBIT_API dibit_status dibit_session_state_pair(const dibit_session *session, uint32_t index,
+                                                const char **past, const char **present);
+
 /* UNSUPPORTED when the model has no past/present pairs. */
 DIBIT_API dibit_status dibit_state_create(dibit_session *session, const dibit_state_desc *desc,
                                           dibit_state **out, dibit_error *error);
