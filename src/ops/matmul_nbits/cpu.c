@@ -1,0 +1,226 @@
+/* MatMulNBits on the CPU: the kernel list, the choice among it, int8 activations, and the split of Y
+ * into tasks. */
+#include <assert.h>
+
+#include "dibit/dibit.h"
+#include "ops/matmul_nbits/cpu_kernels.h"
+
+const dbt_nbits_kernel dbt_nbits_kernels[] = {
+#define KERNEL(name, isa, bits, int8, min_m, n_tile, interleave, g_idx)                            \
+    {#name, name, isa, bits, int8, min_m, n_tile, interleave, g_idx},
+#include "ops/matmul_nbits/cpu_kernels.inc"
+#undef KERNEL
+};
+const size_t dbt_nbits_kernel_count = sizeof dbt_nbits_kernels / sizeof dbt_nbits_kernels[0];
+
+bool dbt_nbits_kernel_fits(const dbt_nbits_kernel *kernel, const dbt_matmul_nbits *p,
+                           uint64_t isa) {
+    return kernel->bits == p->bits && kernel->int8_activations == p->int8_activations &&
+           (kernel->isa & isa) == kernel->isa && (!p->g_idx || kernel->g_idx);
+}
+
+const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa) {
+    const dbt_nbits_kernel *kernel = dbt_nbits_kernels;
+    while (!dbt_nbits_kernel_fits(kernel, p, isa) || kernel->min_m > p->M) {
+        kernel++;
+        assert(kernel < dbt_nbits_kernels + dbt_nbits_kernel_count);
+    }
+    return kernel;
+}
+
+/* ---- Scratch ----
+ * int8 activations (q, scale, sum), then per thread: rows, scales, zero points, bounce. */
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+
+typedef struct layout {
+    int64_t group; /* codes of a group: 32 * interleave */
+    int64_t row_stride, blocks_stride;
+    uint64_t q, scale, sum, threads; /* offsets; threads is also the size of what is before it */
+    uint64_t rows, scales, zero_points, bounce; /* offsets in a thread's part */
+    uint64_t thread_bytes;
+} layout;
+
+/* Offsets are multiples of 64. */
+static uint64_t put(uint64_t *at, int64_t count, uint64_t bytes) {
+    const uint64_t here = *at;
+    *at += ((uint64_t)count * bytes + 63) / 64 * 64;
+    return here;
+}
+
+static layout layout_of(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel) {
+    layout l = {.group = 32 * (int64_t)kernel->interleave};
+    l.row_stride = round_up(p->K, l.group);
+    l.blocks_stride = round_up(p->k_blocks, 8);
+    uint64_t at = 0;
+    const int64_t int8_rows = p->int8_activations ? p->M : 0;
+    l.q = put(&at, int8_rows * l.row_stride, 1);
+    l.scale = put(&at, int8_rows * l.blocks_stride, 4);
+    l.sum = put(&at, int8_rows * l.blocks_stride, 4);
+    l.threads = at;
+    at = 0;
+    l.rows = put(&at, kernel->n_tile * l.row_stride, p->int8_activations ? 1 : 4);
+    l.scales = put(&at, kernel->n_tile * l.blocks_stride, 4);
+    l.zero_points = put(&at, kernel->n_tile * l.blocks_stride, 4);
+    l.bounce = put(&at, l.row_stride * p->bits / 8 + 64, 1);
+    l.thread_bytes = at;
+    return l;
+}
+
+uint64_t dbt_nbits_scratch_bytes(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel,
+                                 uint32_t n_threads) {
+    const layout l = layout_of(p, kernel);
+    return l.threads + n_threads * l.thread_bytes;
+}
+
+/* ---- Int8 activations ---- */
+
+typedef struct execution {
+    const dbt_matmul_nbits *p;
+    const dbt_nbits_kernel *kernel;
+    layout layout;
+    dbt_nbits_activations activations;
+    uint8_t *scratch;
+    int64_t m_chunk, n_m_chunks, n_n_chunks, n_tiles, n_row_tasks;
+} execution;
+
+/* Rounds to nearest even: the sum has no bits left for a fraction. */
+static inline int8_t round_to_int8(float v) {
+    return (int8_t)(int32_t)((v + 0x1.8p23f) - 0x1.8p23f);
+}
+
+static void quantize_block(const float *a, int64_t n, int8_t *q, float *scale, int32_t *sum) {
+    const float inverse = dbt_nbits_int8_scale(a, n, scale);
+    int32_t total = 0;
+    if (inverse > 0.0f) {
+        for (int64_t i = 0; i < n; i++) q[i] = round_to_int8(a[i] * inverse);
+        for (int64_t i = 0; i < n; i++) total += q[i];
+    } else {
+        memset(q, 0, (size_t)n);
+    }
+    *sum = total;
+}
+
+/* Into planes: see dbt_nbits_activations. */
+static inline void interleave_group(const int8_t *q, int8_t *out, const int by) {
+    for (int j = 0; j < by; j++) {
+        for (int i = 0; i < 32; i++) out[32 * j + i] = q[by * i + j];
+    }
+}
+
+static void quantize_row(const execution *e, int64_t m) {
+    const dbt_matmul_nbits *const p = e->p;
+    const layout *const l = &e->layout;
+    int8_t *const q = (int8_t *)(e->scratch + l->q) + m * l->row_stride;
+    float *const scale = (float *)(void *)(e->scratch + l->scale) + m * l->blocks_stride;
+    int32_t *const sum = (int32_t *)(void *)(e->scratch + l->sum) + m * l->blocks_stride;
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        const int64_t k = g * p->block_size;
+        const int64_t n = p->K - k < p->block_size ? p->K - k : p->block_size;
+        quantize_block(p->a + m * p->K + k, n, q + k, &scale[g], &sum[g]);
+    }
+    memset(q + p->K, 0, (size_t)(l->row_stride - p->K));
+    for (int64_t g = p->k_blocks; g < l->blocks_stride; g++) {
+        scale[g] = 0.0f;
+        sum[g] = 0;
+    }
+    if (e->kernel->interleave == 1) return;
+    for (int64_t k = 0; k < l->row_stride; k += l->group) {
+        int8_t group[128];
+        memcpy(group, q + k, (size_t)l->group);
+        if (e->kernel->interleave == 4) {
+            interleave_group(group, q + k, 4);
+        } else {
+            interleave_group(group, q + k, 2);
+        }
+    }
+}
+
+static void quantize_task(void *ctx, int64_t i, uint32_t thread) {
+    (void)thread;
+    const execution *const e = ctx;
+    const int64_t n = e->p->M;
+    const int64_t end = dbt_task_begin(n, e->n_row_tasks, i + 1);
+    for (int64_t m = dbt_task_begin(n, e->n_row_tasks, i); m < end; m++) quantize_row(e, m);
+}
+
+/* ---- Tasks ---- */
+
+void dbt_nbits_decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
+                             void *zero_points) {
+    const int64_t first = n * p->k_blocks;
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        scales[g] = dbt_nbits_float_at(p->scales, p->scale_type, first + g);
+    }
+    const bool floats = dbt_nbits_float_zero_points(p) || !p->int8_activations;
+    float *const as_float = zero_points;
+    int32_t *const as_int = zero_points;
+    const uint8_t *const packed =
+        (const uint8_t *)p->zero_points + (p->zero_points ? n * dbt_nbits_zero_row_bytes(p) : 0);
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        if (dbt_nbits_float_zero_points(p)) {
+            as_float[g] = dbt_nbits_float_at(p->zero_points, p->zero_point_type, first + g);
+            continue;
+        }
+        const int32_t zero_point = p->zero_points ? (int32_t)dbt_nbits_code_at(packed, p->bits, g)
+                                                  : (int32_t)(1u << (p->bits - 1));
+        if (floats) {
+            as_float[g] = (float)zero_point;
+        } else {
+            as_int[g] = zero_point;
+        }
+    }
+    for (int64_t g = p->k_blocks; g % 8 != 0; g++) {
+        scales[g] = 0.0f;
+        as_int[g] = 0; /* the bits of 0.0f too */
+    }
+}
+
+static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
+    const execution *const e = ctx;
+    const dbt_matmul_nbits *const p = e->p;
+    const layout *const l = &e->layout;
+    uint8_t *const scratch = e->scratch + l->threads + thread * l->thread_bytes;
+    const int64_t m = i / e->n_n_chunks, n = i % e->n_n_chunks;
+    dbt_nbits_task task = {
+        .p = p,
+        .activations = p->int8_activations ? &e->activations : NULL,
+        .m_begin = m * e->m_chunk,
+        .m_end = (m + 1) * e->m_chunk < p->M ? (m + 1) * e->m_chunk : p->M,
+        .n_begin = dbt_task_begin(e->n_tiles, e->n_n_chunks, n) * e->kernel->n_tile,
+        .n_end = dbt_task_begin(e->n_tiles, e->n_n_chunks, n + 1) * e->kernel->n_tile,
+        .n_tile = e->kernel->n_tile,
+        .rows = scratch + l->rows,
+        .scales = (float *)(void *)(scratch + l->scales),
+        .zero_points = scratch + l->zero_points,
+        .bounce = scratch + l->bounce,
+        .row_stride = l->row_stride,
+        .blocks_stride = l->blocks_stride,
+    };
+    if (task.n_end > p->N) task.n_end = p->N;
+    e->kernel->run(&task);
+}
+
+void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel, dbt_pool *pool,
+                       void *scratch) {
+    enum { M_CHUNK = 128 }; /* rows of A that stay in a core's cache while B goes by */
+    if (p->M == 0) return;
+    execution e = {.p = p, .kernel = kernel, .layout = layout_of(p, kernel), .scratch = scratch};
+    if (p->int8_activations) {
+        e.activations = (dbt_nbits_activations){
+            .q = (const int8_t *)(e.scratch + e.layout.q),
+            .scale = (const float *)(const void *)(e.scratch + e.layout.scale),
+            .sum = (const int32_t *)(const void *)(e.scratch + e.layout.sum),
+            .row_bytes = e.layout.row_stride,
+            .blocks_stride = e.layout.blocks_stride,
+        };
+        e.n_row_tasks = dbt_task_count(p->M, 4 * p->K);
+        dbt_parallel_for(pool, e.n_row_tasks, quantize_task, &e);
+    }
+    e.m_chunk = M_CHUNK;
+    e.n_m_chunks = (p->M + M_CHUNK - 1) / M_CHUNK;
+    e.n_tiles = (p->N + kernel->n_tile - 1) / kernel->n_tile;
+    const int64_t rows = p->M < M_CHUNK ? p->M : M_CHUNK;
+    e.n_n_chunks = dbt_task_count(e.n_tiles, kernel->n_tile * p->K * (rows + 1) / 16);
+    dbt_parallel_for(pool, e.n_m_chunks * e.n_n_chunks, multiply_task, &e);
+}

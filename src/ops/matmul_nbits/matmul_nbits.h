@@ -1,0 +1,173 @@
+/* com.microsoft MatMulNBits: the contract that op.c, ref.c, every kernel and the tests share.
+ *
+ *     Y[m, n] = sum_k A[m, k] * W[n, k] + bias[n]
+ *     W[n, k] = (code[n, k] - zero_point[n, g]) * scale[n, g],   g = k / block_size, or g_idx[k]
+ *
+ * CODES. B is [N, k_blocks, blob_bytes], k_blocks = ceil(K / block_size), blob_bytes = block_size *
+ * bits / 8. The codes of a block are one little-endian bit stream, low bits first; block_size * bits
+ * is a multiple of 8, so a row is one stream of k_blocks * block_size codes. Bytes of a row, by bits:
+ *
+ *     2   byte 0: |3 3|2 2|1 1|0 0|             the digit is k, the most significant bit is at the left
+ *     4   byte 0: |1 1 1 1|0 0 0 0|
+ *     8   byte 0: |0 0 0 0 0 0 0 0|
+ *     3   byte 0: |2 2|1 1 1|0 0 0|  byte 1: |5|4 4 4|3 3 3|2|  byte 2: |7 7 7|6 6 6|5 5|
+ *
+ * so 3-bit codes 0..7 are the bytes 88 C6 FA. Codes past K are padding that may hold anything, and
+ * nothing may be multiplied with them.
+ *
+ * SCALES are [N, k_blocks], often negative. ZERO POINTS are absent (2^(bits-1) everywhere), packed
+ * uint8 [N, ceil(k_blocks * bits / 8)] where each row is such a bit stream that starts on a byte, or
+ * unpacked floats [N, k_blocks].
+ *
+ * INT8 ACTIVATIONS. Per row of A and block, absmax = max |a|, s = absmax / 127, q = the integer next
+ * to a * (127 / absmax), ties to even. Then the block adds s * scale * sum_k q * (code - zero_point),
+ * whose sum is exact. These are ONNX Runtime's roundings (two divisions, one product), so the q are
+ * the same. absmax so small that 127 / absmax overflows counts as 0, and then all q are 0; a NaN or
+ * infinity among the a makes s NaN.
+ *
+ * LIMITS. bits 1 to 8; block_size a power of two >= 16; K, N and block_size below 2^31. With int8
+ * activations block_size <= DBT_NBITS_INT8_MAX_BLOCK, so that 32 bits hold a block's sum. g_idx goes
+ * with float activations only. */
+#ifndef DBT_OPS_MATMUL_NBITS_H
+#define DBT_OPS_MATMUL_NBITS_H
+
+#include "base/half.h"
+#include "base/pool.h"
+
+enum { DBT_NBITS_INT8_MAX_BLOCK = 32768 };
+
+/* One multiplication. B, scales and zero_points may lie at any address. */
+typedef struct dbt_matmul_nbits {
+    int64_t M, N, K;
+    int64_t k_blocks, block_size;
+    uint32_t bits;
+    bool int8_activations;
+    dibit_type scale_type;      /* FLOAT, FLOAT16 or BFLOAT16 */
+    dibit_type zero_point_type; /* UNDEFINED: none; UINT8: packed; else as scale_type */
+    const float *a;             /* [M, K] */
+    const uint8_t *b;           /* [N, k_blocks, blob_bytes] */
+    const void *scales;         /* [N, k_blocks] */
+    const void *zero_points;
+    const int32_t *g_idx; /* [K], each in [0, k_blocks), or NULL */
+    const float *bias;    /* [N] or NULL */
+    float *y;             /* [M, N] */
+} dbt_matmul_nbits;
+
+static inline int64_t dbt_nbits_row_bytes(const dbt_matmul_nbits *p) {
+    return p->k_blocks * (p->block_size * p->bits / 8);
+}
+static inline int64_t dbt_nbits_zero_row_bytes(const dbt_matmul_nbits *p) {
+    return (p->k_blocks * p->bits + 7) / 8;
+}
+
+/* Element i of an unaligned array of FLOAT, FLOAT16 or BFLOAT16. */
+static inline float dbt_nbits_float_at(const void *data, dibit_type type, int64_t i) {
+    if (type == DIBIT_TYPE_FLOAT) {
+        float f;
+        memcpy(&f, (const uint8_t *)data + i * 4, 4);
+        return f;
+    }
+    uint16_t h;
+    memcpy(&h, (const uint8_t *)data + i * 2, 2);
+    return type == DIBIT_TYPE_FLOAT16 ? dbt_half_to_float(h) : dbt_bfloat16_to_float(h);
+}
+
+/* Code i of a bit stream. */
+static inline uint32_t dbt_nbits_code_at(const uint8_t *stream, uint32_t bits, int64_t i) {
+    const int64_t bit = i * bits;
+    const uint32_t shift = (uint32_t)(bit & 7);
+    uint32_t v = (uint32_t)stream[bit >> 3] >> shift;
+    if (shift + bits > 8) v |= (uint32_t)stream[(bit >> 3) + 1] << (8 - shift);
+    return v & ((1u << bits) - 1);
+}
+
+/* The largest |a| of n values and how int8 activations scale them: *scale is s, the result 127 /
+ * absmax or 0. */
+static inline float dbt_nbits_int8_scale(const float *a, int64_t n, float *scale) {
+    uint32_t most = 0; /* as bits: ordered like the values, and NaN above infinity */
+    for (int64_t i = 0; i < n; i++) {
+        const uint32_t bits = dbt_float_to_bits(a[i]) & 0x7fffffffu;
+        most = bits > most ? bits : most;
+    }
+    const float absmax = dbt_bits_to_float(most);
+    if (most >= 0x7f800000u) {
+        *scale = dbt_bits_to_float(0x7fc00000u);
+        return 0.0f;
+    }
+    const float inverse = absmax > 0x1p-120f ? 127.0f / absmax : 0.0f;
+    *scale = inverse > 0.0f ? absmax / 127.0f : 0.0f;
+    return inverse;
+}
+
+/* ---- ref.c ---- */
+
+/* y and s are [M, N]: the result, in double, and sum_k |a w| + |bias|, which bounds its rounding: with
+ * u = 2^-24 any order of summation in float is within dbt_nbits_gamma(p) * s of y. s may be NULL. */
+void dbt_matmul_nbits_ref(const dbt_matmul_nbits *p, double *y, double *s);
+double dbt_nbits_gamma(const dbt_matmul_nbits *p);
+
+/* ---- cpu.c ---- */
+
+/* A as int8. Each row holds groups of 32 * interleave codes; in a group, byte 32 * j + i is element
+ * interleave * i + j, so that plane j meets what shift j leaves of 32 bytes of B. Zeros fill a row. */
+typedef struct dbt_nbits_activations {
+    const int8_t *q;       /* [M, row_bytes] */
+    const float *scale;    /* [M, blocks_stride]: s */
+    const int32_t *sum;    /* [M, blocks_stride]: the sum of the block's q */
+    int64_t row_bytes;     /* whole groups, as many as 8-block runs touch */
+    int64_t blocks_stride; /* k_blocks rounded up to 8; zeros fill it */
+} dbt_nbits_activations;
+
+/* A part of Y that one task computes. */
+typedef struct dbt_nbits_task {
+    const dbt_matmul_nbits *p;
+    const dbt_nbits_activations *activations; /* NULL with float activations */
+    int64_t m_begin, m_end, n_begin, n_end;
+    int64_t n_tile; /* rows of B that `rows` has room for */
+    /* Scratch of this thread, each part 64-byte aligned. */
+    void *rows;         /* [n_tile, row_stride] unpacked rows of B, as float or as a byte a code */
+    float *scales;      /* [n_tile, blocks_stride], zeros past k_blocks */
+    void *zero_points;  /* [n_tile, blocks_stride] int32 or float, zeros past k_blocks */
+    uint8_t *bounce;    /* a packed row of B and room to read 64 bytes past it */
+    int64_t row_stride; /* elements: K rounded up to a group */
+    int64_t blocks_stride; /* k_blocks rounded up to 8 */
+} dbt_nbits_task;
+
+typedef void (*dbt_nbits_run)(const dbt_nbits_task *task);
+
+typedef struct dbt_nbits_kernel {
+    const char *name;
+    dbt_nbits_run run;
+    uint64_t isa;
+    uint32_t bits;
+    bool int8_activations;
+    int64_t min_m; /* chosen from so many rows of A on; right for any number */
+    int64_t n_tile;
+    uint32_t interleave; /* of int8 activations */
+    bool g_idx;          /* can do g_idx */
+} dbt_nbits_kernel;
+
+/* Every kernel, best first. */
+extern const dbt_nbits_kernel dbt_nbits_kernels[];
+extern const size_t dbt_nbits_kernel_count;
+
+/* Whether the kernel can compute p, fast or not, with these CPU features. */
+bool dbt_nbits_kernel_fits(const dbt_nbits_kernel *kernel, const dbt_matmul_nbits *p, uint64_t isa);
+/* The best kernel for p. */
+const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa);
+/* Bytes of scratch for one run, which has to be 64-byte aligned, and the run. The result does not
+ * depend on the number of threads. */
+uint64_t dbt_nbits_scratch_bytes(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel,
+                                 uint32_t n_threads);
+void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel, dbt_pool *pool,
+                       void *scratch);
+
+/* For kernels: row n of B's scales and zero points into one row of the task's scratch. With int8
+ * activations integer zero points are int32, all else float. Absent ones are 2^(bits-1). */
+void dbt_nbits_decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
+                             void *zero_points);
+static inline bool dbt_nbits_float_zero_points(const dbt_matmul_nbits *p) {
+    return p->zero_point_type != DIBIT_TYPE_UNDEFINED && p->zero_point_type != DIBIT_TYPE_UINT8;
+}
+
+#endif

@@ -1,0 +1,286 @@
+/* com.microsoft MatMulNBits: schema, checks, shape inference, and the way from a node's tensors to
+ * the kernels' problem. */
+#include "ops/matmul_nbits/matmul_nbits.h"
+
+#include <inttypes.h>
+#include <stddef.h>
+
+#include "ops/op.h"
+
+typedef struct nbits_attrs {
+    int64_t K, N, bits, block_size, accuracy_level, weight_prepacked;
+} nbits_attrs;
+
+static const dbt_attr_def attr_defs[] = {
+    {.name = "K", .kind = DBT_ATTR_INT, .required = true, .offset = offsetof(nbits_attrs, K)},
+    {.name = "N", .kind = DBT_ATTR_INT, .required = true, .offset = offsetof(nbits_attrs, N)},
+    {.name = "bits", .kind = DBT_ATTR_INT, .offset = offsetof(nbits_attrs, bits), .i = 4},
+    {.name = "block_size",
+     .kind = DBT_ATTR_INT,
+     .required = true,
+     .offset = offsetof(nbits_attrs, block_size)},
+    {.name = "accuracy_level",
+     .kind = DBT_ATTR_INT,
+     .offset = offsetof(nbits_attrs, accuracy_level)},
+    {.name = "weight_prepacked",
+     .kind = DBT_ATTR_INT,
+     .offset = offsetof(nbits_attrs, weight_prepacked)},
+};
+
+enum { IN_A, IN_B, IN_SCALES, IN_ZERO_POINTS, IN_G_IDX, IN_BIAS, N_INPUTS };
+
+#define INPUT_TYPES                                                                                \
+    (DBT_TYPE_BIT(DIBIT_TYPE_FLOAT) | DBT_TYPE_BIT(DIBIT_TYPE_FLOAT16) |                           \
+     DBT_TYPE_BIT(DIBIT_TYPE_BFLOAT16))
+
+/* ---- Checks: the same for known dims while building, and for all dims when running ---- */
+
+static dibit_status check_attrs(const nbits_attrs *at, dibit_error *error) {
+    DBT_FAIL_IF(at->K < 1 || at->K > INT32_MAX, error, DIBIT_BAD_FILE,
+                "attribute K must be 1 to 2147483647, got %" PRId64, at->K);
+    DBT_FAIL_IF(at->N < 1 || at->N > INT32_MAX, error, DIBIT_BAD_FILE,
+                "attribute N must be 1 to 2147483647, got %" PRId64, at->N);
+    DBT_FAIL_IF(at->bits < 1 || at->bits > 8, error, DIBIT_BAD_FILE,
+                "attribute bits must be 1 to 8, got %" PRId64, at->bits);
+    DBT_FAIL_IF(at->block_size < 16 || at->block_size > INT32_MAX ||
+                    (at->block_size & (at->block_size - 1)) != 0,
+                error, DIBIT_BAD_FILE,
+                "attribute block_size must be a power of two and at least 16, got %" PRId64,
+                at->block_size);
+    DBT_FAIL_IF(at->accuracy_level < 0 || at->accuracy_level > 4, error, DIBIT_BAD_FILE,
+                "attribute accuracy_level must be 0 to 4, got %" PRId64, at->accuracy_level);
+    DBT_FAIL_IF(at->weight_prepacked != 0, error, DIBIT_UNSUPPORTED,
+                "weights that were packed for another runtime (weight_prepacked %" PRId64
+                ") are not supported",
+                at->weight_prepacked);
+    return DIBIT_OK;
+}
+
+static int64_t k_blocks_of(const nbits_attrs *at) {
+    return at->K / at->block_size + (at->K % at->block_size != 0);
+}
+
+/* How many elements an input must have; 0: any. g_idx may also cover the padding of the last block:
+ * *or_count. */
+static int64_t want_count(const nbits_attrs *at, uint32_t input, dibit_type type,
+                          int64_t *or_count) {
+    const int64_t k_blocks = k_blocks_of(at);
+    *or_count = -1;
+    switch (input) {
+    case IN_B: return at->N * k_blocks * (at->block_size * at->bits / 8);
+    case IN_SCALES: return at->N * k_blocks;
+    case IN_ZERO_POINTS:
+        return at->N * (type == DIBIT_TYPE_UINT8 ? (k_blocks * at->bits + 7) / 8 : k_blocks);
+    case IN_G_IDX: *or_count = k_blocks * at->block_size; return at->K;
+    case IN_BIAS: return at->N;
+    default: return 0;
+    }
+}
+
+static dibit_status check_count(const nbits_attrs *at, uint32_t input, dibit_type type, int64_t got,
+                                dibit_error *error) {
+    static const char *const names[N_INPUTS] = {"A", "B", "scales", "zero_points", "g_idx", "bias"};
+    int64_t or_count;
+    const int64_t want = want_count(at, input, type, &or_count);
+    if (got == want || got == or_count) return DIBIT_OK;
+    return dbt_fail(error, DIBIT_BAD_FILE,
+                    "%s must have %" PRId64 " elements for N %" PRId64 ", K %" PRId64
+                    ", block_size %" PRId64 " and %" PRId64 " bits, got %" PRId64,
+                    names[input], want, at->N, at->K, at->block_size, at->bits, got);
+}
+
+static dibit_status infer(dbt_infer *in) {
+    const nbits_attrs *const at = in->attrs;
+    DBT_TRY(check_attrs(at, in->error));
+    DBT_TRY(dbt_infer_type(in, IN_A, INPUT_TYPES));
+    DBT_TRY(dbt_infer_type(in, IN_B, DBT_TYPE_BIT(DIBIT_TYPE_UINT8)));
+    DBT_TRY(dbt_infer_type(in, IN_SCALES, INPUT_TYPES));
+    DBT_TRY(dbt_infer_type(in, IN_ZERO_POINTS, INPUT_TYPES | DBT_TYPE_BIT(DIBIT_TYPE_UINT8)));
+    DBT_TRY(dbt_infer_type(in, IN_G_IDX, DBT_TYPE_BIT(DIBIT_TYPE_INT32)));
+    DBT_TRY(dbt_infer_type(in, IN_BIAS, INPUT_TYPES));
+    DBT_TRY(dbt_infer_rank(in, IN_A, 1, DIBIT_MAX_RANK));
+    for (uint32_t i = IN_B; i < in->n_inputs; i++) {
+        if (!in->in[i]) continue;
+        const dbt_shape *const shape = &in->in[i]->shape;
+        int64_t dims[DIBIT_MAX_RANK], count;
+        bool known = shape->rank >= 0;
+        for (int32_t d = 0; known && d < shape->rank; d++) {
+            known = dbt_dim_is_const(in->dims, shape->dims[d], &dims[d]);
+        }
+        if (!known) continue; /* cpu_run checks it */
+        DBT_FAIL_IF(!dbt_count(shape->rank, dims, &count), in->error, DIBIT_TOO_LARGE,
+                    "input %u has too many elements", (unsigned)i);
+        DBT_TRY(check_count(at, i, in->in[i]->type, count, in->error));
+    }
+    dbt_shape shape = in->in[IN_A]->shape;
+    DBT_TRY(dbt_infer_dim(in, IN_A, shape.rank - 1, dbt_dim_const(in->dims, at->K)));
+    shape.dims[shape.rank - 1] = dbt_dim_const(in->dims, at->N);
+    dbt_infer_output(in, 0, in->in[IN_A]->type, &shape);
+    return DIBIT_OK;
+}
+
+/* ---- The CPU ---- */
+
+/* Kept for the plan's life. */
+typedef struct nbits_plan {
+    bool int8_activations;
+    uint64_t isa;
+} nbits_plan;
+
+/* Whether auto rounds activations as the level allows. ONNX Runtime's CPU does not with float zero
+ * points, nor at 2 bits with blocks of 16; its users compare answers with it. */
+static bool auto_rounds(const nbits_attrs *at, dibit_type zero_point_type) {
+    const bool float_zero_points =
+        zero_point_type != DIBIT_TYPE_UNDEFINED && zero_point_type != DIBIT_TYPE_UINT8;
+    return !float_zero_points && !(at->bits == 2 && at->block_size == 16);
+}
+
+static const char *why_float(const nbits_attrs *at, dibit_activations activations, bool g_idx,
+                             dibit_type zero_point_type) {
+    if (activations == DIBIT_ACTIVATIONS_FLOAT) return "float activations were asked for";
+    if (at->accuracy_level != 4) return "accuracy_level asks for float activations";
+    if (g_idx) return "g_idx needs float activations";
+    if (at->block_size > DBT_NBITS_INT8_MAX_BLOCK && at->K > DBT_NBITS_INT8_MAX_BLOCK) {
+        return "blocks too large for int8 sums";
+    }
+    if (activations == DIBIT_ACTIVATIONS_AUTO && !auto_rounds(at, zero_point_type)) {
+        return "float activations, as ONNX Runtime for these zero points or blocks";
+    }
+    return NULL;
+}
+
+static dbt_matmul_nbits problem_of_attrs(const nbits_attrs *at) {
+    return (dbt_matmul_nbits){
+        .N = at->N,
+        .K = at->K,
+        .k_blocks = k_blocks_of(at),
+        .block_size = at->block_size,
+        .bits = (uint32_t)at->bits,
+    };
+}
+
+static dibit_status cpu_prepare(dbt_cpu_prepare *prepare) {
+    const nbits_attrs *const at = prepare->attrs;
+    const dbt_node *const node = prepare->node;
+    nbits_plan *const plan = dbt_arena_alloc(prepare->arena, sizeof *plan);
+    if (!plan) return dbt_fail_memory(prepare->error, "a plan", sizeof *plan);
+    const bool g_idx = node->n_inputs > IN_G_IDX && node->inputs[IN_G_IDX];
+    const bool zero_points = node->n_inputs > IN_ZERO_POINTS && node->inputs[IN_ZERO_POINTS];
+    const dibit_type zero_point_type =
+        zero_points ? node->inputs[IN_ZERO_POINTS]->type : DIBIT_TYPE_UNDEFINED;
+    const char *const why = why_float(at, prepare->options->activations, g_idx, zero_point_type);
+    *plan = (nbits_plan){.int8_activations = !why, .isa = prepare->options->isa};
+    dbt_matmul_nbits p = problem_of_attrs(at);
+    p.M = 1;
+    p.int8_activations = plan->int8_activations;
+    static const int32_t some_g_idx = 0;
+    if (g_idx) p.g_idx = &some_g_idx; /* only whether there is one matters to the choice */
+    prepare->prepared = plan;
+    prepare->kernel = dbt_nbits_choose(&p, plan->isa)->name;
+    prepare->why = why ? why : "accuracy_level 4 allows int8 activations";
+    prepare->int8_activations = plan->int8_activations;
+    return DIBIT_OK;
+}
+
+static const dibit_tensor *input(const dbt_cpu_call *call, uint32_t i) {
+    return i < call->n_inputs ? call->in[i] : NULL;
+}
+
+/* The node's tensors as a problem; their sizes have been checked. */
+static dbt_matmul_nbits problem(const dbt_cpu_call *call) {
+    const nbits_plan *const plan = call->prepared;
+    dbt_matmul_nbits p = problem_of_attrs(call->attrs);
+    const dibit_tensor *const a = call->in[IN_A], *const zero_points = input(call, IN_ZERO_POINTS);
+    p.M = dbt_tensor_count(a) / p.K;
+    p.int8_activations = plan->int8_activations;
+    p.a = a->data;
+    p.b = call->in[IN_B]->data;
+    p.scales = call->in[IN_SCALES]->data;
+    p.scale_type = call->in[IN_SCALES]->type;
+    if (zero_points) {
+        p.zero_points = zero_points->data;
+        p.zero_point_type = zero_points->type;
+    }
+    if (input(call, IN_G_IDX)) p.g_idx = call->in[IN_G_IDX]->data;
+    if (input(call, IN_BIAS)) p.bias = call->in[IN_BIAS]->data;
+    p.y = call->out[0]->data;
+    return p;
+}
+
+static dibit_status check_call(const dbt_cpu_call *call) {
+    const nbits_attrs *const at = call->attrs;
+    const dibit_tensor *const a = call->in[IN_A];
+    DBT_FAIL_IF(a->dims[a->rank - 1] != at->K, call->error, DIBIT_BAD_INPUT,
+                "the last dim of A must be K, %" PRId64 ", got %" PRId64, at->K,
+                a->dims[a->rank - 1]);
+    for (uint32_t i = IN_B; i < call->n_inputs; i++) {
+        if (!call->in[i]) continue;
+        DBT_TRY(check_count(at, i, call->in[i]->type, dbt_tensor_count(call->in[i]), call->error));
+    }
+    const int32_t *const g_idx = input(call, IN_G_IDX) ? call->in[IN_G_IDX]->data : NULL;
+    for (int64_t k = 0; g_idx && k < at->K; k++) {
+        DBT_FAIL_IF(g_idx[k] < 0 || g_idx[k] >= k_blocks_of(at), call->error, DIBIT_OUT_OF_RANGE,
+                    "g_idx[%" PRId64 "] must be 0 to %" PRId64 ", got %d", k, k_blocks_of(at) - 1,
+                    (int)g_idx[k]);
+    }
+    return DIBIT_OK;
+}
+
+static uint64_t cpu_scratch(const dbt_cpu_call *call) {
+    const dbt_matmul_nbits p = problem(call);
+    const nbits_plan *const plan = call->prepared;
+    return dbt_nbits_scratch_bytes(&p, dbt_nbits_choose(&p, plan->isa),
+                                   dbt_pool_threads(call->pool));
+}
+
+static dibit_status cpu_run(const dbt_cpu_call *call) {
+    DBT_TRY(check_call(call));
+    const dbt_matmul_nbits p = problem(call);
+    const nbits_plan *const plan = call->prepared;
+    dbt_nbits_execute(&p, dbt_nbits_choose(&p, plan->isa), call->pool, call->scratch);
+    return DIBIT_OK;
+}
+
+static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
+    const dbt_matmul_nbits p = problem(call);
+    const double gamma = dbt_nbits_gamma(&p);
+    dbt_arena arena;
+    dbt_arena_init(&arena, NULL);
+    double *const y = dbt_arena_array(&arena, 2 * (uint64_t)p.N, sizeof *y);
+    if (!y) {
+        dbt_arena_free(&arena);
+        return dbt_fail_memory(call->error, "a bound", 2 * (uint64_t)p.N * sizeof *y);
+    }
+    for (int64_t m = 0; m < p.M && bound[0]; m++) {
+        dbt_matmul_nbits row = p;
+        row.M = 1;
+        row.a = p.a + m * p.K;
+        dbt_matmul_nbits_ref(&row, y, y + p.N);
+        for (int64_t n = 0; n < p.N; n++) bound[0][m * p.N + n] = (float)(gamma * y[p.N + n]);
+    }
+    dbt_arena_free(&arena);
+    return DIBIT_OK;
+}
+
+const dbt_op dbt_matmul_nbits_ops[] = {
+    {
+        .domain = "com.microsoft",
+        .name = "MatMulNBits",
+        .since = 1,
+        .min_inputs = 3,
+        .max_inputs = N_INPUTS,
+        .min_outputs = 1,
+        .max_outputs = 1,
+        .flags = DBT_OP_ROWWISE,
+        .raw_inputs = 1u << IN_B | 1u << IN_SCALES | 1u << IN_ZERO_POINTS,
+        .attrs = attr_defs,
+        .n_attrs = sizeof attr_defs / sizeof attr_defs[0],
+        .attrs_bytes = sizeof(nbits_attrs),
+        .infer = infer,
+        .cpu_prepare = cpu_prepare,
+        .cpu_scratch = cpu_scratch,
+        .cpu_run = cpu_run,
+        .cpu_bound = cpu_bound,
+    },
+    {0},
+};
