@@ -63,6 +63,14 @@ static bool can_have_contents(const dibit_tensor *t) {
            dbt_tensor_count(t) <= DBT_MAX_CONTENTS;
 }
 
+/* Keys and values stay in the type that the model declares. */
+static bool is_cache(const harness *h, bool present, uint32_t i) {
+    for (uint32_t s = 0; s < h->op->n_states; s++) {
+        if ((present ? h->op->states[s].present : h->op->states[s].past) == i) return true;
+    }
+    return false;
+}
+
 static dibit_tensor to_storage(const harness *h, const dibit_tensor *t, bool raw) {
     dibit_tensor s = *t;
     const int64_t n = dbt_tensor_count(t);
@@ -209,7 +217,9 @@ static dibit_status infer_outputs(harness *h, inference *f, dbt_op_result *r) {
         const dbt_value *const v = f->out[i];
         if (v->shape.rank < 0) fail_msg("%s: output %u has no rank", h->op->name, (unsigned)i);
         r->types[i] = v->type;
-        r->out[i] = (dibit_tensor){.type = dbt_storage_type(v->type), .rank = v->shape.rank};
+        r->out[i] = (dibit_tensor){
+            .type = is_cache(h, true, i) ? v->type : dbt_storage_type(v->type),
+            .rank = v->shape.rank};
         for (int32_t d = 0; d < v->shape.rank; d++) {
             if (!dbt_dim_is_const(f->dims, v->shape.dims[d], &r->out[i].dims[d])) {
                 char text[200];
@@ -389,7 +399,8 @@ static dibit_status run_case(harness *h, dbt_op_result *r) {
     DBT_TRY(dbt_attrs_parse(h->op, c->attrs, c->n_attrs, h->arena, &h->attrs, h->error));
     for (uint32_t i = 0; i < c->n_inputs; i++) {
         if (c->inputs[i].type == DIBIT_TYPE_UNDEFINED) continue;
-        const bool raw = is_constant(h, i) && i < 32 && (h->op->raw_inputs >> i & 1);
+        const bool raw = (is_constant(h, i) && i < 32 && (h->op->raw_inputs >> i & 1)) ||
+                         is_cache(h, false, i);
         h->stored[i] = to_storage(h, &c->inputs[i], raw);
         h->in[i] = &h->stored[i];
         if (is_constant(h, i)) h->consts[i] = h->in[i];

@@ -1,0 +1,86 @@
+/* Scaled dot-product attention over grouped heads: what every attention op runs in the end.
+ *
+ *     x[t] = scale * (q . k[t]), then soft cap and additive terms (in the order that the op wants)
+ *     y = sum over visible t of softmax(x)[t] * v[t]
+ *
+ * Query head h reads key/value head h / (heads / kv_heads). Query s of batch row b stands at key index
+ * first_query + s, and sees the keys in [0, n_keys), when causal those up to its own index, and with
+ * a window w only the last w of these. A query that sees no key, or only keys with a term of
+ * -infinity, gives zeros. A sink joins the softmax's denominator as one more score without a value. */
+#ifndef DBT_OPS_ATTENTION_CORE_H
+#define DBT_OPS_ATTENTION_CORE_H
+
+#include "ops/op.h"
+
+/* Keys or values of one batch row: head h, index t at element h * head_stride + t * row_stride. */
+typedef struct dbt_attention_span {
+    const void *data;
+    int64_t head_stride, row_stride;
+} dbt_attention_span;
+
+typedef struct dbt_attention_row {
+    dbt_attention_span k, v;
+    int64_t n_keys;
+    int64_t first_query; /* key index of query 0; may be negative */
+    int64_t term_offset; /* key index 0 is this column of the terms and of qk */
+} dbt_attention_row;
+
+/* Added to scores: [batch, heads, queries, columns], strides 0 where broadcast. */
+typedef struct dbt_attention_term {
+    const float *data; /* NULL: none */
+    int64_t stride[4];
+} dbt_attention_term;
+
+typedef enum dbt_attention_qk {
+    DBT_ATTENTION_QK_NONE,
+    DBT_ATTENTION_QK_SCALED,  /* scale * q . k */
+    DBT_ATTENTION_QK_SECOND,  /* after the first of soft cap and terms */
+    DBT_ATTENTION_QK_SCORE,   /* what goes into the softmax */
+    DBT_ATTENTION_QK_SOFTMAX
+} dbt_attention_qk;
+
+typedef struct dbt_attention {
+    int64_t batch, heads, kv_heads, queries, k_dim, v_dim;
+    const float *q; /* strides in elements of batch, head, query; k_dim is contiguous */
+    int64_t q_stride[3];
+    float *y; /* likewise with v_dim */
+    int64_t y_stride[3];
+    dibit_type k_type, v_type; /* float, float16, bfloat16 or double */
+    const dbt_attention_row *rows; /* [batch] */
+    float scale, softcap;          /* softcap 0: none */
+    bool terms_first;              /* terms before the soft cap instead of after it */
+    bool causal;
+    int64_t window; /* 0: none */
+    dbt_attention_term terms[2];
+    bool has_sink;
+    const float *sink; /* [heads], or NULL: 0 */
+    dbt_attention_qk qk_kind;
+    float *qk; /* [batch, heads, queries, qk_columns]; what a query does not see is 0 */
+    int64_t qk_columns;
+    bool qk_hidden; /* gives scores of unseen keys too, -infinity where masked by causality */
+    uint64_t isa;
+    dbt_pool *pool;
+} dbt_attention;
+
+/* The visible keys [*begin, *end) of query s in a row; begin <= end. */
+static inline void dbt_attention_visible(const dbt_attention *a, const dbt_attention_row *row,
+                                         int64_t s, int64_t *begin, int64_t *end) {
+    const int64_t at = row->first_query + s;
+    int64_t lo = 0, hi = row->n_keys;
+    if (a->causal && at + 1 < hi) hi = at + 1;
+    if (a->window > 0 && at + 1 - a->window > lo) lo = at + 1 - a->window;
+    if (hi < 0) hi = 0;
+    *begin = lo < hi ? lo : hi;
+    *end = hi;
+}
+
+/* The definition, in double. bound, when not NULL, is laid out as y and gets how far y may be off
+ * when everything is computed in float. */
+void dbt_attention_ref(const dbt_attention *a, float *bound);
+
+/* Runs the fastest kernel for a->isa; scratch as dbt_attention_scratch says. Results depend neither
+ * on the number of threads nor on how much of the sequence a call appends beyond rounding. */
+uint64_t dbt_attention_scratch(const dbt_attention *a);
+void dbt_attention_run(const dbt_attention *a, void *scratch);
+
+#endif

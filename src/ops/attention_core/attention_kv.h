@@ -1,0 +1,58 @@
+/* Where a node's keys or values lie while it runs: in the rows of a state, in its present output, or,
+ * when nobody wants to keep them, in scratch. Ops append to them in place whichever it is. */
+#ifndef DBT_OPS_ATTENTION_KV_H
+#define DBT_OPS_ATTENTION_KV_H
+
+#include "ops/attention_core/attention_core.h"
+
+typedef struct dbt_kv_desc {
+    uint32_t state;        /* index of the op's state pair */
+    uint32_t past, present; /* the pair's input and output */
+    int64_t batch, heads, dim;
+    int64_t appended;      /* rows that the run adds at most */
+} dbt_kv_desc;
+
+typedef struct dbt_kv {
+    dibit_type type;
+    int64_t dim;
+    dbt_state_row *rows; /* [batch] */
+    bool is_output;      /* rows lie in the present output: all of it has to be written */
+} dbt_kv;
+
+/* Bytes of scratch that dbt_kv_open may use; UINT64_MAX when that overflows. */
+uint64_t dbt_kv_scratch(const dbt_cpu_call *call, const dbt_kv_desc *desc);
+/* Finds the rows. Without a state the past input is copied to their front. */
+dibit_status dbt_kv_open(const dbt_cpu_call *call, const dbt_kv_desc *desc, void *scratch,
+                         dbt_kv *kv);
+/* Writes one row of `dim` elements. */
+void dbt_kv_store(const dbt_kv *kv, const dbt_attention_span *span, int64_t head, int64_t index,
+                  const float *x);
+/* The whole of batch row b. */
+dbt_attention_span dbt_kv_span(const dbt_kv *kv, int64_t b);
+/* Zeroes indices [begin, capacity) of batch row b. */
+void dbt_kv_clear(const dbt_kv *kv, int64_t b, int64_t heads, int64_t begin);
+
+/* Scratch is cut into pieces by adding to an offset; every piece is aligned to 64 bytes. Saturates. */
+static inline uint64_t dbt_scratch_add(uint64_t *offset, uint64_t count, uint64_t bytes) {
+    const uint64_t at = *offset;
+    uint64_t size;
+    if (!dbt_mul_u64(count, bytes, &size) || !dbt_add_u64(size, 63, &size) ||
+        !dbt_add_u64(at, size & ~(uint64_t)63, offset)) {
+        *offset = UINT64_MAX;
+    }
+    return at;
+}
+/* NULL when there is no scratch yet (its size is being computed). */
+static inline void *dbt_scratch_piece(void *scratch, uint64_t at) {
+    return scratch ? (char *)scratch + at : NULL;
+}
+static inline uint64_t dbt_scratch_product(int64_t a, int64_t b, int64_t c, int64_t d) {
+    uint64_t p = (uint64_t)a;
+    if (!dbt_mul_u64(p, (uint64_t)b, &p) || !dbt_mul_u64(p, (uint64_t)c, &p) ||
+        !dbt_mul_u64(p, (uint64_t)d, &p)) {
+        return UINT64_MAX;
+    }
+    return p;
+}
+
+#endif
