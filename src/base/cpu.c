@@ -4,9 +4,7 @@
 #include <stdio.h>
 #include <string.h>
 
-#if defined(__aarch64__) && defined(__linux__)
-#include <sys/auxv.h>
-#endif
+#include "base/os.h"
 
 uint64_t dibit_cpu_isa(void) {
     uint64_t isa = 0;
@@ -25,8 +23,8 @@ uint64_t dibit_cpu_isa(void) {
 #elif defined(__aarch64__) && defined(__linux__)
     enum { HWCAP_ASIMDDP_BIT = 20, HWCAP2_I8MM_BIT = 13 }; /* Linux's asm/hwcap.h */
     isa |= DIBIT_ISA_NEON;
-    if (getauxval(AT_HWCAP) >> HWCAP_ASIMDDP_BIT & 1) isa |= DIBIT_ISA_NEON_DOT;
-    if (getauxval(AT_HWCAP2) >> HWCAP2_I8MM_BIT & 1) isa |= DIBIT_ISA_NEON_I8MM;
+    if (dbt_os_hwcap(0) >> HWCAP_ASIMDDP_BIT & 1) isa |= DIBIT_ISA_NEON_DOT;
+    if (dbt_os_hwcap(1) >> HWCAP2_I8MM_BIT & 1) isa |= DIBIT_ISA_NEON_I8MM;
 #elif defined(__wasm_simd128__)
     isa |= DIBIT_ISA_WASM_SIMD;
 #endif

@@ -9,12 +9,18 @@
 /* Maps a whole regular file for reading. *data is NULL for an empty file. */
 dibit_status dbt_os_map(const char *path, const char *name, const uint8_t **data, uint64_t *bytes,
                         dibit_error *error);
+/* The same for `location`, a path from the folder in which the file `path` lies. Where links lead is
+ * looked at: BAD_FILE unless it is in that folder, or in the one of the file that `path` links to. */
+dibit_status dbt_os_map_beside(const char *path, const char *location, const uint8_t **data,
+                               uint64_t *bytes, dibit_error *error);
 void dbt_os_unmap(const void *data, uint64_t bytes);
 /* The pages may be dropped; they are read from the file again when touched. */
 void dbt_os_drop(const void *data, uint64_t bytes);
 
-uint32_t dbt_os_cores(void); /* that this process may use; at least 1 */
+uint32_t dbt_os_cores(void);       /* that this process may use; at least 1 */
 uint64_t dbt_os_nanoseconds(void); /* monotonic */
+/* Linux's capability words of the CPU (AT_HWCAP, AT_HWCAP2); 0 elsewhere. */
+uint64_t dbt_os_hwcap(int word);
 
 /* Threads, for the pool alone. */
 typedef struct dbt_os_thread dbt_os_thread;

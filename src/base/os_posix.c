@@ -4,13 +4,19 @@
 
 #include <errno.h>
 #include <fcntl.h>
+#include <limits.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
 #include <sys/stat.h>
 #include <time.h>
 #include <unistd.h>
+
+#if defined(__linux__)
+#include <sys/auxv.h>
+#endif
 
 dibit_status dbt_os_map(const char *path, const char *name, const uint8_t **data, uint64_t *bytes,
                         dibit_error *error) {
@@ -36,6 +42,39 @@ dibit_status dbt_os_map(const char *path, const char *name, const uint8_t **data
     }
     close(fd);
     return DIBIT_OK;
+}
+
+/* Bytes of a path up to and including its last '/'; 0 when it has none. */
+static size_t folder_bytes(const char *path) {
+    const char *const slash = strrchr(path, '/');
+    return slash ? (size_t)(slash - path) + 1 : 0;
+}
+
+/* path without links, `suffix` (a '/' or "") appended. */
+static bool resolve(const char *path, const char *suffix, char out[PATH_MAX + 1]) {
+    if (!realpath(path, out)) return false;
+    if (strcmp(out, "/") != 0) strcat(out, suffix);
+    return true;
+}
+
+dibit_status dbt_os_map_beside(const char *path, const char *location, const uint8_t **data,
+                               uint64_t *bytes, dibit_error *error) {
+    char joined[PATH_MAX], folder[PATH_MAX + 1], model[PATH_MAX + 1], file[PATH_MAX + 1];
+    const size_t n = folder_bytes(path), m = strlen(location);
+    DBT_FAIL_IF(n + m + 2 > sizeof joined, error, DIBIT_IO, "the path of '%.80s' is too long",
+                location);
+    memcpy(joined, n ? path : ".", n ? n : 1);
+    joined[n ? n : 1] = 0;
+    DBT_FAIL_IF(!resolve(joined, "/", folder) || !resolve(path, "", model), error, DIBIT_IO,
+                "cannot open the folder of '%s': %s", path, strerror(errno));
+    memcpy(joined + n, location, m + 1);
+    DBT_FAIL_IF(!resolve(joined, "", file), error, DIBIT_IO, "cannot open '%.200s': %s", location,
+                strerror(errno));
+    DBT_FAIL_IF(strncmp(file, folder, strlen(folder)) != 0 &&
+                    strncmp(file, model, folder_bytes(model)) != 0,
+                error, DIBIT_BAD_FILE, "'%.200s' is a link that leads out of the model's folder",
+                location);
+    return dbt_os_map(file, location, data, bytes, error);
 }
 
 void dbt_os_unmap(const void *data, uint64_t bytes) {
@@ -65,6 +104,14 @@ uint64_t dbt_os_nanoseconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
     return (uint64_t)t.tv_sec * 1000000000u + (uint64_t)t.tv_nsec;
+}
+
+uint64_t dbt_os_hwcap(int word) {
+#if defined(__linux__)
+    return getauxval(word == 0 ? AT_HWCAP : AT_HWCAP2);
+#else
+    return (void)word, 0;
+#endif
 }
 
 struct dbt_os_thread {

@@ -5,19 +5,33 @@
 
 #include "base/os.h"
 
+static const uint8_t empty[1];
+
+static void from_mapping(const uint8_t *data, uint64_t bytes, const char *name, dbt_source *out) {
+    *out = (dbt_source){.name = name, .size = bytes, .mapped = data ? data : empty};
+    out->os_mapping = (void *)(uintptr_t)data;
+}
+
 dibit_status dbt_source_open_file(const char *path, const char *name, dbt_source *out,
                                   dibit_error *error) {
     const uint8_t *data;
     uint64_t bytes;
     DBT_TRY(dbt_os_map(path, name, &data, &bytes, error));
-    static const uint8_t empty[1];
-    *out = (dbt_source){.name = name, .size = bytes, .mapped = data ? data : empty};
-    out->os_mapping = (void *)(uintptr_t)data;
+    from_mapping(data, bytes, name, out);
+    return DIBIT_OK;
+}
+
+dibit_status dbt_source_open_beside(const char *path, const char *location, dbt_source *out,
+                                    dibit_error *error) {
+    const uint8_t *data;
+    uint64_t bytes;
+    DBT_TRY(dbt_os_map_beside(path, location, &data, &bytes, error));
+    from_mapping(data, bytes, location, out);
     return DIBIT_OK;
 }
 
 void dbt_source_from_buffer(const void *data, uint64_t bytes, const char *name, dbt_source *out) {
-    *out = (dbt_source){.name = name, .size = bytes, .mapped = data};
+    *out = (dbt_source){.name = name, .size = bytes, .mapped = data ? data : empty};
 }
 
 void dbt_source_from_callback(const dibit_source *callback, const char *name, dbt_source *out) {

@@ -6,11 +6,11 @@
 #include "base/arena.h"
 
 typedef struct dbt_source {
-    const char *name;       /* for errors */
-    uint64_t size;          /* bytes */
-    const uint8_t *mapped;  /* the whole content, or NULL: then only read() */
-    dibit_source callback;  /* when not mapped */
-    void *os_mapping;       /* what dbt_source_close unmaps; NULL: borrowed */
+    const char *name;      /* for errors */
+    uint64_t size;         /* bytes */
+    const uint8_t *mapped; /* the whole content, or NULL: then only read() */
+    dibit_source callback; /* when not mapped */
+    void *os_mapping;      /* what dbt_source_close unmaps; NULL: borrowed */
 } dbt_source;
 
 /* Some bytes of a source. */
@@ -22,6 +22,11 @@ typedef struct dbt_bytes {
 /* Maps a regular file. `name` is borrowed. IO when it cannot be opened or is no regular file. */
 dibit_status dbt_source_open_file(const char *path, const char *name, dbt_source *out,
                                   dibit_error *error);
+/* Maps a file that lies in the folder of the file `path` (or below it), `location` being its path
+ * from there; it becomes the name and is borrowed. Symbolic links are followed only to files in
+ * that folder, or in the folder that `path` itself is linked from: BAD_FILE otherwise. */
+dibit_status dbt_source_open_beside(const char *path, const char *location, dbt_source *out,
+                                    dibit_error *error);
 void dbt_source_from_buffer(const void *data, uint64_t bytes, const char *name, dbt_source *out);
 void dbt_source_from_callback(const dibit_source *callback, const char *name, dbt_source *out);
 void dbt_source_close(dbt_source *source);

@@ -1,5 +1,5 @@
 /* What an ONNX file says, as the reader found it: names resolved to C strings, nothing interpreted.
- * The reader (onnx_read.c) is the only code that meets untrusted bytes; src/graph checks the rest.
+ * This folder is the only code that meets untrusted bytes; src/graph checks the rest.
  *
  * All memory is in the model's arena. Tensor payloads are not copied: a dbt_constant says where they
  * lie (source, offset, bytes) and points to them when they are resident. */
@@ -16,10 +16,11 @@ typedef struct dbt_constant {
     dibit_type type;
     int32_t rank;
     int64_t dims[DIBIT_MAX_RANK];
-    int64_t count;      /* elements */
-    dbt_bytes bytes;    /* source NULL: only at data (typed fields that were converted) */
-    const void *data;   /* resident bytes, with no alignment promised; NULL: read them from source */
+    int64_t count;    /* elements */
+    dbt_bytes bytes;  /* source NULL: only at data (typed fields that were converted) */
+    const void *data; /* resident bytes, with no alignment promised; NULL: read them from source */
     const char *const *strings; /* STRING: count of them */
+    void *loading;              /* dbt_constant_load's own, while it answers PENDING */
 } dbt_constant;
 
 typedef struct dbt_onnx_dim {
@@ -32,7 +33,7 @@ typedef struct dbt_onnx_value_info {
     bool is_tensor;   /* false: sequence, map, optional, sparse tensor, or no type at all */
     const char *kind; /* "tensor", "sequence", "map", "optional", "sparse tensor" or "none" */
     dibit_type type;
-    int32_t rank;     /* -1: no shape given */
+    int32_t rank; /* -1: no shape given */
     dbt_onnx_dim dims[DIBIT_MAX_RANK];
 } dbt_onnx_value_info;
 
@@ -49,7 +50,8 @@ typedef enum dbt_onnx_attr_kind {
     DBT_ONNX_ATTR_FLOATS = 6,
     DBT_ONNX_ATTR_INTS = 7,
     DBT_ONNX_ATTR_STRINGS = 8,
-    DBT_ONNX_ATTR_OTHER = 9 /* tensors, graphs, sparse tensors, type protos: nothing here uses them */
+    DBT_ONNX_ATTR_OTHER =
+        9 /* tensors, graphs, sparse tensors, type protos: nothing here uses them */
 } dbt_onnx_attr_kind;
 
 typedef struct dbt_onnx_attr {
@@ -91,7 +93,7 @@ typedef struct dbt_onnx_opset {
 typedef struct dbt_onnx_function {
     const char *name, *domain, *overload;
     const char *const *inputs, *const *outputs;
-    const char *const *attr_names;    /* without default */
+    const char *const *attr_names; /* without default */
     const dbt_onnx_attr *attr_defaults;
     const dbt_onnx_node *nodes;
     const dbt_onnx_opset *opsets;
@@ -119,10 +121,10 @@ typedef struct dbt_onnx_reader dbt_onnx_reader;
 
 typedef struct dbt_onnx_reader_desc {
     const dbt_source *source; /* the model file; lives as long as the reader */
-    const char *folder;       /* where external data lies, or NULL */
-    dibit_open_external open_external; /* asked instead of `folder` when set */
+    const char *path;         /* the model's file: external data lies in its folder; or NULL */
+    dibit_open_external open_external; /* asked instead of looking beside `path` when set */
     void *open_external_user;
-    dbt_arena *arena;         /* takes everything that is read */
+    dbt_arena *arena; /* takes everything that is read */
 } dbt_onnx_reader_desc;
 
 dibit_status dbt_onnx_reader_create(const dbt_onnx_reader_desc *desc, dbt_onnx_reader **out,
@@ -133,7 +135,8 @@ dibit_status dbt_onnx_reader_poll(dbt_onnx_reader *reader, const dbt_onnx_model 
 /* Closes the external files: constants of the model must not be read afterwards. */
 void dbt_onnx_reader_destroy(dbt_onnx_reader **reader);
 
-/* A single TensorProto, as in test_data_set_N/input_0.pb. */
+/* A single TensorProto, as in test_data_set_N/input_0.pb. The source is mapped or a buffer, and
+ * outlives *out. */
 dibit_status dbt_onnx_read_tensor(const dbt_source *source, dbt_arena *arena, dbt_constant *out,
                                   dibit_error *error);
 
