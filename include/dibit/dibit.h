@@ -217,6 +217,28 @@ DIBIT_API dibit_status dibit_model_input(const dibit_model *model, uint32_t inde
 DIBIT_API dibit_status dibit_model_output(const dibit_model *model, uint32_t index,
                                           dibit_value_info *info);
 
+/* A node of the model's graph, in the order in which they run. Strings live as long as the model. */
+typedef struct dibit_node_info {
+    const char *name;
+    const char *domain; /* "" is ai.onnx */
+    const char *op;
+    char config[160]; /* of quantized ops: "2 bits, block 32, ..."; "" for others */
+} dibit_node_info;
+
+/* NOT_FOUND past the last node. */
+DIBIT_API dibit_status dibit_model_node(const dibit_model *model, uint32_t index,
+                                        dibit_node_info *info);
+
+/* An operator that this build runs. */
+typedef struct dibit_op_info {
+    const char *domain; /* "" is ai.onnx */
+    const char *name;
+    int32_t since, until; /* opset versions, inclusive; until 0: no end */
+} dibit_op_info;
+
+/* NOT_FOUND past the last operator. One whose definition changed comes once for each. */
+DIBIT_API dibit_status dibit_op(uint32_t index, dibit_op_info *info);
+
 /* Receives text in pieces; `bytes` of them, not NUL-terminated. */
 typedef void (*dibit_write)(void *user, const char *text, size_t bytes);
 /* Writes the graph as text, a line a value and a node: stable, meant for people and for tests. */

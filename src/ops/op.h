@@ -181,6 +181,8 @@ struct dbt_op {
     dbt_state_kind (*state_kind)(const dbt_node *node);
     /* Narrows DBT_OP_ROWWISE to some nodes; NULL: all of them. */
     bool (*is_rowwise)(const dbt_node *node);
+    /* Of quantized ops: what its weights are, "2 bits, block 32, ...", into text of `size` bytes. */
+    void (*describe)(const dbt_node *node, char *text, size_t size);
     /* NULL when a GPU can run this node, else one sentence why not. Absent: "no GPU kernel". */
     const char *(*gpu_refuses)(const dbt_node *node);
 };

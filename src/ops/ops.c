@@ -34,3 +34,10 @@ const dbt_op *dbt_op_at(size_t index) {
     }
     return NULL;
 }
+
+dibit_status dibit_op(uint32_t index, dibit_op_info *info) {
+    const dbt_op *const op = dbt_op_at(index);
+    if (!op) return DIBIT_NOT_FOUND;
+    *info = (dibit_op_info){op->domain, op->name, op->since, op->until};
+    return DIBIT_OK;
+}
