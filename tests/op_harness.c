@@ -255,8 +255,10 @@ static void check_guards(const harness *h, const void *data, uint64_t bytes, con
 
 /* The rows of the op's states: the past copied to the front of present, as the executor does when
  * the caller passes past tensors. Outputs' data must be set. */
-static dbt_state_row *const *make_states(const harness *h, dibit_tensor *const *out) {
+static dbt_state_row *const *make_states(const harness *h, const dbt_node *node,
+                                         dibit_tensor *const *out) {
     if (h->op->n_states == 0) return NULL;
+    if (h->op->state_kind && h->op->state_kind(node) == DBT_STATE_NONE) return NULL;
     dbt_state_row **const rows = need(dbt_arena_array(h->arena, h->op->n_states, sizeof *rows));
     for (uint32_t s = 0; s < h->op->n_states; s++) {
         const dbt_state_pair pair = h->op->states[s];
@@ -306,7 +308,7 @@ static dibit_status run_once(const harness *h, const inference *f, dbt_pool *poo
     dbt_cpu_call call = {.node = &f->node, .attrs = h->attrs, .n_inputs = h->c->n_inputs,
                          .n_outputs = h->n_outputs, .in = in, .out = out, .prepared = h->prepared,
                          .options = &h->options, .pool = pool, .error = h->error,
-                         .states = make_states(h, out)};
+                         .states = make_states(h, &f->node, out)};
     const uint64_t scratch_bytes = h->op->cpu_scratch ? h->op->cpu_scratch(&call) : 0;
     call.scratch = guarded(h, scratch_bytes);
     DBT_TRY(h->op->cpu_run(&call));
