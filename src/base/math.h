@@ -37,6 +37,41 @@ static inline float dbt_sigmoidf(float x) {
     return (x < 0.0f ? e : 1.0f) / (1.0f + e);
 }
 
+/* Below 0.625 Cephes' tanhf polynomial, above 1 - 2 / (e^2x + 1). */
+static inline float dbt_tanhf(float x) {
+    const float z = x * x, a = fabsf(x);
+    float p = -5.70498872745e-3f;
+    p = p * z + 2.06390887954e-2f;
+    p = p * z - 5.37397155531e-2f;
+    p = p * z + 1.33314422036e-1f;
+    p = p * z - 3.33332819422e-1f;
+    const float near = p * z * x + x;
+    const float far = 1.0f - 2.0f / (dbt_expf(2.0f * a) + 1.0f);
+    return a < 0.625f ? near : copysignf(far, x);
+}
+
+/* erf(x) = x + x P(x^2) below 0.9, 1 - e^-Q(|x|) above; it is 1 from 4 on. P and Q are weighted
+ * minimax fits (Lawson's algorithm; largest errors 1.4e-8 and 1.9e-9, relative to erf). */
+static inline float dbt_erff(float x) {
+    const float z = x * x;
+    float a = fabsf(x);
+    a = a > 4.0f ? 4.0f : a;
+    float p = -6.03445922024548e-4f;
+    p = p * z + 5.001490470021963e-3f;
+    p = p * z - 2.6772094890475273e-2f;
+    p = p * z + 1.128196120262146e-1f;
+    p = p * z - 3.761250674724579e-1f;
+    p = p * z + 1.2837915122509003e-1f;
+    float q = -2.0045031851623207e-4f;
+    q = q * a + 3.0870551709085703e-3f;
+    q = q * a - 2.2399812936782837e-2f;
+    q = q * a + 1.0428616404533386e-1f;
+    q = q * a + 6.367831826210022e-1f;
+    q = q * a + 1.127909541130066f;
+    q = q * a + 1.3983412645757198e-4f;
+    return a < 0.9f ? x + x * p : copysignf(1.0f - dbt_expf(-q), x);
+}
+
 enum { DBT_LANES = 16 };
 
 /* Sums in DBT_LANES partial sums: the order is part of the contract, on every machine. */
