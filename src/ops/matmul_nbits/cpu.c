@@ -21,7 +21,7 @@ bool dbt_nbits_kernel_fits(const dbt_nbits_kernel *kernel, const dbt_matmul_nbit
 
 const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa) {
     const dbt_nbits_kernel *kernel = dbt_nbits_kernels;
-    while (!dbt_nbits_kernel_fits(kernel, p, isa) || kernel->min_m > p->M) {
+    while (!dbt_nbits_kernel_fits(kernel, p, isa) || (kernel->min_m > p->M && !p->g_idx)) {
         kernel++;
         assert(kernel < dbt_nbits_kernels + dbt_nbits_kernel_count);
     }

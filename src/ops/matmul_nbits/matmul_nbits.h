@@ -141,7 +141,7 @@ typedef struct dbt_nbits_kernel {
     uint64_t isa;
     uint32_t bits;
     bool int8_activations;
-    int64_t min_m; /* chosen from so many rows of A on; right for any number */
+    int64_t min_m; /* chosen from so many rows of A on, or with g_idx; right for any */
     int64_t n_tile;
     uint32_t interleave; /* of int8 activations */
     bool g_idx;          /* can do g_idx */

@@ -1,0 +1,504 @@
+/* MatMulNBits with AVX2, FMA and F16C, reading B where it lies.
+ *
+ * INT8 ACTIVATIONS. 32 bytes of B at 2 bits are 128 codes; shifted right by 2 j and masked, byte i is
+ * code 4 i + j. The activations are stored in that order (dbt_nbits_activations), so unpacking is a
+ * shift and a mask. Sums of a vector's four-byte groups are 32-bit lanes; a block takes `lanes` of
+ * them (all 8 if it is large), so that `lanes` vectors hold 8 blocks, which are reduced to one vector of
+ * 8 block sums. Zero points and scales are then applied to 8 blocks at once.
+ *
+ *     2 bits, block 32, lanes 2    v0 |b0 b0|b1 b1|b2 b2|b3 b3|  v1 |b4 b4|b5 b5|b6 b6|b7 b7|
+ *                                  -> |b0|b1|b2|b3|b4|b5|b6|b7|
+ *
+ * FLOAT ACTIVATIONS. One row of A: codes become floats in registers. More rows, or g_idx: some rows
+ * of B become floats in scratch, which all rows of A then meet.
+ *
+ * Loads may run over the end of a row of B, but not of B: the last rows are copied first. */
+#include <immintrin.h>
+
+#include "ops/matmul_nbits/cpu_kernels.h"
+
+static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+
+static inline float sum8(__m256 v) {
+    __m128 s = _mm_add_ps(_mm256_castps256_ps128(v), _mm256_extractf128_ps(v, 1));
+    s = _mm_add_ps(s, _mm_movehl_ps(s, s));
+    return _mm_cvtss_f32(_mm_add_ss(s, _mm_movehdup_ps(s)));
+}
+
+/* All ones in the first n of 8 lanes. */
+static inline __m256i first_lanes(int64_t n) {
+    const __m256i lane = _mm256_setr_epi32(0, 1, 2, 3, 4, 5, 6, 7);
+    return _mm256_cmpgt_epi32(_mm256_set1_epi32((int)least(n, 8)), lane);
+}
+
+/* ---- Codes ---- */
+
+/* 8 codes from `bits` bytes at b. Reads 4 bytes up to 4 bits, else 8. */
+static inline __m256i codes8(const uint8_t *b, const uint32_t bits) {
+    const int n = (int)bits;
+    if (bits == 8) return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)b));
+    const __m256i mask = _mm256_set1_epi32((1 << n) - 1);
+    if (bits <= 4) {
+        int32_t word;
+        memcpy(&word, b, 4);
+        const __m256i shifts = _mm256_setr_epi32(0, n, 2 * n, 3 * n, 4 * n, 5 * n, 6 * n, 7 * n);
+        return _mm256_and_si256(_mm256_srlv_epi32(_mm256_set1_epi32(word), shifts), mask);
+    }
+    /* Each lane takes the two bytes that its code may touch. */
+#define TWO(i) (char)((i) * n / 8), (char)((i) * n / 8 + 1), -1, -1
+    const __m256i bytes =
+        _mm256_setr_epi8(TWO(0), TWO(1), TWO(2), TWO(3), TWO(4), TWO(5), TWO(6), TWO(7));
+#undef TWO
+    const __m256i shifts = _mm256_setr_epi32(0, n % 8, 2 * n % 8, 3 * n % 8, 4 * n % 8, 5 * n % 8,
+                                             6 * n % 8, 7 * n % 8);
+    const __m256i all =
+        _mm256_broadcastsi128_si256(_mm_loadl_epi64((const __m128i *)(const void *)b));
+    return _mm256_and_si256(_mm256_srlv_epi32(_mm256_shuffle_epi8(all, bytes), shifts), mask);
+}
+
+/* 32 codes, a byte each, from 4 * bits bytes at b, of 1, 3, 5, 6 or 7 bits. Reads 16 - bits bytes too
+ * many. Eight codes fill a 128-bit lane: two bytes per code, then a product instead of the shift by a
+ * variable that 16-bit lanes do not have. */
+static inline __m256i codes32(const uint8_t *b, const uint32_t bits) {
+    const int n = (int)bits;
+#define TWO(i) (char)((i) * n / 8), (char)((i) * n / 8 + 1)
+    const __m256i bytes = _mm256_broadcastsi128_si256(
+        _mm_setr_epi8(TWO(0), TWO(1), TWO(2), TWO(3), TWO(4), TWO(5), TWO(6), TWO(7)));
+#undef TWO
+#define UP(i) (short)(256 >> ((i) * n % 8))
+    const __m256i up = _mm256_broadcastsi128_si256(
+        _mm_setr_epi16(UP(0), UP(1), UP(2), UP(3), UP(4), UP(5), UP(6), UP(7)));
+#undef UP
+#define LANES(low, high)                                                                           \
+    _mm256_inserti128_si256(                                                                       \
+        _mm256_castsi128_si256(_mm_loadu_si128((const __m128i *)(const void *)(low))),             \
+        _mm_loadu_si128((const __m128i *)(const void *)(high)), 1)
+    __m256i x = LANES(b, b + 2 * n), y = LANES(b + n, b + 3 * n);
+#undef LANES
+    x = _mm256_srli_epi16(_mm256_mullo_epi16(_mm256_shuffle_epi8(x, bytes), up), 8);
+    y = _mm256_srli_epi16(_mm256_mullo_epi16(_mm256_shuffle_epi8(y, bytes), up), 8);
+    return _mm256_and_si256(_mm256_packus_epi16(x, y), _mm256_set1_epi8((char)((1 << n) - 1)));
+}
+
+/* Row n of B, readable for `bytes` bytes: itself, or a copy where that would leave B. */
+static inline const uint8_t *readable_row(const dbt_nbits_task *t, int64_t n, int64_t bytes) {
+    const dbt_matmul_nbits *const p = t->p;
+    const int64_t row_bytes = dbt_nbits_row_bytes(p), left = (p->N - n) * row_bytes;
+    const uint8_t *const row = p->b + n * row_bytes;
+    if (bytes <= left) return row;
+    memcpy(t->bounce, row, (size_t)left);
+    memset(t->bounce + left, 0, (size_t)(bytes - left));
+    return t->bounce;
+}
+
+/* ---- Scales and zero points, 8 blocks at a time ---- */
+
+/* Elements [i, i + n) of an unaligned array, n <= 8; zeros after them. */
+static inline __m256 floats8(const void *data, dibit_type type, int64_t i, int64_t n) {
+    const uint8_t *const at = (const uint8_t *)data + i * (type == DIBIT_TYPE_FLOAT ? 4 : 2);
+    if (type == DIBIT_TYPE_FLOAT) {
+        return _mm256_maskload_ps((const float *)(const void *)at, first_lanes(n));
+    }
+    uint8_t few[16] = {0};
+    if (n < 8) memcpy(few, at, (size_t)n * 2);
+    const __m128i v = _mm_loadu_si128((const __m128i *)(const void *)(n < 8 ? few : at));
+    if (type == DIBIT_TYPE_FLOAT16) return _mm256_cvtph_ps(v);
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
+}
+
+/* As dbt_nbits_decode_blocks. */
+static inline void decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
+                                 void *zero_points, const uint32_t bits) {
+    const int64_t first = n * p->k_blocks, zero_row_bytes = dbt_nbits_zero_row_bytes(p);
+    const bool as_float = dbt_nbits_float_zero_points(p) || !p->int8_activations;
+    for (int64_t g = 0; g < p->k_blocks; g += 8) {
+        const int64_t count = least(8, p->k_blocks - g);
+        _mm256_store_ps(scales + g, floats8(p->scales, p->scale_type, first + g, count));
+        if (dbt_nbits_float_zero_points(p)) {
+            const __m256 z = floats8(p->zero_points, p->zero_point_type, first + g, count);
+            _mm256_store_ps((float *)zero_points + g, z);
+            continue;
+        }
+        __m256i z = _mm256_set1_epi32(1 << (bits - 1));
+        if (p->zero_points) {
+            /* 8 codes take `bits` bytes. */
+            const uint8_t *const row = (const uint8_t *)p->zero_points + n * zero_row_bytes;
+            const int64_t at = g / 8 * bits, left = (p->N - n) * zero_row_bytes - at;
+            uint8_t few[8] = {0};
+            if (left < 8) memcpy(few, row + at, (size_t)left);
+            z = codes8(left < 8 ? few : row + at, bits);
+        }
+        if (as_float) {
+            _mm256_store_ps((float *)zero_points + g, _mm256_cvtepi32_ps(z));
+        } else {
+            _mm256_store_si256((__m256i *)zero_points + g / 8, z);
+        }
+    }
+}
+
+/* ---- Int8 activations ---- */
+
+enum { INT8_ROWS = 4 }; /* rows of A that share the unpacking */
+
+/* Codes per 32 bytes of activations' plane: bytes i of planes hold code interleave * i + plane. */
+static inline int interleave_of(uint32_t bits) { return bits == 2 ? 4 : bits == 4 ? 2 : 1; }
+
+/* Multiplies one group of codes with a group of each of `rows` rows of A and adds 8 lanes of sums. */
+static inline void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride, const int rows,
+                             const uint32_t bits, const bool unpacked, __m256i *sums,
+                             const int sums_stride) {
+    const __m256i ones = _mm256_set1_epi16(1);
+    const int planes = interleave_of(bits);
+    const __m256i packed = bits == 2 || bits == 4 || bits == 8 || unpacked
+                               ? _mm256_loadu_si256((const __m256i *)(const void *)b)
+                               : codes32(b, bits);
+    __m256i codes[4];
+    const __m256i mask = _mm256_set1_epi8((char)(bits < 8 ? (1 << bits) - 1 : 0));
+    for (int j = 0; j < planes; j++) {
+        codes[j] =
+            planes == 1 ? packed : _mm256_and_si256(_mm256_srli_epi16(packed, j * (int)bits), mask);
+    }
+    /* 8-bit codes are taken as code - 128, and products as |code| * (a with its sign): a pair of
+     * products fits 16 bits. */
+    const __m256i centred = _mm256_xor_si256(packed, _mm256_set1_epi8(-128));
+    const __m256i size = _mm256_abs_epi8(centred);
+    for (int r = 0; r < rows; r++) {
+        const __m256i *const at = (const __m256i *)(const void *)(a + r * a_stride);
+        __m256i pairs;
+        if (bits == 8) {
+            pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(_mm256_loadu_si256(at), centred));
+        } else {
+            pairs = _mm256_maddubs_epi16(codes[0], _mm256_loadu_si256(at));
+            for (int j = 1; j < planes; j++) {
+                pairs = _mm256_add_epi16(
+                    pairs, _mm256_maddubs_epi16(codes[j], _mm256_loadu_si256(at + j)));
+            }
+        }
+        sums[r * sums_stride] =
+            _mm256_add_epi32(sums[r * sums_stride], _mm256_madd_epi16(pairs, ones));
+    }
+}
+
+/* `lanes` vectors, in which a block takes `lanes` lanes, to the sums of 8 blocks. */
+static inline __m256i block_sums(const __m256i *v, const int lanes) {
+    if (lanes == 1) return v[0];
+    if (lanes == 2) return _mm256_permute4x64_epi64(_mm256_hadd_epi32(v[0], v[1]), 0xd8);
+    const __m256i low =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(v[0], v[1]), _mm256_hadd_epi32(v[2], v[3]));
+    if (lanes == 4) {
+        return _mm256_permutevar8x32_epi32(low, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    }
+    const __m256i high =
+        _mm256_hadd_epi32(_mm256_hadd_epi32(v[4], v[5]), _mm256_hadd_epi32(v[6], v[7]));
+    return _mm256_add_epi32(_mm256_permute2x128_si256(low, high, 0x20),
+                            _mm256_permute2x128_si256(low, high, 0x31));
+}
+
+/* dot - zero_point * sum_a, of 8 blocks. */
+static inline __m256 apply_zero_points(__m256i dots, const void *zero_points, const int32_t *a_sums,
+                                       const int offset, const bool floats) {
+    const __m256i sums = _mm256_load_si256((const __m256i *)(const void *)a_sums);
+    if (!floats) {
+        const __m256i z = _mm256_sub_epi32(_mm256_load_si256((const __m256i *)zero_points),
+                                           _mm256_set1_epi32(offset));
+        return _mm256_cvtepi32_ps(_mm256_sub_epi32(dots, _mm256_mullo_epi32(z, sums)));
+    }
+    /* In double, since the two parts may cancel. */
+    __m128 halves[2];
+    for (int h = 0; h < 2; h++) {
+        const __m256d z =
+            _mm256_sub_pd(_mm256_cvtps_pd(_mm_load_ps((const float *)zero_points + 4 * h)),
+                          _mm256_set1_pd(offset));
+        const __m256d s = _mm256_cvtepi32_pd(h ? _mm256_extracti128_si256(sums, 1)
+                                               : _mm256_castsi256_si128(sums));
+        const __m256d d = _mm256_cvtepi32_pd(h ? _mm256_extracti128_si256(dots, 1)
+                                               : _mm256_castsi256_si128(dots));
+        halves[h] = _mm256_cvtpd_ps(_mm256_fnmadd_pd(z, s, d));
+    }
+    return _mm256_set_m128(halves[1], halves[0]);
+}
+
+typedef struct int8_row {
+    const uint8_t *b;    /* packed, or unpacked to a byte a code */
+    const float *scales; /* [blocks_stride] */
+    const void *zero_points;
+    int64_t n;
+} int8_row;
+
+/* Elements [m .. m + rows) of column row->n of Y. */
+static inline void int8_elements(const dbt_nbits_task *t, const int8_row *row, int64_t m,
+                                 const int rows, const uint32_t bits, const int lanes,
+                                 const bool unpacked, const bool float_zero_points) {
+    const dbt_matmul_nbits *const p = t->p;
+    const dbt_nbits_activations *const act = t->activations;
+    const int64_t codes = 32 * interleave_of(bits), group_bytes = unpacked ? 32 : codes * bits / 8;
+    const int64_t n_groups = (p->K + codes - 1) / codes;
+    const int64_t per_vector = lanes == 8 ? p->block_size / codes : 1;
+    const int8_t *const a = act->q + m * act->row_bytes;
+    __m256 y[INT8_ROWS];
+    for (int r = 0; r < rows; r++) y[r] = _mm256_setzero_ps();
+    for (int64_t g = 0, group = 0; g < p->k_blocks; g += 8) {
+        __m256i v[INT8_ROWS][8];
+        for (int j = 0; j < lanes; j++) {
+            for (int r = 0; r < rows; r++) v[r][j] = _mm256_setzero_si256();
+            const int64_t end = least(group + per_vector, n_groups);
+            for (; group < end; group++) {
+                add_group(row->b + group * group_bytes, a + group * codes, act->row_bytes, rows,
+                          bits, unpacked, &v[0][j], 8);
+            }
+        }
+        const void *const zero_points = (const uint8_t *)row->zero_points + g * 4;
+        const __m256 scale = _mm256_load_ps(row->scales + g);
+        for (int r = 0; r < rows; r++) {
+            const int64_t at = (m + r) * act->blocks_stride + g;
+            const __m256 term =
+                apply_zero_points(block_sums(v[r], lanes), zero_points, act->sum + at,
+                                  bits == 8 ? 128 : 0, float_zero_points);
+            y[r] =
+                _mm256_fmadd_ps(_mm256_mul_ps(_mm256_load_ps(act->scale + at), scale), term, y[r]);
+        }
+    }
+    const float bias = p->bias ? p->bias[row->n] : 0.0f;
+    for (int r = 0; r < rows; r++) p->y[(m + r) * p->N + row->n] = sum8(y[r]) + bias;
+}
+
+static inline void int8_tile(const dbt_nbits_task *t, int64_t n_begin, int64_t n_end,
+                             const uint32_t bits, const int lanes, const bool unpacked,
+                             const bool float_zero_points) {
+    const dbt_matmul_nbits *const p = t->p;
+    const int64_t codes = 32 * interleave_of(bits);
+    const int64_t bytes = (p->K + codes - 1) / codes * (codes * bits / 8) + 16;
+    for (int64_t i = 0; i < n_end - n_begin; i++) {
+        decode_blocks(p, n_begin + i, t->scales + i * t->blocks_stride,
+                      (float *)t->zero_points + i * t->blocks_stride, bits);
+        if (!unpacked) continue;
+        const uint8_t *const b = readable_row(t, n_begin + i, bytes);
+        uint8_t *const out = (uint8_t *)t->rows + i * t->row_stride;
+        for (int64_t k = 0; k < p->K; k += 32) {
+            _mm256_store_si256((__m256i *)(void *)(out + k), codes32(b + k / 8 * bits, bits));
+        }
+    }
+    for (int64_t m = t->m_begin; m < t->m_end;) {
+        const bool many = t->m_end - m >= INT8_ROWS;
+        for (int64_t i = 0; i < n_end - n_begin; i++) {
+            const int8_row row = {
+                .b = unpacked ? (const uint8_t *)t->rows + i * t->row_stride
+                              : readable_row(t, n_begin + i, bytes),
+                .scales = t->scales + i * t->blocks_stride,
+                .zero_points = (const float *)t->zero_points + i * t->blocks_stride,
+                .n = n_begin + i,
+            };
+            if (many) {
+                int8_elements(t, &row, m, INT8_ROWS, bits, lanes, unpacked, float_zero_points);
+            } else {
+                int8_elements(t, &row, m, 1, bits, lanes, unpacked, float_zero_points);
+            }
+        }
+        m += many ? INT8_ROWS : 1;
+    }
+}
+
+static inline void int8_tiles(const dbt_nbits_task *t, const uint32_t bits, const int lanes,
+                              const bool unpacked) {
+    for (int64_t n = t->n_begin; n < t->n_end; n += t->n_tile) {
+        const int64_t end = least(n + t->n_tile, t->n_end);
+        if (dbt_nbits_float_zero_points(t->p)) {
+            int8_tile(t, n, end, bits, lanes, unpacked, true);
+        } else {
+            int8_tile(t, n, end, bits, lanes, unpacked, false);
+        }
+    }
+}
+
+static inline void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
+    /* Shifts and masks are cheap; the other widths unpack once when several rows of A follow. */
+    const bool shifts = bits == 2 || bits == 4 || bits == 8;
+    const int64_t lanes = t->p->block_size / (4 * interleave_of(bits));
+    const bool unpacked = !shifts && t->m_end - t->m_begin >= 2;
+    if (bits == 2 && lanes == 1) {
+        int8_tiles(t, bits, 1, false);
+    } else if ((bits == 2 || bits == 4) && lanes == 2) {
+        int8_tiles(t, bits, 2, false);
+    } else if (lanes == 4) {
+        if (unpacked) {
+            int8_tiles(t, bits, 4, true);
+        } else {
+            int8_tiles(t, bits, 4, false);
+        }
+    } else if (unpacked) {
+        int8_tiles(t, bits, 8, true);
+    } else {
+        int8_tiles(t, bits, 8, false);
+    }
+}
+
+/* ---- Float activations, one row of A ---- */
+
+/* Codes minus zero point as floats: up to 3 bits from a table, whose index is the low 3 bits. */
+static inline __m256 table_of(__m256 zero_point, const uint32_t bits) {
+    const int mask = (1 << (bits < 3 ? bits : 3)) - 1;
+    const __m256 codes =
+        _mm256_setr_ps((float)(0 & mask), (float)(1 & mask), (float)(2 & mask), (float)(3 & mask),
+                       (float)(4 & mask), (float)(5 & mask), (float)(6 & mask), (float)(7 & mask));
+    return _mm256_sub_ps(codes, zero_point);
+}
+
+static inline __m256 weights8(const uint8_t *b, __m256 table, __m256 zero_point,
+                              const uint32_t bits) {
+    if (bits > 3) return _mm256_sub_ps(_mm256_cvtepi32_ps(codes8(b, bits)), zero_point);
+    const int n = (int)bits;
+    int32_t word;
+    memcpy(&word, b, 4);
+    const __m256i shifts = _mm256_setr_epi32(0, n, 2 * n, 3 * n, 4 * n, 5 * n, 6 * n, 7 * n);
+    return _mm256_permutevar8x32_ps(table, _mm256_srlv_epi32(_mm256_set1_epi32(word), shifts));
+}
+
+static inline float float_element(const dbt_nbits_task *t, const uint8_t *b, const float *a,
+                                  const uint32_t bits) {
+    const dbt_matmul_nbits *const p = t->p;
+    const float *const zero_points = t->zero_points;
+    __m256 y[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        const int64_t end = least(p->K, (g + 1) * p->block_size);
+        const __m256 zero_point = _mm256_set1_ps(zero_points[g]),
+                     table = table_of(zero_point, bits);
+        __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
+        int64_t k = g * p->block_size;
+        const uint8_t *at = b + k / 8 * bits;
+        for (; k + 16 <= end; k += 16, at += 2 * bits) {
+            even = _mm256_fmadd_ps(_mm256_loadu_ps(a + k), weights8(at, table, zero_point, bits),
+                                   even);
+            odd = _mm256_fmadd_ps(_mm256_loadu_ps(a + k + 8),
+                                  weights8(at + bits, table, zero_point, bits), odd);
+        }
+        for (; k < end; k += 8, at += bits) {
+            const __m256 some = _mm256_maskload_ps(a + k, first_lanes(end - k));
+            even = _mm256_fmadd_ps(some, weights8(at, table, zero_point, bits), even);
+        }
+        y[g & 1] =
+            _mm256_fmadd_ps(_mm256_set1_ps(t->scales[g]), _mm256_add_ps(even, odd), y[g & 1]);
+    }
+    return sum8(_mm256_add_ps(y[0], y[1]));
+}
+
+static inline void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits) {
+    const dbt_matmul_nbits *const p = t->p;
+    for (int64_t n = t->n_begin; n < t->n_end; n++) {
+        decode_blocks(p, n, t->scales, t->zero_points, bits);
+        const uint8_t *const b = readable_row(t, n, (p->K + 7) / 8 * bits + 8);
+        const float bias = p->bias ? p->bias[n] : 0.0f;
+        for (int64_t m = t->m_begin; m < t->m_end; m++) {
+            p->y[m * p->N + n] = float_element(t, b, p->a + m * p->K, bits) + bias;
+        }
+    }
+}
+
+/* ---- Float activations, many rows of A ---- */
+
+/* Row n of B as floats, zeros up to a multiple of 8. */
+static inline void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
+                                 const uint32_t bits) {
+    const dbt_matmul_nbits *const p = t->p;
+    decode_blocks(p, n, t->scales, t->zero_points, bits);
+    const float *const zero_points = t->zero_points;
+    const uint8_t *b = readable_row(t, n, (p->K + 7) / 8 * bits + 8);
+    for (int64_t k = 0; k < p->K; k += 8, b += bits) {
+        const __m256i valid = first_lanes(p->K - k);
+        __m256 zero_point, scale;
+        if (p->g_idx) {
+            const __m256i g = _mm256_maskload_epi32(p->g_idx + k, valid);
+            zero_point = _mm256_i32gather_ps(zero_points, g, 4);
+            scale = _mm256_i32gather_ps(t->scales, g, 4);
+        } else {
+            const int64_t g = k / p->block_size;
+            zero_point = _mm256_set1_ps(zero_points[g]);
+            scale = _mm256_set1_ps(t->scales[g]);
+        }
+        const __m256 v =
+            _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(codes8(b, bits)), zero_point), scale);
+        _mm256_store_ps(w + k, _mm256_and_ps(v, _mm256_castsi256_ps(valid)));
+    }
+}
+
+/* y[r, c] = sum_k a[r, k] * w[c, k] + bias[c] for rows x columns elements. */
+static inline void dot_block(const float *a, int64_t a_stride, const float *w, int64_t w_stride,
+                             int64_t K, const int rows, const int columns, const float *bias,
+                             float *y, int64_t y_stride) {
+    __m256 sums[3][4];
+    for (int r = 0; r < rows; r++) {
+        for (int c = 0; c < columns; c++) sums[r][c] = _mm256_setzero_ps();
+    }
+    int64_t k = 0;
+    for (; k + 8 <= K; k += 8) {
+        __m256 v[3];
+        for (int r = 0; r < rows; r++) v[r] = _mm256_loadu_ps(a + r * a_stride + k);
+        for (int c = 0; c < columns; c++) {
+            const __m256 u = _mm256_load_ps(w + c * w_stride + k);
+            for (int r = 0; r < rows; r++) sums[r][c] = _mm256_fmadd_ps(v[r], u, sums[r][c]);
+        }
+    }
+    if (k < K) {
+        const __m256i valid = first_lanes(K - k);
+        for (int r = 0; r < rows; r++) {
+            const __m256 v = _mm256_maskload_ps(a + r * a_stride + k, valid);
+            for (int c = 0; c < columns; c++) {
+                sums[r][c] = _mm256_fmadd_ps(v, _mm256_load_ps(w + c * w_stride + k), sums[r][c]);
+            }
+        }
+    }
+    for (int r = 0; r < rows; r++) {
+        for (int c = 0; c < columns; c++)
+            y[r * y_stride + c] = sum8(sums[r][c]) + (bias ? bias[c] : 0.0f);
+    }
+}
+
+/* The rows of A of this task with `columns` (up to 4) unpacked rows of B. */
+static void dot_columns(const dbt_nbits_task *t, int64_t n, int columns, const float *w) {
+    const dbt_matmul_nbits *const p = t->p;
+    const float *const bias = p->bias ? p->bias + n : NULL;
+    for (int64_t m = t->m_begin; m < t->m_end;) {
+        const float *const a = p->a + m * p->K;
+        float *const y = p->y + m * p->N + n;
+        if (columns < 4) {
+            for (int c = 0; c < columns; c++) {
+                dot_block(a, p->K, w + c * t->row_stride, t->row_stride, p->K, 1, 1,
+                          bias ? bias + c : NULL, y + c, p->N);
+            }
+            m++;
+        } else if (t->m_end - m >= 3) {
+            dot_block(a, p->K, w, t->row_stride, p->K, 3, 4, bias, y, p->N);
+            m += 3;
+        } else {
+            dot_block(a, p->K, w, t->row_stride, p->K, 1, 4, bias, y, p->N);
+            m++;
+        }
+    }
+}
+
+static inline void run_float_tile(const dbt_nbits_task *t, const uint32_t bits) {
+    for (int64_t n = t->n_begin; n < t->n_end; n += 4) {
+        const int columns = (int)least(4, t->n_end - n);
+        float *const w = t->rows;
+        for (int c = 0; c < columns; c++) unpack_floats(t, n + c, w + c * t->row_stride, bits);
+        dot_columns(t, n, columns, w);
+    }
+}
+
+#define SUFFIX avx2
+#define FORMS(RUN) RUN(int8) RUN(float_tile) RUN(float_matvec)
+#define BITS 1
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 2
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 3
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 4
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 5
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 6
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 7
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 8
+#include "ops/matmul_nbits/cpu_tmpl.h"
