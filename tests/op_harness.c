@@ -98,7 +98,7 @@ static void set_contents(const harness *h, inference *f, uint32_t i, bool symbol
     for (int64_t k = 0; k < n; k++) {
         char name[64];
         snprintf(name, sizeof name, "content_%u_%lld", (unsigned)i, (long long)k);
-        contents[k] = symbols ? dbt_dim_symbol(f->dims, name)
+        contents[k] = symbols ? dbt_dim_number(f->dims, name)
                               : dbt_dim_const(f->dims, integer_at(t, k));
     }
     f->in_values[i].contents = contents;

@@ -153,11 +153,31 @@ static void test_random_expressions_evaluate_like_arithmetic(void **state) {
     }
 }
 
+static void test_sizes_decide_comparisons(void **state) {
+    (void)state;
+    fixture f = setup();
+    start(&f);
+    dbt_dims *const d = f.dims;
+    const dbt_dim zero = dbt_dim_const(d, 0), any = dbt_dim_number(d, "any");
+    const dbt_dim total = dbt_dim_apply(d, DBT_DIM_ADD, f.past, f.seq);
+    assert_int_equal(dbt_dim_apply(d, DBT_DIM_MAX, zero, f.seq), f.seq);
+    assert_int_equal(dbt_dim_apply(d, DBT_DIM_MIN, total, f.seq), f.seq);
+    assert_true(dbt_dim_is(d, dbt_dim_apply(d, DBT_DIM_LESS, total, f.past), 0));
+    assert_true(dbt_dim_is(d, dbt_dim_apply(d, DBT_DIM_LESS_EQUAL, f.past, total), 1));
+    assert_true(dbt_dim_is(d, dbt_dim_apply(d, DBT_DIM_EQUAL, f.seq, dbt_dim_const(d, -1)), 0));
+    assert_false(dbt_dim_is_const(d, dbt_dim_apply(d, DBT_DIM_LESS, zero, f.seq), NULL));
+    assert_false(dbt_dim_is_const(d, dbt_dim_apply(d, DBT_DIM_EQUAL, f.seq, zero), NULL));
+    assert_false(dbt_dim_is_const(d, dbt_dim_apply(d, DBT_DIM_LESS, any, zero), NULL));
+    assert_true(dbt_dim_apply(d, DBT_DIM_MAX, any, zero) != any);
+    dbt_arena_free(&f.arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_expressions_are_one_handle),
         cmocka_unit_test(test_reshape_quotient_cancels),
         cmocka_unit_test(test_broadcast_and_select),
+        cmocka_unit_test(test_sizes_decide_comparisons),
         cmocka_unit_test(test_overflow_is_unknown_not_wrong),
         cmocka_unit_test(test_random_expressions_evaluate_like_arithmetic),
     };

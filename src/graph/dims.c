@@ -23,6 +23,7 @@ typedef struct dim_node {
     uint8_t kind;
     uint8_t op;     /* FUNCTION: dbt_dim_op */
     bool fresh;     /* SYMBOL */
+    bool non_negative; /* whatever the symbols are; follows from the rest */
     int32_t n;      /* PRODUCT, SUM: number of terms; FUNCTION 2, SELECT 3 */
     uint32_t hash;
     int64_t c0;     /* CONST, SUM */
@@ -91,6 +92,34 @@ static bool grow(dbt_dims *dims) {
     return true;
 }
 
+/* Whether a node over operands that are known cannot be negative. */
+static bool is_non_negative(const dbt_dims *dims, const dim_node *node) {
+    bool all = true, any = false;
+    for (int32_t i = 0; i < node->n; i++) {
+        const bool term = dims->nodes[node->terms[i]].non_negative;
+        all = all && term && (node->kind != KIND_SUM || node->coefficients[i] >= 0);
+        any = any || term;
+    }
+    switch ((dim_kind)node->kind) {
+    case KIND_CONST: return node->c0 >= 0;
+    case KIND_SYMBOL: return node->non_negative;
+    case KIND_SUM: return node->c0 >= 0 && all;
+    case KIND_PRODUCT: return all;
+    case KIND_SELECT:
+        return dims->nodes[node->terms[1]].non_negative && dims->nodes[node->terms[2]].non_negative;
+    case KIND_FUNCTION: break;
+    }
+    switch ((dbt_dim_op)node->op) {
+    case DBT_DIM_SUB: return false;
+    case DBT_DIM_MOD: return dims->nodes[node->terms[1]].non_negative;
+    case DBT_DIM_MAX: return any;
+    case DBT_DIM_EQUAL:
+    case DBT_DIM_LESS:
+    case DBT_DIM_LESS_EQUAL: return true;
+    default: return all;
+    }
+}
+
 /* The handle of an equal node, made when there is none; terms, coefficients and name are copied. */
 static dbt_dim intern(dbt_dims *dims, dim_node node) {
     node.hash = hash_node(&node);
@@ -121,6 +150,7 @@ static dbt_dim intern(dbt_dims *dims, dim_node node) {
         node.name = dbt_arena_string(dims->arena, node.name, strlen(node.name));
         if (!node.name) return DBT_DIM_NONE;
     }
+    node.non_negative = is_non_negative(dims, &node);
     dims->nodes[dims->n_nodes] = node;
     dims->table[at] = ++dims->n_nodes;
     return dims->n_nodes - 1;
@@ -138,13 +168,17 @@ dbt_dim dbt_dim_const(dbt_dims *dims, int64_t value) {
 }
 
 dbt_dim dbt_dim_symbol(dbt_dims *dims, const char *name) {
+    return intern(dims, (dim_node){.kind = KIND_SYMBOL, .name = name, .non_negative = true});
+}
+
+dbt_dim dbt_dim_number(dbt_dims *dims, const char *name) {
     return intern(dims, (dim_node){.kind = KIND_SYMBOL, .name = name});
 }
 
 dbt_dim dbt_dim_fresh(dbt_dims *dims, const char *node_name) {
     char name[256];
     snprintf(name, sizeof name, "%.200s#%u", node_name, (unsigned)dims->n_fresh++);
-    const dbt_dim d = intern(dims, (dim_node){.kind = KIND_SYMBOL, .name = name});
+    const dbt_dim d = dbt_dim_symbol(dims, name);
     if (d != DBT_DIM_NONE) dims->nodes[d].fresh = true;
     return d;
 }
@@ -381,6 +415,13 @@ static dbt_dim broadcast(dbt_dims *dims, dbt_dim a, dbt_dim b) {
     return a < b ? opaque(dims, DBT_DIM_BROADCAST, a, b) : opaque(dims, DBT_DIM_BROADCAST, b, a);
 }
 
+/* a >= b + more, whatever the symbols are. */
+static bool at_least(dbt_dims *dims, dbt_dim a, dbt_dim b, int64_t more) {
+    dbt_dim d = dbt_dim_apply(dims, DBT_DIM_SUB, a, b);
+    if (more) d = dbt_dim_apply(dims, DBT_DIM_SUB, d, dbt_dim_const(dims, more));
+    return d != DBT_DIM_NONE && dims->nodes[d].non_negative;
+}
+
 dbt_dim dbt_dim_apply(dbt_dims *dims, dbt_dim_op op, dbt_dim a, dbt_dim b) {
     if (a == DBT_DIM_NONE || b == DBT_DIM_NONE) return DBT_DIM_NONE;
     int64_t va, vb, v;
@@ -403,15 +444,21 @@ dbt_dim dbt_dim_apply(dbt_dims *dims, dbt_dim_op op, dbt_dim a, dbt_dim b) {
     case DBT_DIM_MOD: return dbt_dim_is(dims, b, 1) ? dbt_dim_const(dims, 0) : opaque(dims, op, a, b);
     case DBT_DIM_MIN:
     case DBT_DIM_MAX:
-        if (a == b) return a;
+        if (at_least(dims, a, b, 0)) return op == DBT_DIM_MAX ? a : b;
+        if (at_least(dims, b, a, 0)) return op == DBT_DIM_MAX ? b : a;
         return a < b ? opaque(dims, op, a, b) : opaque(dims, op, b, a);
     case DBT_DIM_BROADCAST: return broadcast(dims, a, b);
     case DBT_DIM_EQUAL:
-    case DBT_DIM_LESS_EQUAL:
         if (a == b) return dbt_dim_const(dims, 1);
+        if (at_least(dims, a, b, 1) || at_least(dims, b, a, 1)) return dbt_dim_const(dims, 0);
+        return opaque(dims, op, a, b);
+    case DBT_DIM_LESS_EQUAL:
+        if (at_least(dims, b, a, 0)) return dbt_dim_const(dims, 1);
+        if (at_least(dims, a, b, 1)) return dbt_dim_const(dims, 0);
         return opaque(dims, op, a, b);
     case DBT_DIM_LESS:
-        if (a == b) return dbt_dim_const(dims, 0);
+        if (at_least(dims, a, b, 0)) return dbt_dim_const(dims, 0);
+        if (at_least(dims, b, a, 1)) return dbt_dim_const(dims, 1);
         return opaque(dims, op, a, b);
     }
     return DBT_DIM_NONE;

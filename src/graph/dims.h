@@ -32,8 +32,11 @@ typedef enum dbt_dim_op {
 
 dbt_dims *dbt_dims_create(dbt_arena *arena); /* NULL: out of memory */
 dbt_dim dbt_dim_const(dbt_dims *dims, int64_t value);
-/* The symbol of that name; the same handle for the same name. */
+/* The symbol of that name; the same handle for the same name. It is a size: never negative, which
+ * decides many comparisons (max(seq, 0) is seq, min(seq, past + seq) too). */
 dbt_dim dbt_dim_symbol(dbt_dims *dims, const char *name);
+/* A symbol of any sign, for a host value that is no size. A name is either the one or the other. */
+dbt_dim dbt_dim_number(dbt_dims *dims, const char *name);
 /* A new symbol whose value only a node that runs can tell. */
 dbt_dim dbt_dim_fresh(dbt_dims *dims, const char *node_name);
 dbt_dim dbt_dim_apply(dbt_dims *dims, dbt_dim_op op, dbt_dim a, dbt_dim b);

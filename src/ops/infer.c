@@ -57,6 +57,26 @@ void dbt_infer_output(const dbt_infer *infer, uint32_t i, dibit_type type, const
     }
 }
 
+dibit_status dbt_infer_sized(const dbt_infer *infer, uint32_t i, dibit_type type,
+                             const dbt_shape *shape) {
+    int64_t n = 1;
+    bool empty = false, large = false;
+    for (int32_t k = 0; k < shape->rank; k++) {
+        int64_t d;
+        if (!dbt_dim_is_const(infer->dims, shape->dims[k], &d)) continue;
+        DBT_FAIL_IF(d < 0, infer->error, DIBIT_BAD_FILE, "dim %d of output %u would be %lld", (int)k,
+                    (unsigned)i, (long long)d);
+        empty = empty || d == 0;
+        large = large || (d > 0 && n > DBT_MAX_ELEMENTS / d);
+        n = large || d == 0 ? n : n * d;
+    }
+    DBT_FAIL_IF(large && !empty, infer->error, DIBIT_TOO_LARGE,
+                "output %u would have more than %lld elements", (unsigned)i,
+                (long long)DBT_MAX_ELEMENTS);
+    dbt_infer_output(infer, i, type, shape);
+    return DIBIT_OK;
+}
+
 dibit_status dbt_infer_like_first(dbt_infer *infer) {
     dbt_infer_output(infer, 0, infer->in[0]->type, &infer->in[0]->shape);
     return DIBIT_OK;

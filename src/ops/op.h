@@ -208,6 +208,11 @@ dibit_status dbt_infer_rank(const dbt_infer *infer, uint32_t i, int32_t lowest, 
 dibit_status dbt_infer_dim(const dbt_infer *infer, uint32_t i, int32_t axis, dbt_dim want);
 /* Sets output i (if wanted); shape NULL: unknown rank. */
 void dbt_infer_output(const dbt_infer *infer, uint32_t i, dibit_type type, const dbt_shape *shape);
+/* The same for a shape that was computed: BAD_FILE for a negative dim, TOO_LARGE beyond
+ * DBT_MAX_ELEMENTS elements, as far as dims are known. */
+#define DBT_MAX_ELEMENTS ((int64_t)1 << 40)
+dibit_status dbt_infer_sized(const dbt_infer *infer, uint32_t i, dibit_type type,
+                             const dbt_shape *shape);
 /* Output 0 (and only it) is like input 0. */
 dibit_status dbt_infer_like_first(dbt_infer *infer);
 /* numpy broadcasting of two shapes; BAD_FILE when they cannot fit. */

@@ -1,0 +1,204 @@
+/* ScatterElements and ScatterND: a copy of the data with elements replaced, or combined with
+ * updates, where indices say. Updates are applied in their order: with equal indices the last wins. */
+#include <math.h>
+
+#include "ops/index/index.h"
+
+typedef enum reduction { NONE, ADD, MUL, MIN, MAX } reduction;
+
+static dibit_status parse_reduction(const char *name, reduction *out, dibit_error *error) {
+    static const char *const names[] = {"none", "add", "mul", "min", "max"};
+    for (int i = NONE; i <= MAX; i++) {
+        if (strcmp(name, names[i]) == 0) {
+            *out = (reduction)i;
+            return DIBIT_OK;
+        }
+    }
+    return dbt_fail(error, DIBIT_BAD_FILE,
+                    "attribute 'reduction' must be none, add, mul, min or max, got '%s'", name);
+}
+
+/* Integers wrap around. */
+#define COMBINE(type, wide)                                                                         \
+    {                                                                                               \
+        type a, b, r;                                                                               \
+        memcpy(&a, dst, sizeof a);                                                                  \
+        memcpy(&b, src, sizeof b);                                                                  \
+        switch (how) {                                                                              \
+        case ADD: r = (type)((wide)a + (wide)b); break;                                             \
+        case MUL: r = (type)((wide)a * (wide)b); break;                                             \
+        case MIN: r = b < a ? b : a; break;                                                         \
+        default: r = b > a ? b : a; break;                                                          \
+        }                                                                                           \
+        memcpy(dst, &r, sizeof r);                                                                  \
+    }                                                                                               \
+    break
+
+static void combine_float(reduction how, char *dst, const char *src) {
+    float a, b, r;
+    memcpy(&a, dst, sizeof a);
+    memcpy(&b, src, sizeof b);
+    switch (how) {
+    case ADD: r = a + b; break;
+    case MUL: r = a * b; break;
+    case MIN: r = isnan(b) || b < a ? b : a; break;
+    default: r = isnan(b) || b > a ? b : a; break;
+    }
+    memcpy(dst, &r, sizeof r);
+}
+
+static void combine(dibit_type type, reduction how, char *dst, const char *src) {
+    switch (type) {
+    case DIBIT_TYPE_FLOAT: combine_float(how, dst, src); break;
+    case DIBIT_TYPE_UINT8: COMBINE(uint8_t, uint64_t);
+    case DIBIT_TYPE_INT8: COMBINE(int8_t, uint64_t);
+    case DIBIT_TYPE_UINT16: COMBINE(uint16_t, uint64_t);
+    case DIBIT_TYPE_INT16: COMBINE(int16_t, uint64_t);
+    case DIBIT_TYPE_UINT32: COMBINE(uint32_t, uint64_t);
+    case DIBIT_TYPE_INT32: COMBINE(int32_t, uint64_t);
+    case DIBIT_TYPE_UINT64: COMBINE(uint64_t, uint64_t);
+    default: COMBINE(int64_t, uint64_t);
+    }
+}
+
+static void apply(const dibit_tensor *y, int64_t at, const dibit_tensor *updates, int64_t from,
+                  int64_t n, reduction how) {
+    if (how == NONE) {
+        memcpy(dbt_element(y, at), dbt_element(updates, from), (size_t)n * dbt_element_bytes(y));
+        return;
+    }
+    for (int64_t i = 0; i < n; i++) {
+        combine(y->type, how, dbt_element(y, at + i), dbt_element(updates, from + i));
+    }
+}
+
+static dibit_status check_types(dbt_infer *infer, const char *name) {
+    reduction how = NONE;
+    DBT_TRY(dbt_infer_type(infer, 0, DBT_TYPES_VALUE));
+    DBT_TRY(dbt_infer_type(infer, 1, DBT_TYPES_INDEX));
+    DBT_TRY(dbt_infer_same_type(infer, 0, 2));
+    DBT_FAIL_IF(infer->in[0]->type == DIBIT_TYPE_BOOL && strcmp(name, "none") != 0, infer->error,
+                DIBIT_UNSUPPORTED, "reduction '%s' of bools", name);
+    return parse_reduction(name, &how, infer->error);
+}
+
+/* ---- ScatterElements --------------------------------------------------------------------------- */
+
+dibit_status dbt_scatter_elements_infer(dbt_infer *infer) {
+    const dbt_axis_attrs *const a = infer->attrs;
+    DBT_TRY(check_types(infer, a->reduction));
+    DBT_TRY(dbt_infer_rank(infer, 0, 1, DIBIT_MAX_RANK));
+    const int32_t rank = infer->in[0]->shape.rank;
+    DBT_TRY(dbt_infer_rank(infer, 1, rank, rank));
+    DBT_TRY(dbt_infer_rank(infer, 2, rank, rank));
+    int32_t axis;
+    DBT_TRY(dbt_infer_axis(infer, a->axis, rank, "axis", &axis));
+    for (int32_t i = 0; i < rank; i++) {
+        DBT_TRY(dbt_infer_dim(infer, 2, i, infer->in[1]->shape.dims[i]));
+    }
+    DBT_TRY(dbt_infer_like_first(infer));
+    if (strcmp(a->reduction, "none") != 0) return DIBIT_OK;
+    return dbt_infer_moved_contents(infer, 1 | 4, dbt_scatter_elements_run);
+}
+
+dibit_status dbt_scatter_elements_run(const dbt_cpu_call *call) {
+    const dbt_axis_attrs *const a = call->attrs;
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    const dibit_tensor *const updates = call->in[2];
+    dibit_tensor *const y = call->out[0];
+    const int32_t rank = x->rank, axis = (int32_t)(a->axis < 0 ? a->axis + rank : a->axis);
+    reduction how = NONE;
+    DBT_TRY(parse_reduction(a->reduction, &how, call->error));
+    DBT_TRY(dbt_expect_dims(call, 0, rank, x->dims));
+    for (int32_t i = 0; i < rank; i++) {
+        DBT_FAIL_IF(indices->dims[i] != updates->dims[i] ||
+                        (i != axis && indices->dims[i] > x->dims[i]),
+                    call->error, DIBIT_BAD_INPUT,
+                    "dim %d of data, indices and updates does not fit: %lld, %lld, %lld", (int)i,
+                    (long long)x->dims[i], (long long)indices->dims[i],
+                    (long long)updates->dims[i]);
+    }
+    DBT_TRY(dbt_check_indices(call, indices, x->dims[axis], axis));
+    DBT_TRY(dbt_cpu_view(call));
+    int64_t stride[DIBIT_MAX_RANK];
+    dbt_dense_strides(rank, x->dims, stride);
+    const int64_t n = dbt_tensor_count(indices);
+    for (int64_t i = 0; i < n; i++) {
+        int64_t index = dbt_index_at(indices, i), at = 0, rest = i;
+        if (index < 0) index += x->dims[axis];
+        for (int32_t k = rank; k-- > 0;) {
+            at += (k == axis ? index : rest % indices->dims[k]) * stride[k];
+            rest /= indices->dims[k];
+        }
+        apply(y, at, updates, i, 1, how);
+    }
+    return DIBIT_OK;
+}
+
+/* ---- ScatterND --------------------------------------------------------------------------------- */
+
+dibit_status dbt_scatter_nd_infer(dbt_infer *infer) {
+    const dbt_axis_attrs *const a = infer->attrs;
+    DBT_TRY(check_types(infer, a->reduction));
+    DBT_TRY(dbt_infer_rank(infer, 0, 1, DIBIT_MAX_RANK));
+    DBT_TRY(dbt_infer_rank(infer, 1, 1, DIBIT_MAX_RANK));
+    const dbt_shape *const x = &infer->in[0]->shape, *const indices = &infer->in[1]->shape;
+    const int32_t last = indices->rank - 1;
+    int64_t depth;
+    DBT_TRY(dbt_infer_like_first(infer));
+    if (!dbt_dim_is_const(infer->dims, indices->dims[last], &depth)) return DIBIT_OK;
+    DBT_FAIL_IF(depth < 0 || depth > x->rank, infer->error, DIBIT_BAD_FILE,
+                "indices of %lld coordinates do not fit data of rank %d", (long long)depth,
+                (int)x->rank);
+    const int32_t rank = last + x->rank - (int32_t)depth;
+    DBT_TRY(dbt_infer_rank(infer, 2, rank, rank));
+    for (int32_t i = 0; i < rank; i++) {
+        DBT_TRY(dbt_infer_dim(infer, 2, i,
+                              i < last ? indices->dims[i] : x->dims[i - last + depth]));
+    }
+    if (strcmp(a->reduction, "none") != 0) return DIBIT_OK;
+    return dbt_infer_moved_contents(infer, 1 | 4, dbt_scatter_nd_run);
+}
+
+dibit_status dbt_scatter_nd_run(const dbt_cpu_call *call) {
+    const dbt_axis_attrs *const a = call->attrs;
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    const dibit_tensor *const updates = call->in[2];
+    const int32_t last = indices->rank - 1;
+    const int32_t depth = indices->dims[last] > DIBIT_MAX_RANK ? DIBIT_MAX_RANK + 1
+                                                               : (int32_t)indices->dims[last];
+    reduction how = NONE;
+    DBT_TRY(parse_reduction(a->reduction, &how, call->error));
+    DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));
+    DBT_FAIL_IF(depth > x->rank || updates->rank != last + x->rank - depth, call->error,
+                DIBIT_BAD_INPUT, "indices of %d coordinates do not fit data of rank %d", (int)depth,
+                (int)x->rank);
+    for (int32_t i = 0; i < updates->rank; i++) {
+        const int64_t want = i < last ? indices->dims[i] : x->dims[i - last + depth];
+        DBT_FAIL_IF(updates->dims[i] != want, call->error, DIBIT_BAD_INPUT,
+                    "dim %d of the updates must be %lld, got %lld", (int)i, (long long)want,
+                    (long long)updates->dims[i]);
+    }
+    const int64_t n = dbt_dims_product(indices->dims, 0, last);
+    for (int64_t row = 0; row < n; row++) {
+        for (int32_t k = 0; k < depth; k++) {
+            const int64_t index = dbt_index_at(indices, row * depth + k);
+            DBT_FAIL_IF(index < -x->dims[k] || index >= x->dims[k], call->error, DIBIT_OUT_OF_RANGE,
+                        "index %lld is out of range for axis %d of size %lld", (long long)index,
+                        (int)k, (long long)x->dims[k]);
+        }
+    }
+    DBT_TRY(dbt_cpu_view(call));
+    int64_t stride[DIBIT_MAX_RANK];
+    dbt_dense_strides(x->rank, x->dims, stride);
+    const int64_t inner = dbt_dims_product(x->dims, depth, x->rank);
+    for (int64_t row = 0; row < n && inner > 0; row++) {
+        int64_t at = 0;
+        for (int32_t k = 0; k < depth; k++) {
+            const int64_t index = dbt_index_at(indices, row * depth + k);
+            at += (index < 0 ? index + x->dims[k] : index) * stride[k];
+        }
+        apply(call->out[0], at, updates, row * inner, inner, how);
+    }
+    return DIBIT_OK;
+}
