@@ -89,8 +89,8 @@ typedef struct dibit_tokenizer_desc {
 } dibit_tokenizer_desc;
 
 /* IO, BAD_FILE (malformed), UNSUPPORTED (another kind of model, normalizer, ...), OUT_OF_MEMORY. */
-DIBIT_API dibit_status dibit_tokenizer_load(const dibit_tokenizer_desc *desc,
-                                            dibit_tokenizer **out, dibit_error *error);
+DIBIT_API dibit_status dibit_tokenizer_load(const dibit_tokenizer_desc *desc, dibit_tokenizer **out,
+                                            dibit_error *error);
 DIBIT_API void dibit_tokenizer_destroy(dibit_tokenizer **tokenizer);
 
 /* Ids are in [0, size): the highest id plus one. Not every id below needs to have a piece. */
@@ -135,7 +135,8 @@ DIBIT_API dibit_status dibit_tokenizer_decode(const dibit_tokenizer *tokenizer,
 
 /* Decodes a stream token by token. What it has appended so far never ends inside a character: a
  * token that ends in the middle of one is held back until the rest has come. All that was appended,
- * flush included, is what dibit_tokenizer_decode gives for the whole list. */
+ * flush included, is what dibit_tokenizer_decode gives for the whole list; but where a file has byte
+ * pieces (<0x..>) and a run of them is no UTF-8, what was said of the run before that was certain. */
 typedef struct dibit_text_stream dibit_text_stream;
 
 DIBIT_API dibit_status dibit_text_stream_create(const dibit_tokenizer *tokenizer, bool skip_special,
@@ -153,10 +154,10 @@ DIBIT_API dibit_status dibit_text_stream_flush(dibit_text_stream *stream, dibit_
 /* How the next token is chosen from its logits, in this order: repetition penalty, temperature,
  * top_k, top_p, min_p, draw. All zero: the likeliest token (the lowest id of equals). */
 typedef struct dibit_sampling {
-    float temperature;        /* logits are divided by it; 0: the likeliest token, no draw */
-    uint32_t top_k;           /* only the k likeliest; 0: all */
-    float top_p;              /* then only the likeliest that together have probability p; 0, 1: all */
-    float min_p;              /* then only those with at least p times the best's probability */
+    float temperature; /* logits are divided by it; 0: the likeliest token, no draw */
+    uint32_t top_k;    /* only the k likeliest; 0: all */
+    float top_p;       /* then only the likeliest that together have probability p; 0, 1: all */
+    float min_p;       /* then only those with at least p times the best's probability */
     float repetition_penalty; /* > 0; logits of tokens that occurred are divided by it when positive
                                  and multiplied when negative (Keskar et al. 2019); 0, 1: none */
     uint64_t seed;            /* the same seed, logits and options draw the same tokens */
@@ -170,10 +171,10 @@ typedef struct dibit_generator dibit_generator;
  * [B, past + S] and position_ids int64 [B, S]; past tensors, kept in states; and an output logits,
  * float or float16 [B, S, vocabulary]. */
 typedef struct dibit_generator_desc {
-    dibit_model *model;       /* the session's; borrowed until the generator is destroyed */
-    dibit_session *session;   /* borrowed likewise; not to be used while a generation runs */
-    uint64_t context_length;  /* most tokens a state may hold; default: no limit */
-    uint32_t max_chunk;       /* tokens fed in one run; default 512 */
+    dibit_model *model;      /* the session's; borrowed until the generator is destroyed */
+    dibit_session *session;  /* borrowed likewise; not to be used while a generation runs */
+    uint64_t context_length; /* most tokens a state may hold; default: no limit */
+    uint32_t max_chunk;      /* tokens fed in one run; default 512 */
     const dibit_allocator *allocator; /* copied */
 } dibit_generator_desc;
 
@@ -184,10 +185,10 @@ DIBIT_API void dibit_generator_destroy(dibit_generator **generator);
 
 /* Why a sequence ended. */
 typedef enum dibit_finish {
-    DIBIT_FINISH_NONE = 0,     /* it has not */
-    DIBIT_FINISH_STOP = 1,     /* a stop token came; it is in stop_token and not among tokens */
-    DIBIT_FINISH_LENGTH = 2,   /* max_tokens were generated */
-    DIBIT_FINISH_CONTEXT = 3,  /* the state is full: context_length, or it cannot grow */
+    DIBIT_FINISH_NONE = 0,    /* it has not */
+    DIBIT_FINISH_STOP = 1,    /* a stop token came; it is in stop_token and not among tokens */
+    DIBIT_FINISH_LENGTH = 2,  /* max_tokens were generated */
+    DIBIT_FINISH_CONTEXT = 3, /* the state is full: context_length, or it cannot grow */
     DIBIT_FINISH_CANCELLED = 4
 } dibit_finish;
 
@@ -198,13 +199,13 @@ typedef struct dibit_sequence {
     dibit_state *state;    /* borrowed; no other sequence of the call has the same */
     const int64_t *prompt; /* [n_prompt], borrowed until the generation ends; at least one token */
     size_t n_prompt;
-    const int64_t *past;   /* [n_past], borrowed likewise: the tokens that the state holds, for the */
-    size_t n_past;         /* repetition penalty alone; may be left out */
-    const int64_t *stop;   /* [n_stop], borrowed likewise: tokens that end the sequence */
+    const int64_t *past; /* [n_past], borrowed likewise: the tokens that the state holds, for the */
+    size_t n_past;       /* repetition penalty alone; may be left out */
+    const int64_t *stop; /* [n_stop], borrowed likewise: tokens that end the sequence */
     size_t n_stop;
     dibit_sampling sampling;
-    int64_t *tokens;       /* [max_tokens], owned by the caller: filled one after the other */
-    size_t max_tokens;     /* at least 1 */
+    int64_t *tokens;   /* [max_tokens], owned by the caller: filled one after the other */
+    size_t max_tokens; /* at least 1 */
     /* Results, up to date after every poll. */
     size_t n_tokens;
     dibit_finish finish;
@@ -245,7 +246,8 @@ DIBIT_API dibit_status dibit_generator_run(dibit_generator *generator,
 typedef struct dibit_score {
     const int64_t *tokens; /* [n_tokens], at least 2 */
     size_t n_tokens;
-    double *nll; /* [n_tokens - 1], written: -ln p(tokens[i + 1] | tokens[0 .. i]), in float64 from the
+    double
+        *nll; /* [n_tokens - 1], written: -ln p(tokens[i + 1] | tokens[0 .. i]), in float64 from the
                     logits as the model gives them. Perplexity is exp of the mean. */
 } dibit_score;
 
@@ -271,20 +273,19 @@ typedef struct dibit_lm_desc {
 
 typedef struct dibit_lm_info {
     const char *folder;
-    const char *model_path;      /* for dibit_model_load */
-    const char *model_type;      /* "llama"; "" when no file says */
-    uint64_t context_length;     /* most tokens the model was made for; 0 when no file says */
-    const int64_t *stop_tokens;  /* [n_stop_tokens]: end-of-text and end-of-turn tokens */
+    const char *model_path;     /* for dibit_model_load */
+    const char *model_type;     /* "llama"; "" when no file says */
+    uint64_t context_length;    /* most tokens the model was made for; 0 when no file says */
+    const int64_t *stop_tokens; /* [n_stop_tokens]: end-of-text and end-of-turn tokens */
     size_t n_stop_tokens;
-    dibit_sampling sampling;     /* as generation_config.json or genai_config.json advise */
-    const char *chat;            /* "chatml"; "" when there is no template; "unsupported" */
+    dibit_sampling sampling; /* as generation_config.json or genai_config.json advise */
+    const char *chat;        /* "chatml"; "" when there is no template; "unsupported" */
 } dibit_lm_info;
 
 /* Reads the folder's JSON files, the tokenizer and the chat template; not the model. Files other
  * than the model and tokenizer.json may be missing. IO, BAD_FILE, UNSUPPORTED, NOT_FOUND: no model
  * file; OUT_OF_MEMORY. */
-DIBIT_API dibit_status dibit_lm_load(const dibit_lm_desc *desc, dibit_lm **out,
-                                     dibit_error *error);
+DIBIT_API dibit_status dibit_lm_load(const dibit_lm_desc *desc, dibit_lm **out, dibit_error *error);
 DIBIT_API void dibit_lm_destroy(dibit_lm **lm);
 /* Strings and arrays live as long as lm. */
 DIBIT_API void dibit_lm_get_info(const dibit_lm *lm, dibit_lm_info *info);

@@ -1,0 +1,68 @@
+/* The map from pieces to ids. */
+#include "lm/tokenizer.h"
+
+#include <stdlib.h>
+
+static size_t hash_piece(const char *piece, size_t bytes) {
+    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
+    for (size_t i = 0; i < bytes; i++) h = (h ^ (unsigned char)piece[i]) * 0x100000001b3u;
+    return (size_t)(h ^ h >> 32);
+}
+
+static uint32_t *find_slot(const dbt_vocab *v, const char *piece, size_t bytes) {
+    const size_t mask = v->n_slots - 1;
+    size_t i = hash_piece(piece, bytes) & mask;
+    for (; v->slots[i]; i = (i + 1) & mask) {
+        const dbt_vocab_entry *entry = &v->entries[v->slots[i] - 1];
+        if (entry->bytes == bytes && !memcmp(v->pool.data + entry->offset, piece, bytes)) break;
+    }
+    return &v->slots[i];
+}
+
+dibit_status dbt_vocab_reserve(dbt_vocab *v, size_t n, dibit_error *error) {
+    void *data = v->entries;
+    if (n >= UINT32_MAX / 4 || !dbt_lm_reserve(&data, &v->entry_capacity, n, sizeof *v->entries))
+        return dbt_lm_fail_memory(error);
+    v->entries = data;
+    size_t slots = 16;
+    while (slots < 2 * n + 2) slots *= 2;
+    if (slots <= v->n_slots) return DIBIT_OK;
+    uint32_t *table = calloc(slots, sizeof *table);
+    if (!table) return dbt_lm_fail_memory(error);
+    free(v->slots);
+    v->slots = table;
+    v->n_slots = slots;
+    for (size_t i = 0; i < v->n_entries; i++)
+        *find_slot(v, v->pool.data + v->entries[i].offset, v->entries[i].bytes) = (uint32_t)i + 1;
+    return DIBIT_OK;
+}
+
+dibit_status dbt_vocab_put(dbt_vocab *v, const char *piece, size_t bytes, uint32_t id,
+                           dibit_error *error) {
+    DBT_LM_FAIL_IF(bytes > UINT32_MAX, error, DIBIT_TOO_LARGE, "a piece of %zu bytes", bytes);
+    if (v->n_entries == v->entry_capacity || 2 * v->n_entries + 2 > v->n_slots)
+        DBT_TRY(dbt_vocab_reserve(v, v->n_entries + v->n_entries / 2 + 8, error));
+    uint32_t *slot = find_slot(v, piece, bytes);
+    if (*slot) {
+        v->entries[*slot - 1].id = id;
+        return DIBIT_OK;
+    }
+    const size_t offset = v->pool.bytes;
+    DBT_TRY(dibit_text_append(&v->pool, piece, bytes, error));
+    DBT_TRY(dibit_text_append(&v->pool, "", 1, error));
+    v->entries[v->n_entries++] = (dbt_vocab_entry){offset, (uint32_t)bytes, id};
+    *slot = (uint32_t)v->n_entries;
+    return DIBIT_OK;
+}
+
+uint32_t dbt_vocab_get(const dbt_vocab *v, const char *piece, size_t bytes) {
+    if (!v->n_slots) return DBT_NO_ID;
+    const uint32_t slot = *find_slot(v, piece, bytes);
+    return slot ? v->entries[slot - 1].id : DBT_NO_ID;
+}
+
+void dbt_vocab_free(dbt_vocab *v) {
+    dibit_text_free(&v->pool);
+    free(v->entries);
+    free(v->slots);
+}
