@@ -150,7 +150,7 @@ void dbt_nbits_decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales
                              void *zero_points) {
     const int64_t first = n * p->k_blocks;
     for (int64_t g = 0; g < p->k_blocks; g++) {
-        scales[g] = dbt_nbits_float_at(p->scales, p->scale_type, first + g);
+        scales[g] = dbt_float_at(p->scales, p->scale_type, first + g);
     }
     const bool floats = dbt_nbits_float_zero_points(p) || !p->int8_activations;
     float *const as_float = zero_points;
@@ -159,10 +159,10 @@ void dbt_nbits_decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales
         (const uint8_t *)p->zero_points + (p->zero_points ? n * dbt_nbits_zero_row_bytes(p) : 0);
     for (int64_t g = 0; g < p->k_blocks; g++) {
         if (dbt_nbits_float_zero_points(p)) {
-            as_float[g] = dbt_nbits_float_at(p->zero_points, p->zero_point_type, first + g);
+            as_float[g] = dbt_float_at(p->zero_points, p->zero_point_type, first + g);
             continue;
         }
-        const int32_t zero_point = p->zero_points ? (int32_t)dbt_nbits_code_at(packed, p->bits, g)
+        const int32_t zero_point = p->zero_points ? (int32_t)dbt_code_at(packed, p->bits, g)
                                                   : (int32_t)(1u << (p->bits - 1));
         if (floats) {
             as_float[g] = (float)zero_point;

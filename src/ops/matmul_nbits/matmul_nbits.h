@@ -31,7 +31,7 @@
 #ifndef DBT_OPS_MATMUL_NBITS_H
 #define DBT_OPS_MATMUL_NBITS_H
 
-#include "base/half.h"
+#include "base/packed.h"
 #include "base/pool.h"
 
 enum { DBT_NBITS_INT8_MAX_BLOCK = 32768 };
@@ -58,27 +58,6 @@ static inline int64_t dbt_nbits_row_bytes(const dbt_matmul_nbits *p) {
 }
 static inline int64_t dbt_nbits_zero_row_bytes(const dbt_matmul_nbits *p) {
     return (p->k_blocks * p->bits + 7) / 8;
-}
-
-/* Element i of an unaligned array of FLOAT, FLOAT16 or BFLOAT16. */
-static inline float dbt_nbits_float_at(const void *data, dibit_type type, int64_t i) {
-    if (type == DIBIT_TYPE_FLOAT) {
-        float f;
-        memcpy(&f, (const uint8_t *)data + i * 4, 4);
-        return f;
-    }
-    uint16_t h;
-    memcpy(&h, (const uint8_t *)data + i * 2, 2);
-    return type == DIBIT_TYPE_FLOAT16 ? dbt_half_to_float(h) : dbt_bfloat16_to_float(h);
-}
-
-/* Code i of a bit stream. */
-static inline uint32_t dbt_nbits_code_at(const uint8_t *stream, uint32_t bits, int64_t i) {
-    const int64_t bit = i * bits;
-    const uint32_t shift = (uint32_t)(bit & 7);
-    uint32_t v = (uint32_t)stream[bit >> 3] >> shift;
-    if (shift + bits > 8) v |= (uint32_t)stream[(bit >> 3) + 1] << (8 - shift);
-    return v & ((1u << bits) - 1);
 }
 
 /* The largest |a| of n values and how int8 activations scale them: *scale is s, the result 127 /

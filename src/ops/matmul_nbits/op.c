@@ -265,13 +265,16 @@ static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
 
 static void describe(const dbt_node *node, char *text, size_t size) {
     const nbits_attrs *const at = node->attrs;
-    const dbt_value *const zp = node->n_inputs > IN_ZERO_POINTS ? node->inputs[IN_ZERO_POINTS] : NULL;
+    const dbt_value *const zp =
+        node->n_inputs > IN_ZERO_POINTS ? node->inputs[IN_ZERO_POINTS] : NULL;
     const bool has_g_idx = node->n_inputs > IN_G_IDX && node->inputs[IN_G_IDX];
     const bool has_bias = node->n_inputs > IN_BIAS && node->inputs[IN_BIAS];
     snprintf(text, size,
              "%" PRId64 " bits, block %" PRId64 ", %s zero points, accuracy_level %" PRId64 "%s%s",
              at->bits, at->block_size,
-             !zp ? "no" : zp->type == DIBIT_TYPE_UINT8 ? "packed" : dibit_type_name(zp->type),
+             !zp                            ? "no"
+             : zp->type == DIBIT_TYPE_UINT8 ? "packed"
+                                            : dibit_type_name(zp->type),
              at->accuracy_level, has_g_idx ? ", g_idx" : "", has_bias ? ", bias" : "");
 }
 

@@ -6,16 +6,16 @@
 static double zero_point(const dbt_matmul_nbits *p, int64_t n, int64_t g) {
     if (p->zero_point_type == DIBIT_TYPE_UNDEFINED) return (double)(1u << (p->bits - 1));
     if (p->zero_point_type != DIBIT_TYPE_UINT8) {
-        return (double)dbt_nbits_float_at(p->zero_points, p->zero_point_type, n * p->k_blocks + g);
+        return (double)dbt_float_at(p->zero_points, p->zero_point_type, n * p->k_blocks + g);
     }
     const uint8_t *const row = (const uint8_t *)p->zero_points + n * dbt_nbits_zero_row_bytes(p);
-    return (double)dbt_nbits_code_at(row, p->bits, g);
+    return (double)dbt_code_at(row, p->bits, g);
 }
 
 static double weight(const dbt_matmul_nbits *p, int64_t n, int64_t k) {
     const int64_t g = p->g_idx ? p->g_idx[k] : k / p->block_size;
-    const uint32_t code = dbt_nbits_code_at(p->b + n * dbt_nbits_row_bytes(p), p->bits, k);
-    const double scale = (double)dbt_nbits_float_at(p->scales, p->scale_type, n * p->k_blocks + g);
+    const uint32_t code = dbt_code_at(p->b + n * dbt_nbits_row_bytes(p), p->bits, k);
+    const double scale = (double)dbt_float_at(p->scales, p->scale_type, n * p->k_blocks + g);
     return ((double)code - zero_point(p, n, g)) * scale;
 }
 
