@@ -18,4 +18,11 @@
 #define DBT_PREFETCH(p) ((void)(p))
 #endif
 
+/* The architecture that is compiled for, 0 or 1. */
+#if defined(__x86_64__)
+#define DBT_X86_64 1
+#else
+#define DBT_X86_64 0
+#endif
+
 #endif

@@ -32,27 +32,4 @@ dbt_attention_span dbt_kv_span(const dbt_kv *kv, int64_t b);
 /* Zeroes indices [begin, capacity) of batch row b. */
 void dbt_kv_clear(const dbt_kv *kv, int64_t b, int64_t heads, int64_t begin);
 
-/* Scratch is cut into pieces by adding to an offset; every piece is aligned to 64 bytes. Saturates. */
-static inline uint64_t dbt_scratch_add(uint64_t *offset, uint64_t count, uint64_t bytes) {
-    const uint64_t at = *offset;
-    uint64_t size;
-    if (!dbt_mul_u64(count, bytes, &size) || !dbt_add_u64(size, 63, &size) ||
-        !dbt_add_u64(at, size & ~(uint64_t)63, offset)) {
-        *offset = UINT64_MAX;
-    }
-    return at;
-}
-/* NULL when there is no scratch yet (its size is being computed). */
-static inline void *dbt_scratch_piece(void *scratch, uint64_t at) {
-    return scratch ? (char *)scratch + at : NULL;
-}
-static inline uint64_t dbt_scratch_product(int64_t a, int64_t b, int64_t c, int64_t d) {
-    uint64_t p = (uint64_t)a;
-    if (!dbt_mul_u64(p, (uint64_t)b, &p) || !dbt_mul_u64(p, (uint64_t)c, &p) ||
-        !dbt_mul_u64(p, (uint64_t)d, &p)) {
-        return UINT64_MAX;
-    }
-    return p;
-}
-
 #endif
