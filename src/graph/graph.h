@@ -1,6 +1,6 @@
 /* The typed graph: values and nodes with resolved operators, parsed attributes, inferred types and
- * symbolic shapes. Made from what the reader found by graph_build.c, changed by the planner's
- * rewrites, dumped by graph_dump.c.
+ * symbolic shapes. Made from what the reader found by plan/build.c (which needs the ops' inference),
+ * changed by the planner's rewrites, dumped by graph_dump.c.
  *
  * Invariants of a built graph: nodes are in an order in which every input is defined before it is
  * used; every value has at most one producer; names of values are unique; no node has a subgraph
@@ -38,8 +38,11 @@ typedef struct dbt_value {
 struct dbt_node {
     uint32_t id;
     const char *name;     /* the model's, or made from the first output's; never "" */
+    const char *domain, *op_type;
     const dbt_op *op;
     const void *attrs;    /* the op's attribute struct */
+    const dbt_onnx_attr *onnx_attrs; /* as in the file, for the dump */
+    uint32_t n_onnx_attrs;
     int32_t opset;        /* of the op's domain, as the model imports it */
     uint32_t n_inputs, n_outputs;
     dbt_value **inputs;   /* NULL where an optional input is absent */
@@ -54,14 +57,17 @@ typedef struct dbt_graph {
     dbt_value **values;
     dbt_node **nodes;
     dbt_value **inputs, **outputs; /* inputs without a default, in the model's order */
+    const char **output_names;     /* inside inlined functions a value has another name */
     uint32_t n_values, n_nodes, n_inputs, n_outputs;
+    uint32_t values_capacity, nodes_capacity;
     const dbt_onnx_model *model;
 } dbt_graph;
 
-/* Resolves, checks and infers. Errors name the node, and the attribute, input or output.
- * Constants of less than 64 KB are made resident; may answer PENDING (call again). */
-dibit_status dbt_graph_build(const dbt_onnx_model *model, dbt_arena *arena, dbt_graph **out,
-                             dibit_error *error);
+/* Allocate from graph->arena and append to the graph; NULL: out of memory. Strings are borrowed. */
+dbt_value *dbt_graph_add_value(dbt_graph *graph, const char *name);
+dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_outputs);
+
+/* Text, a line for each input, constant, node and output. */
 void dbt_graph_dump(const dbt_graph *graph, dibit_write write, void *user);
 
 #endif
