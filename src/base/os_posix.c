@@ -100,6 +100,11 @@ uint32_t dbt_os_cores(void) {
     return n > 0 ? (uint32_t)n : 1;
 }
 
+uint64_t dbt_os_memory(void) {
+    const long pages = sysconf(_SC_PHYS_PAGES), page = sysconf(_SC_PAGESIZE);
+    return pages > 0 && page > 0 ? (uint64_t)pages * (uint64_t)page : UINT64_MAX;
+}
+
 uint64_t dbt_os_nanoseconds(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);

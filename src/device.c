@@ -1,0 +1,56 @@
+/* dibit_device: the CPU with its threads, or the null device that tests use in place of a GPU. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/cpu.h"
+#include "model.h"
+
+static dibit_status copy_refusals(dibit_device *device, const char *list, dibit_error *error) {
+    if (!list) return DIBIT_OK;
+    const size_t n = strlen(list);
+    device->null_refuse = dbt_alloc(&device->allocator, n + 3, 1);
+    if (!device->null_refuse) return dbt_fail_memory(error, "a device", n + 3);
+    snprintf(device->null_refuse, n + 3, ",%s,", list);
+    return DIBIT_OK;
+}
+
+dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **out,
+                                 dibit_error *error) {
+    static const dibit_device_desc defaults = {0};
+    if (!desc) desc = &defaults;
+    DBT_FAIL_IF(!out, error, DIBIT_BAD_ARGUMENT, "out must not be NULL");
+    DBT_FAIL_IF(desc->kind != DIBIT_DEVICE_CPU && desc->kind != DIBIT_DEVICE_NULL, error,
+                DIBIT_BAD_ARGUMENT, "device kind %d does not exist", (int)desc->kind);
+    const dibit_allocator allocator = dbt_allocator_or_default(desc->allocator);
+    dibit_device *device = dbt_alloc(&allocator, sizeof *device, 16);
+    if (!device) return dbt_fail_memory(error, "a device", sizeof *device);
+    *device = (dibit_device){.allocator = allocator, .desc = *desc};
+    device->isa = dbt_cpu_isa(desc->cpu_isa);
+    dibit_status status = copy_refusals(device, desc->null_refuse, error);
+    if (status == DIBIT_OK) {
+        status = dbt_pool_create(&allocator, desc->n_threads, &device->pool, error);
+    }
+    if (status != DIBIT_OK) {
+        dibit_device_destroy(&device);
+        return status;
+    }
+    const unsigned n = (unsigned)dbt_pool_threads(device->pool);
+    char isa[128];
+    dbt_cpu_isa_text(device->isa, isa);
+    snprintf(device->name, sizeof device->name, "%s, %u thread%s, %s",
+             desc->kind == DIBIT_DEVICE_NULL ? "null" : "cpu", n, n == 1 ? "" : "s", isa);
+    *out = device;
+    return DIBIT_OK;
+}
+
+void dibit_device_destroy(dibit_device **device) {
+    dibit_device *const d = device ? *device : NULL;
+    if (!d) return;
+    dbt_pool_destroy(&d->pool);
+    if (d->null_refuse) dbt_release(&d->allocator, d->null_refuse, strlen(d->null_refuse) + 1);
+    const dibit_allocator allocator = d->allocator;
+    dbt_release(&allocator, d, sizeof *d);
+    *device = NULL;
+}
+
+const char *dibit_device_name(const dibit_device *device) { return device->name; }

@@ -1,0 +1,162 @@
+/* Runs one op on the CPU: states, scratch, the kernel, and the noise that tests ask for. */
+#include <math.h>
+#include <string.h>
+
+#include "exec/exec.h"
+
+/* ---- States that the caller passes as tensors ---- */
+
+/* Copies past [B, H, P, D] to the front of present [B, H, C, D]. */
+static void copy_past(const dibit_tensor *past, const dibit_tensor *present) {
+    const size_t row = (size_t)present->dims[3] * (dibit_type_bits(present->type) / 8);
+    const int64_t p = past->dims[2], c = present->dims[2], n = p < c ? p : c;
+    if (past->data == present->data || n == 0) return;
+    for (int64_t i = 0; i < present->dims[0] * present->dims[1]; i++) {
+        memcpy((char *)present->data + (size_t)(i * c) * row,
+               (const char *)past->data + (size_t)(i * p) * row, (size_t)n * row);
+    }
+}
+
+static bool fits(const dibit_tensor *past, const dibit_tensor *present) {
+    return past->rank == 4 && past->type == present->type && past->dims[0] == present->dims[0] &&
+           past->dims[1] == present->dims[1] && past->dims[3] == present->dims[3];
+}
+
+/* Rows inside the present output. */
+static dibit_status rows_in_present(const dbt_step *step, dbt_state_pair pair, dbt_state_row *rows,
+                                    dibit_error *error) {
+    const dibit_tensor *const present = step->out[pair.present];
+    const dibit_tensor *const past = pair.past < step->n_inputs ? step->in[pair.past] : NULL;
+    int64_t length = 0;
+    if (past) {
+        DBT_FAIL_IF(!fits(past, present), error, DIBIT_BAD_INPUT,
+                    "input %u ('%s') does not fit output %u ('%s')", (unsigned)pair.past, past->name,
+                    (unsigned)pair.present, present->name);
+        copy_past(past, present);
+        length = past->dims[2] < present->dims[2] ? past->dims[2] : present->dims[2];
+    }
+    const size_t stride =
+        (size_t)(present->dims[1] * present->dims[2] * present->dims[3]) *
+        (dibit_type_bits(present->type) / 8);
+    for (int64_t b = 0; b < present->dims[0]; b++) {
+        rows[b] = (dbt_state_row){(char *)present->data + (size_t)b * stride, length,
+                                  present->dims[2]};
+    }
+    return DIBIT_OK;
+}
+
+/* Fills call->states for the step's pairs: from the session's states, or in the present outputs. */
+static dibit_status find_rows(dbt_exec *exec, dbt_step *step, dbt_state_row **pairs,
+                              dibit_error *error) {
+    const dbt_op *const op = step->node->op;
+    const dbt_state_kind kind = op->state_kind ? op->state_kind(step->node) : DBT_STATE_APPEND;
+    if (kind == DBT_STATE_REPLACE) return DIBIT_OK;
+    if (exec->state_rows && step->states >= 0) {
+        for (uint32_t k = 0; k < op->n_states; k++) {
+            pairs[k] = exec->state_rows + (step->states + (int32_t)k) * exec->batch;
+        }
+        return DIBIT_OK;
+    }
+    int64_t batch = 0;
+    for (uint32_t k = 0; k < op->n_states; k++) {
+        const uint32_t present = op->states[k].present;
+        if (present < step->n_outputs && step->out[present] && step->out[present]->rank == 4) {
+            batch = step->out[present]->dims[0];
+        }
+    }
+    const uint64_t bytes = (uint64_t)op->n_states * (uint64_t)batch * sizeof(dbt_state_row);
+    if (!dbt_block_reserve(&exec->rows_block, &exec->allocator, bytes)) {
+        return dbt_fail_memory(error, "states", bytes);
+    }
+    for (uint32_t k = 0; k < op->n_states; k++) {
+        const uint32_t present = op->states[k].present;
+        if (present >= step->n_outputs || !step->out[present]) continue;
+        if (step->out[present]->rank != 4 || step->out[present]->dims[0] != batch) continue;
+        pairs[k] = (dbt_state_row *)exec->rows_block.data + (int64_t)k * batch;
+        DBT_TRY(rows_in_present(step, op->states[k], pairs[k], error));
+    }
+    return DIBIT_OK;
+}
+
+/* ---- Noise: every float output moved at random within its rounding bound ---- */
+
+static float random_sign_unit(uint64_t *state) { /* uniform in [-1, 1) */
+    uint64_t x = *state;
+    x ^= x >> 12;
+    x ^= x << 25;
+    x ^= x >> 27;
+    *state = x;
+    return (float)(x * 0x2545f4914f6cdd1du >> 40) * 0x1p-23f - 1.0f;
+}
+
+/* Half a unit in the last place of what the model declares: the reference rounded there. */
+static float declared_rounding(dibit_type type, float y) {
+    if (type == DIBIT_TYPE_FLOAT16) return fabsf(y) * 0x1p-11f + 0x1p-25f;
+    if (type == DIBIT_TYPE_BFLOAT16) return fabsf(y) * 0x1p-8f;
+    return 0.0f;
+}
+
+static dibit_status add_noise(dbt_exec *exec, const dbt_step *step, const dbt_cpu_call *call,
+                              dibit_error *error) {
+    const dbt_op *const op = step->node->op;
+    enum { MAX_OUTPUTS = 256 };
+    float *bounds[MAX_OUTPUTS] = {0};
+    uint64_t total = 0;
+    for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
+        if (step->out[o] && step->out[o]->type == DIBIT_TYPE_FLOAT && step->out[o]->data) {
+            total += (uint64_t)dbt_tensor_count(step->out[o]) + 16;
+        }
+    }
+    if (total == 0) return DIBIT_OK;
+    if (!dbt_block_reserve(&exec->noise_block, &exec->allocator, total * sizeof(float))) {
+        return dbt_fail_memory(error, "noise", total * sizeof(float));
+    }
+    float *at = exec->noise_block.data;
+    for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
+        if (!step->out[o] || step->out[o]->type != DIBIT_TYPE_FLOAT || !step->out[o]->data) continue;
+        bounds[o] = at;
+        at += dbt_tensor_count(step->out[o]);
+        const float *const y = step->out[o]->data;
+        const int64_t n = dbt_tensor_count(step->out[o]);
+        for (int64_t i = 0; i < n; i++) bounds[o][i] = 4 * 0x1p-24f * fabsf(y[i]);
+    }
+    if (op->cpu_bound) DBT_TRY(op->cpu_bound(call, bounds));
+    for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
+        if (!bounds[o]) continue;
+        float *const y = step->out[o]->data;
+        const int64_t n = dbt_tensor_count(step->out[o]);
+        const dibit_type declared = step->node->outputs[o]->type;
+        for (int64_t i = 0; i < n; i++) {
+            if (!isfinite(y[i])) continue;
+            y[i] += (bounds[o][i] + declared_rounding(declared, y[i])) *
+                    random_sign_unit(&exec->noise);
+        }
+    }
+    return DIBIT_OK;
+}
+
+/* ---- The op ---- */
+
+dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error) {
+    const dbt_op *const op = step->node->op;
+    enum { MAX_PAIRS = 8 };
+    dbt_state_row *pairs[MAX_PAIRS] = {0};
+    if (op->n_states) DBT_TRY(find_rows(exec, step, pairs, error));
+    dbt_cpu_call call = {.node = step->node,
+                         .attrs = step->node->attrs,
+                         .n_inputs = step->n_inputs,
+                         .n_outputs = step->n_outputs,
+                         .in = step->in,
+                         .out = step->out,
+                         .prepared = step->prepared,
+                         .states = op->n_states ? pairs : NULL,
+                         .options = &exec->plan->options.cpu,
+                         .pool = exec->plan->options.pool,
+                         .error = error};
+    if (op->cpu_scratch) {
+        DBT_TRY(dbt_exec_scratch(exec, op->cpu_scratch(&call), error));
+        call.scratch = exec->scratch.data;
+    }
+    DBT_TRY(op->cpu_run(&call));
+    return exec->noise ? add_noise(exec, step, &call, error) : DIBIT_OK;
+}

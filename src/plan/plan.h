@@ -1,0 +1,126 @@
+/* The plan: the graph as ordered steps over tensors that have a place in memory. Made once per
+ * session; what changes from run to run is the values of dims and the data pointers.
+ *
+ * A graph value can have several tensors: in storage type (what kernels compute on) or native (the
+ * type and packing that the model declares), on the CPU or on the session's device. The planner makes
+ * those that steps need, and puts conversion and copy steps between them.
+ *
+ *     graph input (native, bound by the caller) --UNPACK--> storage --OP--> storage --PACK--> output
+ */
+#ifndef DBT_PLAN_PLAN_H
+#define DBT_PLAN_PLAN_H
+
+#include "plan/build.h"
+
+typedef enum dbt_place {
+    DBT_PLACE_CONSTANT, /* data is set for the plan's life */
+    DBT_PLACE_INPUT,    /* bound by the caller, or by a state */
+    DBT_PLACE_HOST,     /* a small integer tensor, filled from dims at the beginning of a run */
+    DBT_PLACE_SLOT,     /* in a slot that it shares with tensors that live at other times */
+    DBT_PLACE_VIEW      /* the memory of `root` */
+} dbt_place;
+
+typedef struct dbt_plan_tensor {
+    const dbt_value *value;
+    bool native;      /* else storage type */
+    bool on_device;   /* else in CPU memory */
+    bool bound;       /* INPUT: the caller gave it in this run */
+    bool is_output;   /* of the graph: keeps its slot to the end of the run */
+    dbt_place place;
+    int32_t slot;     /* SLOT */
+    int32_t root;     /* VIEW: the tensor whose memory it is; else its own index */
+    int32_t first_step, last_step; /* in which it is made and used last */
+    uint64_t bytes;   /* at the present dims; UINT64_MAX while they are unresolved */
+    dibit_tensor t;
+} dbt_plan_tensor;
+
+typedef enum dbt_step_kind {
+    DBT_STEP_OP,
+    DBT_STEP_UNPACK,   /* native to storage */
+    DBT_STEP_PACK,     /* storage to native */
+    DBT_STEP_UPLOAD,   /* CPU to device */
+    DBT_STEP_DOWNLOAD  /* device to CPU */
+} dbt_step_kind;
+
+typedef struct dbt_step {
+    dbt_step_kind kind;
+    const dbt_node *node;    /* OP; for the others the node that needs it, or NULL */
+    bool on_device;
+    bool dynamic;            /* its output dims are known only when its inputs are */
+    bool view;               /* its output is a view: nothing to run */
+    uint32_t n_inputs, n_outputs;
+    int32_t *inputs, *outputs; /* tensors, -1 where absent */
+    const dibit_tensor **in;   /* the same as a kernel gets them: NULL where absent */
+    dibit_tensor **out;
+    int32_t guard;           /* tensor of the guard, or -1 */
+    int32_t states;          /* index of its first pair in plan->states, or -1 */
+    void *prepared;
+    const char *name, *op, *kernel, *why;
+    uint64_t runs, nanoseconds;
+} dbt_step;
+
+/* A past input and a present output of the graph that are one state. */
+typedef struct dbt_plan_state {
+    dbt_state_kind kind;
+    int32_t past, present; /* tensors (native, CPU) */
+    int32_t step;          /* the step that owns the pair, or -1: present merely takes past's place */
+    int32_t axis;          /* along which it grows; -1: it has a fixed shape */
+    int64_t window;        /* WINDOW: local_window_size */
+    dbt_block gathered;    /* REPLACE: past tensors of several states, one behind the other */
+} dbt_plan_state;
+
+typedef struct dbt_slot {
+    bool on_device;
+    dbt_block block;      /* CPU */
+    void *buffer;         /* device: the HAL's */
+    uint64_t buffer_bytes;
+    int32_t last_step;    /* while planning: when it becomes free */
+    uint64_t estimate;    /* while planning: bytes at guessed dims */
+} dbt_slot;
+
+typedef struct dbt_plan_options {
+    dbt_cpu_options cpu;
+    dbt_pool *pool;
+    bool keep_values, no_fusion, noise;
+    bool device;                     /* the session's device is not the CPU */
+    const char *device_name;
+    const char *(*device_refuses)(void *user, const dbt_node *node); /* NULL: it takes the node */
+    void *device_user;
+} dbt_plan_options;
+
+typedef struct dbt_plan {
+    dbt_graph *graph;
+    dbt_arena *arena;
+    dbt_plan_options options;
+    dbt_plan_tensor *tensors;
+    dbt_step *steps;
+    dbt_plan_state *states;
+    dbt_slot *slots;
+    int32_t *inputs;  /* tensor of graph input i, -1: nothing uses it */
+    int32_t *outputs; /* tensor of graph output i */
+    int32_t n_tensors, n_steps, n_states, n_slots;
+    int32_t tensors_capacity, steps_capacity;
+    int32_t (*by_value)[4]; /* value id -> tensor for [native + 2 * on_device], or -1 */
+    dbt_dim last_rows;      /* the symbol, or DBT_DIM_NONE when nothing selects rows */
+    dbt_dim all_rows;       /* what it is by default */
+    dbt_dim sequence;       /* how many tokens a run appends to its states, or DBT_DIM_NONE */
+    int32_t n_loaded;       /* tensors whose constants are resident */
+    int32_t n_prepared;     /* steps whose kernels are chosen */
+    uint64_t weight_bytes, packed_bytes;
+    bool int8_activations;
+} dbt_plan;
+
+/* Makes steps, tensors and slots. The graph is the plan's own: rewrites change it. */
+dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_options *options,
+                             dbt_plan **out, dibit_error *error);
+/* plan/prepare.c: Chooses kernels and packs weights, one step a call: PENDING until all are done, or while weights
+ * are still on their way. */
+dibit_status dbt_plan_prepare(dbt_plan *plan, dibit_error *error);
+
+/* plan/slots.c: liveness, and which tensors share memory. */
+dibit_status dbt_plan_assign_slots(dbt_plan *plan, dibit_error *error);
+/* plan/rewrite_last_rows.c */
+dibit_status dbt_rewrite_last_rows(dbt_graph *graph, dbt_dim *last_rows, dbt_dim *all_rows,
+                                   dibit_error *error);
+
+#endif

@@ -1,0 +1,103 @@
+/* The second half of planning, in small portions: constants become resident in the form that their
+ * steps read, then each step's kernel is chosen and its weights are packed. */
+#include <string.h>
+
+#include "plan/plan.h"
+
+/* The constant's bytes as in the file: where they lie, or read into the plan's memory. */
+static dibit_status resident(const dbt_plan *plan, const dbt_constant *c, const void **out,
+                             dibit_error *error) {
+    *out = c->data;
+    if (c->data || c->count == 0) return DIBIT_OK;
+    void *const copy = dbt_arena_alloc_aligned(plan->arena, c->bytes.bytes, 64);
+    if (!copy) return dbt_fail_memory(error, c->name, c->bytes.bytes);
+    DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset, c->bytes.bytes, copy, error));
+    *out = copy;
+    return DIBIT_OK;
+}
+
+static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+    const dbt_constant *const c = t->value->constant;
+    memcpy(t->t.dims, c->dims, sizeof t->t.dims);
+    const void *data;
+    DBT_TRY(resident(plan, c, &data, error));
+    plan->weight_bytes += c->bytes.bytes;
+    const uint32_t element = dibit_type_bits(t->t.type) / 8;
+    t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * element;
+    const bool same = t->native || t->t.type == c->type;
+    if (same && (t->native || c->count == 0 || (uintptr_t)data % element == 0)) {
+        t->t.data = (void *)(uintptr_t)data;
+        return DIBIT_OK;
+    }
+    t->t.data = dbt_arena_alloc_aligned(plan->arena, t->t.bytes, 64);
+    if (!t->t.data) return dbt_fail_memory(error, c->name, t->t.bytes);
+    if (same) {
+        memcpy(t->t.data, data, (size_t)t->t.bytes);
+    } else {
+        dbt_unpack_elements(c->type, data, t->t.data, c->count);
+    }
+    plan->packed_bytes += t->t.bytes;
+    return DIBIT_OK;
+}
+
+static dibit_status load_tensor(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+    if (t->place == DBT_PLACE_CONSTANT) return load_constant(plan, t, error);
+    if (t->place == DBT_PLACE_HOST) {
+        t->t.bytes = DBT_MAX_CONTENTS * 8;
+        t->t.data = dbt_arena_alloc(plan->arena, t->t.bytes);
+        if (!t->t.data) return dbt_fail_memory(error, "host values", t->t.bytes);
+    }
+    return DIBIT_OK;
+}
+
+static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *error) {
+    step->in = dbt_arena_array(plan->arena, step->n_inputs, sizeof *step->in);
+    step->out = dbt_arena_array(plan->arena, step->n_outputs, sizeof *step->out);
+    const dibit_tensor **const constants =
+        dbt_arena_array(plan->arena, step->n_inputs, sizeof *constants);
+    if (!step->in || !step->out || !constants) return dbt_fail_memory(error, "a step", 1);
+    for (uint32_t i = 0; i < step->n_inputs; i++) {
+        if (step->inputs[i] < 0) continue;
+        dbt_plan_tensor *const t = &plan->tensors[step->inputs[i]];
+        step->in[i] = &t->t;
+        if (t->place == DBT_PLACE_CONSTANT) constants[i] = &t->t;
+    }
+    for (uint32_t o = 0; o < step->n_outputs; o++) {
+        if (step->outputs[o] >= 0) step->out[o] = &plan->tensors[step->outputs[o]].t;
+    }
+    if (step->kind != DBT_STEP_OP || step->on_device || !step->node->op->cpu_prepare) return DIBIT_OK;
+    dbt_cpu_prepare prepare = {.node = step->node,
+                               .attrs = step->node->attrs,
+                               .options = &plan->options.cpu,
+                               .in = constants,
+                               .arena = plan->arena,
+                               .pool = plan->options.pool,
+                               .kernel = "",
+                               .why = "",
+                               .error = error};
+    const dibit_status status = step->node->op->cpu_prepare(&prepare);
+    if (status != DIBIT_OK) {
+        dbt_error_prefix(error, "node '%s' (%s)", step->name, step->op);
+        return status;
+    }
+    step->prepared = prepare.prepared;
+    step->kernel = prepare.kernel;
+    if (prepare.why[0]) step->why = prepare.why;
+    plan->packed_bytes += prepare.packed_bytes;
+    plan->int8_activations = plan->int8_activations || prepare.int8_activations;
+    return DIBIT_OK;
+}
+
+dibit_status dbt_plan_prepare(dbt_plan *plan, dibit_error *error) {
+    if (plan->n_loaded < plan->n_tensors) {
+        DBT_TRY(load_tensor(plan, &plan->tensors[plan->n_loaded], error));
+        plan->n_loaded++;
+        return DIBIT_PENDING;
+    }
+    if (plan->n_prepared < plan->n_steps) {
+        DBT_TRY(prepare_step(plan, &plan->steps[plan->n_prepared], error));
+        plan->n_prepared++;
+        return DIBIT_PENDING;
+    }
+    return DIBIT_OK;
+}

@@ -1,0 +1,303 @@
+/* dibit_session: binds inputs, states and outputs to a plan and runs it. Public entry points. */
+#include <stdio.h>
+#include <string.h>
+
+#include "base/os.h"
+#include "model.h"
+
+enum { SLICE_NS = 2000000 }; /* how long a poll works before it answers PENDING */
+
+/* ---- Create ---- */
+
+static const char *null_device_refuses(void *user, const dbt_node *node) {
+    const dibit_device *const device = user;
+    if (!device->null_refuse) return NULL;
+    char key[128];
+    snprintf(key, sizeof key, ",%s,", node->op_type);
+    return strstr(device->null_refuse, key) ? "the null device was told to refuse it" : NULL;
+}
+
+static dibit_status make_plan(dibit_session *session, dibit_error *error) {
+    dbt_graph *graph;
+    DBT_TRY(dbt_graph_build(session->model->onnx, &session->arena, &graph, error));
+    const dibit_session_desc *const desc = &session->desc;
+    const bool null_device = session->device->desc.kind == DIBIT_DEVICE_NULL;
+    const dbt_plan_options options = {
+        .cpu = {.isa = session->device->isa, .activations = desc->activations},
+        .pool = session->device->pool,
+        .keep_values = desc->keep_values,
+        .no_fusion = desc->no_fusion,
+        .noise = desc->noise_seed != 0,
+        .device = null_device,
+        .device_name = null_device ? "null" : "cpu",
+        .device_refuses = null_device ? null_device_refuses : NULL,
+        .device_user = session->device};
+    DBT_TRY(dbt_plan_create(graph, &session->arena, &options, &session->plan, error));
+    DBT_TRY(dbt_exec_init(&session->exec, session->plan, &session->arena.allocator, error));
+    session->exec.noise = desc->noise_seed;
+    session->exec.profile = desc->profile;
+    return DIBIT_OK;
+}
+
+dibit_status dibit_session_begin(dibit_model *model, const dibit_session_desc *desc,
+                                 dibit_session **out, dibit_error *error) {
+    static const dibit_session_desc defaults = {0};
+    DBT_FAIL_IF(!model || !out, error, DIBIT_BAD_ARGUMENT, "model and out must not be NULL");
+    DBT_FAIL_IF(!model->ready, error, DIBIT_BAD_STATE, "the model is not loaded yet");
+    if (!desc) desc = &defaults;
+    DBT_FAIL_IF((unsigned)desc->activations > DIBIT_ACTIVATIONS_INT8, error, DIBIT_BAD_ARGUMENT,
+                "activations %d does not exist", (int)desc->activations);
+    dbt_arena arena;
+    dbt_arena_init(&arena, &model->arena.allocator);
+    dibit_session *session = dbt_arena_alloc(&arena, sizeof *session);
+    if (!session) return dbt_fail_memory(error, "a session", sizeof *session);
+    session->arena = arena;
+    session->model = model;
+    session->desc = *desc;
+    session->device = desc->device;
+    dibit_status status = DIBIT_OK;
+    if (!session->device) {
+        const dibit_device_desc cpu = {.allocator = &model->arena.allocator};
+        status = dibit_device_create(&cpu, &session->own_device, error);
+        session->device = session->own_device;
+    }
+    if (status == DIBIT_OK) status = make_plan(session, error);
+    if (status != DIBIT_OK) {
+        dibit_session_destroy(&session);
+        return status;
+    }
+    *out = session;
+    return DIBIT_OK;
+}
+
+dibit_status dibit_session_poll(dibit_session *session, dibit_error *error) {
+    DBT_FAIL_IF(!session, error, DIBIT_BAD_ARGUMENT, "session must not be NULL");
+    const uint64_t end = dbt_os_nanoseconds() + SLICE_NS;
+    while (!session->ready) {
+        const dibit_status status = dbt_plan_prepare(session->plan, error);
+        if (status != DIBIT_OK && status != DIBIT_PENDING) return status;
+        session->ready = status == DIBIT_OK;
+        if (!session->ready && dbt_os_nanoseconds() >= end) return DIBIT_PENDING;
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dibit_session_create(dibit_model *model, const dibit_session_desc *desc,
+                                  dibit_session **out, dibit_error *error) {
+    dibit_session *session = NULL;
+    DBT_TRY(dibit_session_begin(model, desc, &session, error));
+    dibit_status status;
+    do status = dibit_session_poll(session, error);
+    while (status == DIBIT_PENDING);
+    if (status != DIBIT_OK) {
+        dibit_session_destroy(&session);
+        return status;
+    }
+    *out = session;
+    return DIBIT_OK;
+}
+
+void dibit_session_destroy(dibit_session **session) {
+    dibit_session *const s = session ? *session : NULL;
+    if (!s) return;
+    dbt_exec_free(&s->exec);
+    dibit_device_destroy(&s->own_device);
+    dbt_arena arena = s->arena; /* the session itself lies in it */
+    dbt_arena_free(&arena);
+    *session = NULL;
+}
+
+/* ---- Run ---- */
+
+static int32_t find_input(const dbt_graph *graph, const char *name, uint32_t guess) {
+    if (guess < graph->n_inputs && strcmp(graph->inputs[guess]->name, name) == 0) {
+        return (int32_t)guess;
+    }
+    for (uint32_t i = 0; i < graph->n_inputs; i++) {
+        if (strcmp(graph->inputs[i]->name, name) == 0) return (int32_t)i;
+    }
+    return -1;
+}
+
+static int32_t find_output(const dbt_graph *graph, const char *name) {
+    for (uint32_t i = 0; i < graph->n_outputs; i++) {
+        if (strcmp(graph->output_names[i], name) == 0) return (int32_t)i;
+    }
+    return -1;
+}
+
+static bool is_bound_by_state(const dbt_plan *plan, const dibit_run *run, int32_t tensor) {
+    for (int32_t i = 0; run->n_states && i < plan->n_states; i++) {
+        if (plan->states[i].past == tensor) return true;
+    }
+    return false;
+}
+
+static dibit_status bind_inputs(dibit_session *session, const dibit_run *run, dibit_error *error) {
+    const dbt_plan *const plan = session->plan;
+    const dbt_graph *const graph = plan->graph;
+    for (uint32_t i = 0; i < graph->n_inputs; i++) plan->tensors[plan->inputs[i]].bound = false;
+    for (uint32_t i = 0; i < run->n_inputs; i++) {
+        const dibit_tensor *const given = &run->inputs[i];
+        DBT_FAIL_IF(!given->name, error, DIBIT_BAD_ARGUMENT, "input %u has no name", (unsigned)i);
+        const int32_t index = find_input(graph, given->name, i);
+        DBT_FAIL_IF(index < 0, error, DIBIT_BAD_INPUT, "the model has no input '%s'", given->name);
+        const int32_t tensor = plan->inputs[index];
+        DBT_FAIL_IF(is_bound_by_state(plan, run, tensor), error, DIBIT_BAD_INPUT,
+                    "input '%s' comes from the states, it cannot be given too", given->name);
+        DBT_FAIL_IF(plan->tensors[tensor].bound, error, DIBIT_BAD_INPUT, "input '%s' is given twice",
+                    given->name);
+        DBT_TRY(dbt_exec_bind(&session->exec, tensor, given, error));
+        plan->tensors[tensor].bound = true;
+    }
+    for (uint32_t i = 0; i < graph->n_inputs; i++) {
+        const int32_t tensor = plan->inputs[i];
+        DBT_FAIL_IF(!plan->tensors[tensor].bound && !is_bound_by_state(plan, run, tensor), error,
+                    DIBIT_BAD_INPUT, "input '%s' is missing", graph->inputs[i]->name);
+    }
+    return DIBIT_OK;
+}
+
+static dibit_status check_outputs(const dibit_session *session, const dibit_run *run,
+                                  dibit_error *error) {
+    const dbt_plan *const plan = session->plan;
+    for (uint32_t i = 0; i < run->n_outputs; i++) {
+        const char *const name = run->outputs[i].name;
+        DBT_FAIL_IF(!name, error, DIBIT_BAD_ARGUMENT, "output %u has no name", (unsigned)i);
+        const int32_t index = find_output(plan->graph, name);
+        DBT_FAIL_IF(index < 0, error, DIBIT_BAD_ARGUMENT, "the model has no output '%s'", name);
+        for (int32_t s = 0; run->n_states && s < plan->n_states; s++) {
+            DBT_FAIL_IF(plan->states[s].present == plan->outputs[index], error, DIBIT_BAD_ARGUMENT,
+                        "output '%s' stays in the states, it cannot be asked for", name);
+        }
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run, dibit_error *error) {
+    DBT_FAIL_IF(!session || !run, error, DIBIT_BAD_ARGUMENT, "session and run must not be NULL");
+    DBT_FAIL_IF(!session->ready, error, DIBIT_BAD_STATE, "the session is not ready yet");
+    DBT_FAIL_IF(session->running, error, DIBIT_BAD_STATE, "a run is under way already");
+    DBT_TRY(check_outputs(session, run, error));
+    dbt_exec_reset(&session->exec);
+    DBT_TRY(bind_inputs(session, run, error));
+    if (run->n_states) DBT_TRY(dbt_states_bind(session, run, error));
+    DBT_TRY(dbt_exec_start(&session->exec, run->last_rows, error));
+    if (run->n_states) DBT_TRY(dbt_states_begin(session, run, error));
+    session->run = run;
+    session->running = true;
+    return DIBIT_OK;
+}
+
+static dibit_status give_outputs(dibit_session *session, dibit_error *error) {
+    const dbt_plan *const plan = session->plan;
+    const dibit_run *const run = session->run;
+    for (uint32_t i = 0; i < run->n_outputs; i++) {
+        const dibit_tensor *const t =
+            &plan->tensors[plan->outputs[find_output(plan->graph, run->outputs[i].name)]].t;
+        const dibit_tensor *const out = &run->outputs[i];
+        uint64_t bytes;
+        dbt_packed_bytes(t->type, (uint64_t)dbt_tensor_count(t), &bytes);
+        DBT_FAIL_IF(out->data && out->bytes < bytes, error, DIBIT_TOO_LARGE,
+                    "output '%s' needs %llu bytes, got %llu", out->name, (unsigned long long)bytes,
+                    (unsigned long long)out->bytes);
+    }
+    for (uint32_t i = 0; i < run->n_outputs; i++) {
+        const dibit_tensor *const t =
+            &plan->tensors[plan->outputs[find_output(plan->graph, run->outputs[i].name)]].t;
+        dibit_tensor *const out = &run->outputs[i];
+        const char *const name = out->name;
+        void *const data = out->data;
+        uint64_t bytes;
+        dbt_packed_bytes(t->type, (uint64_t)dbt_tensor_count(t), &bytes);
+        if (data && bytes) memcpy(data, t->data, (size_t)bytes);
+        *out = *t;
+        out->name = name;
+        out->bytes = bytes;
+        if (data) out->data = data;
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
+    DBT_FAIL_IF(!session, error, DIBIT_BAD_ARGUMENT, "session must not be NULL");
+    DBT_FAIL_IF(!session->running, error, DIBIT_BAD_STATE, "no run is under way");
+    const uint64_t end = dbt_os_nanoseconds() + SLICE_NS;
+    dibit_status status = DIBIT_OK;
+    while (session->exec.next_step < session->plan->n_steps) {
+        status = dbt_exec_step(&session->exec, error);
+        if (status != DIBIT_PENDING) break;
+        if (dbt_os_nanoseconds() >= end) return DIBIT_PENDING;
+    }
+    session->running = false;
+    DBT_TRY(status);
+    DBT_TRY(give_outputs(session, error));
+    if (session->run->n_states) dbt_states_commit(session, session->run);
+    return DIBIT_OK;
+}
+
+void dibit_run_cancel(dibit_session *session) {
+    if (session) session->running = false;
+}
+
+dibit_status dibit_session_run(dibit_session *session, const dibit_run *run, dibit_error *error) {
+    DBT_TRY(dibit_run_begin(session, run, error));
+    dibit_status status;
+    do status = dibit_run_poll(session, error);
+    while (status == DIBIT_PENDING);
+    return status;
+}
+
+/* ---- What there is to know ---- */
+
+dibit_status dibit_session_value(const dibit_session *session, const char *name, dibit_tensor *out,
+                                 dibit_error *error) {
+    DBT_FAIL_IF(!session->desc.keep_values, error, DIBIT_BAD_STATE,
+                "the session was not asked to keep its values");
+    const dbt_graph *const graph = session->plan->graph;
+    for (uint32_t i = 0; i < graph->n_values; i++) {
+        if (strcmp(graph->values[i]->name, name) != 0) continue;
+        const int32_t *const have = session->plan->by_value[i];
+        const int32_t tensor = have[0] >= 0 ? have[0] : have[1];
+        if (tensor < 0) continue;
+        *out = session->plan->tensors[tensor].t;
+        return DIBIT_OK;
+    }
+    return dbt_fail(error, DIBIT_NOT_FOUND, "the session has no value '%s'", name);
+}
+
+void dibit_session_get_info(const dibit_session *session, dibit_session_info *out) {
+    const dbt_plan *const plan = session->plan;
+    *out = (dibit_session_info){.weight_bytes = plan->weight_bytes,
+                                .packed_bytes = plan->packed_bytes,
+                                .plan_bytes = session->arena.bytes,
+                                .workspace_bytes = session->exec.workspace_bytes,
+                                .n_steps = (uint32_t)plan->n_steps,
+                                .int8_activations = plan->int8_activations,
+                                .has_states = plan->n_states > 0};
+    for (int32_t i = 0; i < plan->n_steps; i++) {
+        const dbt_step_kind kind = plan->steps[i].kind;
+        if (!plan->steps[i].on_device) out->n_cpu_steps++;
+        if (kind == DBT_STEP_UPLOAD || kind == DBT_STEP_DOWNLOAD) out->n_copies++;
+    }
+}
+
+dibit_status dibit_session_step(const dibit_session *session, uint32_t index, dibit_step_info *out) {
+    const dbt_plan *const plan = session->plan;
+    if (index >= (uint32_t)plan->n_steps) return DIBIT_BAD_ARGUMENT;
+    const dbt_step *const step = &plan->steps[index];
+    *out = (dibit_step_info){.name = step->name,
+                             .op = step->op,
+                             .device = step->on_device ? plan->options.device_name : "cpu",
+                             .kernel = step->kernel,
+                             .why = step->why,
+                             .runs = step->runs,
+                             .seconds = (double)step->nanoseconds * 1e-9};
+    return DIBIT_OK;
+}
+
+void dibit_session_profile_reset(dibit_session *session) {
+    for (int32_t i = 0; i < session->plan->n_steps; i++) {
+        session->plan->steps[i].runs = session->plan->steps[i].nanoseconds = 0;
+    }
+}
