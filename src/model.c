@@ -22,16 +22,13 @@ static dibit_status open_source(dibit_model *model, const dibit_model_desc *desc
 
 static dibit_status open_reader(dibit_model *model, const dibit_model_desc *desc,
                                 dibit_error *error) {
-    char *folder = NULL;
+    char *path = NULL;
     if (desc->path) {
-        const char *const slash = strrchr(desc->path, '/');
-        folder = slash ? dbt_arena_string(&model->arena, desc->path,
-                                          slash == desc->path ? 1 : (size_t)(slash - desc->path))
-                       : dbt_arena_string(&model->arena, ".", 1);
-        if (!folder) return dbt_fail_memory(error, "a name", strlen(desc->path));
+        path = dbt_arena_string(&model->arena, desc->path, strlen(desc->path));
+        if (!path) return dbt_fail_memory(error, "a name", strlen(desc->path));
     }
     const dbt_onnx_reader_desc reader = {.source = &model->source,
-                                         .folder = folder,
+                                         .path = path,
                                          .open_external = desc->open_external,
                                          .open_external_user = desc->open_external_user,
                                          .arena = &model->arena};
@@ -130,4 +127,12 @@ dibit_status dibit_model_output(const dibit_model *model, uint32_t index, dibit_
 
 void dibit_model_dump(const dibit_model *model, dibit_write write, void *user) {
     dbt_graph_dump(model->graph, write, user);
+}
+
+dibit_status dibit_model_node(const dibit_model *model, uint32_t index, dibit_node_info *info) {
+    if (index >= model->graph->n_nodes) return DIBIT_NOT_FOUND;
+    const dbt_node *const node = model->graph->nodes[index];
+    *info = (dibit_node_info){.name = node->name, .domain = node->domain, .op = node->op_type};
+    if (node->op->describe) node->op->describe(node, info->config, sizeof info->config);
+    return DIBIT_OK;
 }

@@ -568,3 +568,14 @@ void dbt_states_commit(dibit_session *session, const dibit_run *run) {
         }
     }
 }
+
+dibit_status dibit_session_state_pair(const dibit_session *session, uint32_t index,
+                                      const char **past, const char **present) {
+    const dbt_plan *const plan = session->plan;
+    if (index >= (uint32_t)plan->n_states) return DIBIT_NOT_FOUND;
+    *past = plan->tensors[plan->states[index].past].value->name;
+    for (uint32_t o = 0; o < plan->graph->n_outputs; o++) {
+        if (plan->outputs[o] == plan->states[index].present) *present = plan->graph->output_names[o];
+    }
+    return DIBIT_OK;
+}

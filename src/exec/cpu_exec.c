@@ -49,8 +49,6 @@ static dibit_status rows_in_present(const dbt_step *step, dbt_state_pair pair, d
 static dibit_status find_rows(dbt_exec *exec, dbt_step *step, dbt_state_row **pairs,
                               dibit_error *error) {
     const dbt_op *const op = step->node->op;
-    const dbt_state_kind kind = op->state_kind ? op->state_kind(step->node) : DBT_STATE_APPEND;
-    if (kind == DBT_STATE_REPLACE) return DIBIT_OK;
     if (exec->state_rows && step->states >= 0) {
         for (uint32_t k = 0; k < op->n_states; k++) {
             pairs[k] = exec->state_rows + (step->states + (int32_t)k) * exec->batch;
@@ -141,7 +139,8 @@ dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error)
     const dbt_op *const op = step->node->op;
     enum { MAX_PAIRS = 8 };
     dbt_state_row *pairs[MAX_PAIRS] = {0};
-    if (op->n_states) DBT_TRY(find_rows(exec, step, pairs, error));
+    const bool has_rows = dbt_node_has_rows(step->node);
+    if (has_rows) DBT_TRY(find_rows(exec, step, pairs, error));
     dbt_cpu_call call = {.node = step->node,
                          .attrs = step->node->attrs,
                          .n_inputs = step->n_inputs,
@@ -149,7 +148,7 @@ dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error)
                          .in = step->in,
                          .out = step->out,
                          .prepared = step->prepared,
-                         .states = op->n_states ? pairs : NULL,
+                         .states = has_rows ? pairs : NULL,
                          .options = &exec->plan->options.cpu,
                          .pool = exec->plan->options.pool,
                          .error = error};

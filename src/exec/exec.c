@@ -207,8 +207,7 @@ static bool lives_in_state(const dbt_exec *exec, const dbt_step *step, uint32_t 
     if (!exec->state_rows || step->states < 0) return false;
     const dbt_op *const op = step->node->op;
     for (uint32_t k = 0; k < op->n_states; k++) {
-        if (op->states[k].present != output) continue;
-        return exec->plan->states[step->states + (int32_t)k].kind != DBT_STATE_REPLACE;
+        if (op->states[k].present == output) return true;
     }
     return false;
 }

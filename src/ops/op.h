@@ -134,9 +134,8 @@ typedef struct dbt_cpu_call {
 typedef enum dbt_state_kind {
     DBT_STATE_APPEND,  /* present is past with rows appended along `axis` */
     DBT_STATE_WINDOW,  /* past and present have the same capacity; the op evicts */
-    DBT_STATE_REPLACE, /* present takes past's place; a row's data is all of it, and while its
-                          length is 0 it stands for zeros */
-    DBT_STATE_NONE     /* this node's tensors cannot be a dibit_state: states is NULL */
+    DBT_STATE_REPLACE, /* present takes past's place: plain tensors, in storage type; no rows */
+    DBT_STATE_NONE     /* this node's tensors cannot be a dibit_state: plain tensors too */
 } dbt_state_kind;
 
 /* Input `past` and output `present` of a node are one state. */

@@ -140,16 +140,27 @@ static dibit_status need(planner *p, const dbt_value *value, int which, int32_t 
 
 /* ---- Steps ---- */
 
-static bool is_past(const dbt_op *op, uint32_t input) {
-    for (uint32_t s = 0; s < op->n_states; s++) {
-        if (op->states[s].past == input) return true;
+static dbt_state_kind kind_of(const dbt_node *node) {
+    if (node->op->n_states == 0) return DBT_STATE_NONE;
+    return node->op->state_kind ? node->op->state_kind(node) : DBT_STATE_APPEND;
+}
+
+bool dbt_node_has_rows(const dbt_node *node) {
+    const dbt_state_kind kind = kind_of(node);
+    return kind == DBT_STATE_APPEND || kind == DBT_STATE_WINDOW;
+}
+
+/* Rows are kept in the type that the model declares. */
+static bool is_past(const dbt_node *node, uint32_t input) {
+    for (uint32_t s = 0; s < node->op->n_states; s++) {
+        if (node->op->states[s].past == input) return dbt_node_has_rows(node);
     }
     return false;
 }
 
-static bool is_present(const dbt_op *op, uint32_t output) {
-    for (uint32_t s = 0; s < op->n_states; s++) {
-        if (op->states[s].present == output) return true;
+static bool is_present(const dbt_node *node, uint32_t output) {
+    for (uint32_t s = 0; s < node->op->n_states; s++) {
+        if (node->op->states[s].present == output) return dbt_node_has_rows(node);
     }
     return false;
 }
@@ -191,7 +202,7 @@ static dibit_status plan_node(planner *p, const dbt_node *node) {
         if (!value) continue;
         const bool raw = i < 32 && node->op->raw_inputs >> i & 1 && value->constant;
         const bool host = i < 32 && node->op->host_inputs >> i & 1;
-        const int which = (raw || is_past(node->op, i) ? NATIVE : 0) | (host ? 0 : where);
+        const int which = (raw || is_past(node, i) ? NATIVE : 0) | (host ? 0 : where);
         DBT_TRY(need(p, value, which, &inputs[i]));
     }
     if (node->guard) DBT_TRY(need(p, node->guard, 0, &guard));
@@ -209,7 +220,7 @@ static dibit_status plan_node(planner *p, const dbt_node *node) {
     for (uint32_t o = 0; o < node->n_outputs; o++) {
         const dbt_value *const value = node->outputs[o];
         if (!value) continue;
-        const int which = (is_present(node->op, o) ? NATIVE : 0) | where;
+        const int which = (is_present(node, o) ? NATIVE : 0) | where;
         DBT_TRY(new_tensor(p, value, which, DBT_PLACE_SLOT, &step->outputs[o]));
     }
     const bool view = node->op->flags & DBT_OP_VIEW && step->inputs[0] >= 0 && !node->guard &&
@@ -246,30 +257,35 @@ static int64_t window_of(const dbt_node *node) {
     return 0;
 }
 
+static int32_t output_index(const dbt_plan *plan, const dbt_value *value) {
+    for (uint32_t o = 0; o < plan->graph->n_outputs; o++) {
+        if (plan->graph->outputs[o] == value) return (int32_t)o;
+    }
+    return -1;
+}
+
 /* Pairs that a node's op declares, when past is an input of the graph and present an output. */
 static void find_node_states(dbt_plan *plan, int32_t s) {
     dbt_step *const step = &plan->steps[s];
-    const dbt_op *const op = step->node->op;
-    for (uint32_t k = 0; k < op->n_states; k++) {
-        const uint32_t past = op->states[k].past, present = op->states[k].present;
-        if (past >= step->n_inputs || present >= step->n_outputs) return;
-        if (step->inputs[past] < 0 || step->outputs[present] < 0) return;
-        if (input_index(plan, plan->tensors[step->inputs[past]].value) < 0 ||
-            !plan->tensors[step->outputs[present]].value->is_output) {
-            return;
+    const dbt_node *const node = step->node;
+    const dbt_state_kind kind = kind_of(node);
+    if (kind == DBT_STATE_NONE) return;
+    for (int pass = 0; pass < 2; pass++) {
+        for (uint32_t k = 0; k < node->op->n_states; k++) {
+            const uint32_t past = node->op->states[k].past, present = node->op->states[k].present;
+            if (past >= node->n_inputs || present >= node->n_outputs) return;
+            const int32_t input = input_index(plan, node->inputs[past]);
+            const int32_t output = output_index(plan, node->outputs[present]);
+            if (input < 0 || output < 0) return;
+            if (pass == 0) continue; /* all of them, or none */
+            if (k == 0 && dbt_node_has_rows(node)) step->states = plan->n_states;
+            plan->states[plan->n_states++] =
+                (dbt_plan_state){.kind = kind,
+                                 .past = plan->inputs[input],
+                                 .present = plan->outputs[output],
+                                 .axis = kind == DBT_STATE_REPLACE ? -1 : 2,
+                                 .window = window_of(node)};
         }
-    }
-    const dbt_state_kind kind =
-        op->state_kind ? op->state_kind(step->node) : DBT_STATE_APPEND;
-    step->states = op->n_states ? plan->n_states : -1;
-    for (uint32_t k = 0; k < op->n_states; k++) {
-        const dbt_plan_state state = {.kind = kind,
-                                      .past = step->inputs[op->states[k].past],
-                                      .present = step->outputs[op->states[k].present],
-                                      .step = s,
-                                      .axis = kind == DBT_STATE_REPLACE ? -1 : 2,
-                                      .window = window_of(step->node)};
-        plan->states[plan->n_states++] = state;
     }
 }
 
@@ -304,7 +320,7 @@ static void find_named_states(dbt_plan *plan) {
             const dbt_shape *const a = &g->inputs[i]->shape, *const b = &g->outputs[o]->shape;
             if (a->rank != b->rank || g->inputs[i]->type != g->outputs[o]->type) continue;
             dbt_plan_state state = {.kind = DBT_STATE_REPLACE, .past = plan->inputs[i],
-                                    .present = plan->outputs[o], .step = -1, .axis = -1};
+                                    .present = plan->outputs[o], .axis = -1};
             for (int32_t d = 1; d < a->rank; d++) {
                 if (constant_or(plan, a->dims[d], -1) < 0) state.axis = d;
             }

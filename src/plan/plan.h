@@ -63,7 +63,6 @@ typedef struct dbt_step {
 typedef struct dbt_plan_state {
     dbt_state_kind kind;
     int32_t past, present; /* tensors (native, CPU) */
-    int32_t step;          /* the step that owns the pair, or -1: present merely takes past's place */
     int32_t axis;          /* along which it grows; -1: it has a fixed shape */
     int64_t window;        /* WINDOW: local_window_size */
     dbt_block gathered;    /* REPLACE: past tensors of several states, one behind the other */
@@ -116,6 +115,9 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
 /* plan/prepare.c: Chooses kernels and packs weights, one step a call: PENDING until all are done, or while weights
  * are still on their way. */
 dibit_status dbt_plan_prepare(dbt_plan *plan, dibit_error *error);
+
+/* The node's pairs are rows of sequences that it appends to, not plain tensors. */
+bool dbt_node_has_rows(const dbt_node *node);
 
 /* plan/slots.c: liveness, and which tensors share memory. */
 dibit_status dbt_plan_assign_slots(dbt_plan *plan, dibit_error *error);

@@ -36,7 +36,8 @@ static void find_moved(const rewrite *r) {
     }
     for (uint32_t n = g->n_nodes; n-- > 0;) {
         const dbt_node *const node = g->nodes[n];
-        bool move = node->op->flags & DBT_OP_ROWWISE && !node->guard;
+        bool move = node->op->flags & DBT_OP_ROWWISE && !node->guard &&
+                    (!node->op->is_rowwise || node->op->is_rowwise(node));
         for (uint32_t o = 0; o < node->n_outputs; o++) {
             const dbt_value *const value = node->outputs[o];
             if (value && (r->pinned[value->id] || !has_rows(r, value))) move = false;

@@ -84,7 +84,7 @@ dbt_state_kind dbt_causal_conv_state_kind(const dbt_node *node) {
 
 typedef struct causal_job {
     const dbt_cpu_call *call;
-    const float *x, *weight, *bias, *past; /* past: slot W-1, when it comes as a tensor */
+    const float *x, *weight, *bias, *past; /* past: slot W-1 */
     float *y, *present;
     float *bound;                          /* not NULL: computes y's bound only */
     int64_t batch, channels, length, taps, dilation, state_length, windows;
@@ -177,17 +177,12 @@ static void run_channel(const causal_job *job, int64_t unit) {
     const int64_t slot = job->channels * job->state_length;
     const int64_t first = index * (job->channels_last ? 1 : job->state_length);
     channel c = {job->x + x_first, job->past ? job->past + b * slot + first : NULL, step};
-    const dbt_state_row *const row =
-        job->call->states && job->windows == 0 ? &job->call->states[0][b] : NULL;
-    if (row) c.past = row->length > 0 ? (const float *)row->data + first : NULL;
     if (job->bound) {
         bound_channel(job, &c, index, job->bound + x_first);
         return;
     }
     if (job->y) convolve(job, &c, index, job->y + x_first);
-    if (row) {
-        store_state(job, &c, job->length, (float *)row->data + first);
-    } else if (job->present && job->windows == 0) {
+    if (job->present && job->windows == 0) {
         store_state(job, &c, job->length, job->present + b * slot + first);
     }
     for (int64_t k = 0; job->present && k < job->windows; k++) {
@@ -217,19 +212,12 @@ dibit_status dbt_causal_conv_run(const dbt_cpu_call *call) {
         job.n_tasks = dbt_task_count(units, job.length * (job.taps * 3 + (job.silu ? 20 : 0)));
         dbt_parallel_for(call->pool, job.n_tasks, run_task, &job);
     }
-    for (int64_t b = 0; call->states && job.windows == 0 && b < job.batch; b++) {
-        call->states[0][b].length = job.state_length;
-    }
     return DIBIT_OK;
 }
 
-/* The state has moved on by now: only a past that came as a tensor is still what it was. */
 dibit_status dbt_causal_conv_bound(const dbt_cpu_call *call, float *const *bound) {
     causal_job job;
     DBT_TRY(make_job(call, &job));
-    dbt_cpu_call stateless = *call;
-    stateless.states = NULL;
-    job.call = &stateless;
     job.bound = bound[0];
     for (int64_t u = 0; bound[0] && u < job.batch * job.channels; u++) run_channel(&job, u);
     if (call->n_outputs > 1 && bound[1]) { /* copied, not computed */
