@@ -193,6 +193,9 @@ static void check(const problem *p) {
     router[1] = router[3] = 2;                     /* a tie */
     router[EXPERTS + 2] = 1.0f;                    /* close to each other */
     router[EXPERTS + 4] = 0.99f;
+    for (int64_t e = 0; e < EXPERTS; e++) router[2 * EXPERTS + e] -= 3; /* all negative, two close */
+    router[2 * EXPERTS + 1] = -1.0f;
+    router[2 * EXPERTS + 4] = -1.01f;
     reference(p);
     dibit_tensor in[15] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, TOKENS / 2, p->hidden),
                            DBT_TENSOR(DIBIT_TYPE_FLOAT, router, TOKENS, EXPERTS)};

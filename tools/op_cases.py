@@ -1,0 +1,173 @@
+#!/usr/bin/env python3
+"""Writes small single-operator models with ONNX Runtime's outputs as ONNX test-data folders, the
+form that `dibit check` reads:
+
+    tools/op_cases.py tests/data/cases            # all of them
+    tools/op_cases.py DIR causal_conv qmoe        # those whose names begin so
+
+Needs numpy, onnx and onnxruntime. The same seed gives the same inputs; outputs are those of the
+installed onnxruntime's CPU kernels. To add a case, add a line to CASES.
+"""
+import os
+import shutil
+import sys
+
+import numpy as np
+import onnx
+import onnxruntime
+from onnx import helper, numpy_helper
+
+random = np.random.default_rng(1)
+
+
+def uniform(*shape, low=-1.0, high=1.0):
+    return random.uniform(low, high, shape).astype(np.float32)
+
+
+def pack(codes, bits):
+    """Codes along the last axis into bytes, low bits first, each row padded to a byte."""
+    per = 8 // bits
+    pad = -codes.shape[-1] % per
+    codes = np.concatenate([codes, np.zeros(codes.shape[:-1] + (pad,), codes.dtype)], -1)
+    codes = codes.reshape(codes.shape[:-1] + (-1, per)).astype(np.uint32)
+    return sum(codes[..., i] << (bits * i) for i in range(per)).astype(np.uint8)
+
+
+def quantized(experts, n, k, bits, block, zero_points):
+    """Weight, scales and zero points (or None) of a QMoE projection; block 0: scales per row."""
+    blocks = k // block if block else 1
+    weight = pack(random.integers(0, 1 << bits, (experts, n, k)), bits)
+    scales = uniform(experts, n, blocks, low=-0.1, high=0.1)
+    zeros = random.integers(0, 1 << bits, (experts, n, blocks)) if zero_points else None
+    if not block:
+        scales = scales[..., 0]
+        zeros = None if zeros is None else zeros[..., 0]
+    return weight, scales, None if zeros is None else pack(zeros, bits)
+
+
+def qmoe(bits, block, zero_points, half=False, **attrs):
+    experts, hidden, inter, tokens = 3, 32, 32, 4
+    swiglu = attrs.get("activation_type") == "swiglu"
+    w1, s1, z1 = quantized(experts, inter * (2 if swiglu else 1), hidden, bits, block, zero_points)
+    w2, s2, z2 = quantized(experts, hidden, inter, bits, block, zero_points)
+    attrs = dict(attrs, k=2, expert_weight_bits=bits, **({"block_size": block} if block else {}))
+    inputs = [uniform(tokens, hidden), uniform(tokens, experts, low=-3, high=3), w1, s1,
+              uniform(experts, w1.shape[1]), w2, s2, uniform(experts, hidden), None, None, None, z1, z2]
+    if half:
+        inputs = [v.astype(np.float16) if v is not None and v.dtype == np.float32 else v
+                  for v in inputs]
+    return dict(op="QMoE", attrs=attrs, inputs=inputs, constants=range(2, 13))
+
+
+def moe(activation, **attrs):
+    experts, hidden, inter, tokens = 3, 16, 24, 5
+    n = inter * (2 if activation == "swiglu" else 1)
+    return dict(op="MoE", attrs=dict(attrs, activation_type=activation), constants=range(2, 8),
+                inputs=[uniform(1, tokens, hidden), uniform(tokens, experts, low=-3, high=3),
+                        uniform(experts, n, hidden), uniform(experts, n),
+                        uniform(experts, hidden, inter), uniform(experts, hidden)])
+
+
+def causal_conv(length, taps, past, last=False, **attrs):
+    channels, state = 6, (taps - 1) * attrs.get("dilation", 1)
+    x = (2, length, 2, 3) if last else (2, channels, length)
+    s = (2, state, 2, 3) if last else (2, channels, state)
+    return dict(op="CausalConvWithState", attrs=dict(attrs, channels_last=int(last)), outputs=2,
+                constants=[1, 2],
+                inputs=[uniform(*x), uniform(channels, 1, taps), uniform(channels),
+                        uniform(*s) if past else None])
+
+
+SWIGLU = dict(activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.702,
+              activation_beta=1.0, swiglu_limit=7.0)
+NORM = dict(epsilon=1e-5)
+
+# name: what make() takes. Cases are made in this order, from one random stream.
+CASES = {
+    "causal_conv_prefill": lambda: causal_conv(7, 3, False),
+    "causal_conv_step": lambda: causal_conv(1, 4, True, activation="silu"),
+    "causal_conv_last_dilated": lambda: causal_conv(5, 3, True, last=True, dilation=2),
+    "embed_norm": lambda: dict(
+        op="EmbedLayerNormalization", outputs=3, constants=range(2, 7),
+        inputs=[np.array([[1, 2, 7], [3, 0, 4]], np.int32), np.array([[0, 1, 1], [1, 0, 0]], np.int32),
+                uniform(8, 16), uniform(4, 16), uniform(2, 16), uniform(16), uniform(16),
+                np.array([[1, 1, 0], [1, 1, 1]], np.int32)]),
+    "layer_norm": lambda: dict(
+        op="LayerNormalization", domain="", opset=17, outputs=3, constants=[1, 2],
+        inputs=[uniform(2, 3, 20, low=1, high=3), uniform(20), uniform(20)]),
+    "moe_silu_normalized": lambda: moe("silu", k=2, normalize_routing_weights=1),
+    "moe_swiglu": lambda: moe("swiglu", k=2, **{k: v for k, v in SWIGLU.items()
+                                                if k != "activation_type"}),
+    "qmoe_2bit_block16_zp": lambda: qmoe(2, 16, True, **SWIGLU),
+    "qmoe_4bit_block16": lambda: qmoe(4, 16, False, **SWIGLU),
+    "qmoe_4bit_block16_acc4": lambda: qmoe(4, 16, True, accuracy_level=4, **SWIGLU),
+    "qmoe_4bit_rows_zp_half": lambda: qmoe(4, 0, True, half=True, activation_type="gelu"),
+    "qmoe_8bit_block32": lambda: qmoe(8, 32, False, activation_type="silu"),
+    "skip_layer_norm": lambda: dict(
+        op="SkipLayerNormalization", attrs=NORM, outputs=4, absent=[1, 2], constants=[2, 3, 4],
+        inputs=[uniform(2, 3, 20), uniform(3, 20), uniform(20), uniform(20), uniform(20)]),
+    "skip_simplified_norm": lambda: dict(
+        op="SkipSimplifiedLayerNormalization", attrs=NORM, outputs=4, absent=[1, 2],
+        constants=[2, 3],
+        inputs=[uniform(2, 3, 20), uniform(2, 3, 20), uniform(20), uniform(20)]),
+}
+
+
+def make_model(op, inputs, attrs=None, domain="com.microsoft", opset=21, outputs=1, absent=(),
+               constants=()):
+    """One node; inputs in `constants` are initializers, the others have symbolic dims."""
+    names = ["" if v is None else f"in{i}" for i, v in enumerate(inputs)]
+    out_names = ["" if i in absent else f"out{i}" for i in range(outputs)]
+    node = helper.make_node(op, names, out_names, name=op, domain=domain, **(attrs or {}))
+    infos, initializers = [], []
+    for i, v in enumerate(inputs):
+        if v is None:
+            continue
+        if i in constants:
+            initializers.append(numpy_helper.from_array(v, names[i]))
+            continue
+        dims = [f"{names[i]}_{d}" for d in range(v.ndim)]
+        infos.append(helper.make_tensor_value_info(
+            names[i], helper.np_dtype_to_tensor_dtype(v.dtype), dims))
+    graph = helper.make_graph([node], op, infos,
+                              [onnx.ValueInfoProto(name=n) for n in out_names if n], initializers)
+    return helper.make_model(graph, ir_version=10, producer_name="op_cases.py", opset_imports=[
+        helper.make_opsetid("", opset), helper.make_opsetid("com.microsoft", 1)])
+
+
+def write_case(folder, case):
+    model = make_model(**case)
+    feeds = {f"in{i}": v for i, v in enumerate(case["inputs"])
+             if v is not None and i not in case.get("constants", ())}
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3
+    session = onnxruntime.InferenceSession(model.SerializeToString(), options,
+                                           providers=["CPUExecutionProvider"])
+    results = session.run(None, feeds)
+    types = {o.name: o.type for o in session.get_outputs()}
+    for value in model.graph.output:  # now that types and ranks are known
+        result = results[list(types).index(value.name)]
+        value.CopyFrom(helper.make_tensor_value_info(
+            value.name, helper.np_dtype_to_tensor_dtype(result.dtype),
+            [f"{value.name}_{d}" for d in range(result.ndim)]))
+    data = os.path.join(folder, "test_data_set_0")
+    shutil.rmtree(folder, ignore_errors=True)
+    os.makedirs(data)
+    onnx.save(model, os.path.join(folder, "model.onnx"))
+    for kind, tensors in (("input", feeds.items()), ("output", zip(types, results))):
+        for i, (name, value) in enumerate(tensors):
+            with open(os.path.join(data, f"{kind}_{i}.pb"), "wb") as file:
+                file.write(numpy_helper.from_array(value, name).SerializeToString())
+
+
+def main():
+    if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
+        sys.exit(__doc__)
+    for name, make in CASES.items():
+        case = make()
+        if len(sys.argv) == 2 or name.startswith(tuple(sys.argv[2:])):
+            write_case(os.path.join(sys.argv[1], name), case)
+
+
+if __name__ == "__main__":
+    main()
