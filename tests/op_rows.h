@@ -1,5 +1,5 @@
-/* Tests of ops as tables: a row is an op with attributes and inputs, and its outputs or its refusal.
- * Every row runs with its inputs as graph inputs, and again as initializers. */
+/* Tests of ops as tables: a row is an op with attributes and inputs, and its outputs or its
+ * refusal. Every row runs with its inputs as graph inputs, and again as initializers. */
 #ifndef DBT_TESTS_OP_ROWS_H
 #define DBT_TESTS_OP_ROWS_H
 
@@ -16,8 +16,7 @@ typedef struct op_row {
     const char *text;
 } op_row;
 
-#define ROW_ABSENT                                                                                  \
-    {.name = "absent", .type = DIBIT_TYPE_UNDEFINED}
+#define ROW_ABSENT {.name = "absent", .type = DIBIT_TYPE_UNDEFINED}
 #define I64(...) ((const int64_t[]){__VA_ARGS__})
 #define I32(...) ((const int32_t[]){__VA_ARGS__})
 #define I8(...) ((const int8_t[]){__VA_ARGS__})
@@ -32,8 +31,11 @@ typedef struct op_row {
 #define TF32(data, ...) DBT_TENSOR(DIBIT_TYPE_FLOAT, data, __VA_ARGS__)
 
 static inline void op_row_check(const op_row *row, uint32_t constants) {
-    dbt_op_case c = {.name = row->name, .opset = row->opset, .attrs = row->attrs,
-                     .inputs = row->in, .constants = constants};
+    dbt_op_case c = {.name = row->name,
+                     .opset = row->opset,
+                     .attrs = row->attrs,
+                     .inputs = row->in,
+                     .constants = constants};
     while (c.n_attrs < 4 && row->attrs[c.n_attrs].name) c.n_attrs++;
     while (c.n_inputs < 8 && row->in[c.n_inputs].name) c.n_inputs++;
     while (c.n_outputs < 4 && row->out[c.n_outputs].name) c.n_outputs++;

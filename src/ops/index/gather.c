@@ -1,7 +1,7 @@
 /* Gather, GatherElements, GatherND: elements picked by indices. */
 #include "ops/index/index.h"
 
-/* ---- Gather: y[outer, i..., inner] = x[outer, indices[i...], inner] --------------------------- */
+/* ---- Gather: y[outer, i..., inner] = x[outer, indices[i...], inner] -------------------------- */
 
 dibit_status dbt_gather_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;
@@ -83,13 +83,13 @@ dibit_status dbt_gather_run(const dbt_cpu_call *call) {
                       .inner = dbt_dims_product(x->dims, axis + 1, x->rank)};
     job.n_rows = dbt_dims_product(x->dims, 0, axis) * job.n_indices;
     if (job.n_rows == 0 || job.inner == 0) return DIBIT_OK;
-    job.n_tasks = dbt_task_count(job.n_rows, job.x->type == job.y->type ? job.inner / 8 + 8
-                                                                        : job.inner * 2);
+    job.n_tasks =
+        dbt_task_count(job.n_rows, job.x->type == job.y->type ? job.inner / 8 + 8 : job.inner * 2);
     dbt_parallel_for(call->pool, job.n_tasks, gather_rows, &job);
     return DIBIT_OK;
 }
 
-/* ---- GatherElements: y[..., i, ...] = x[..., indices[..., i, ...], ...] ------------------------ */
+/* ---- GatherElements: y[..., i, ...] = x[..., indices[..., i, ...], ...] ---------------------- */
 
 dibit_status dbt_gather_elements_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;
@@ -135,9 +135,9 @@ dibit_status dbt_gather_elements_run(const dbt_cpu_call *call) {
     job.axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
     DBT_TRY(dbt_expect_dims(call, 0, job.indices->rank, job.indices->dims));
     for (int32_t i = 0; i < x->rank; i++) {
-        DBT_FAIL_IF(i != job.axis && job.indices->dims[i] > x->dims[i], call->error, DIBIT_BAD_INPUT,
-                    "dim %d of the indices is %lld, the data has only %lld", (int)i,
-                    (long long)job.indices->dims[i], (long long)x->dims[i]);
+        DBT_FAIL_IF(i != job.axis && job.indices->dims[i] > x->dims[i], call->error,
+                    DIBIT_BAD_INPUT, "dim %d of the indices is %lld, the data has only %lld",
+                    (int)i, (long long)job.indices->dims[i], (long long)x->dims[i]);
     }
     DBT_TRY(dbt_check_indices(call, job.indices, x->dims[job.axis], job.axis));
     job.n = dbt_tensor_count(job.indices);
@@ -148,7 +148,7 @@ dibit_status dbt_gather_elements_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- GatherND: the last axis of the indices holds coordinates ---------------------------------- */
+/* ---- GatherND: the last axis of the indices holds coordinates -------------------------------- */
 
 dibit_status dbt_gather_nd_infer(dbt_infer *infer) {
     const dbt_gather_nd_attrs *const a = infer->attrs;

@@ -10,8 +10,8 @@
 
 /* ---- Moving ---------------------------------------------------------------------------------- */
 
-/* Two arrays walked in step; strides in elements, zero and negative ones allowed. A rank of twice the
- * tensors' lets Tile and DepthToSpace split each dim in two. */
+/* Two arrays walked in step; strides in elements, zero and negative ones allowed. A rank of twice
+ * the tensors' lets Tile and DepthToSpace split each dim in two. */
 enum { DBT_STRIDED_MAX_RANK = 2 * DIBIT_MAX_RANK };
 typedef struct dbt_strided {
     int32_t rank;
@@ -66,8 +66,8 @@ dibit_status dbt_infer_moved_contents(const dbt_infer *infer, uint32_t moved,
 dibit_status dbt_infer_list_length(const dbt_infer *infer, uint32_t i, int64_t most, int64_t *n);
 /* A number from a scalar input: an integer's host value, or a float's from its data. */
 typedef struct dbt_scalar {
-    dbt_dim dim;  /* integers; DBT_DIM_NONE when not known */
-    float f;      /* floats */
+    dbt_dim dim; /* integers; DBT_DIM_NONE when not known */
+    float f;     /* floats */
     bool is_float, known;
 } dbt_scalar;
 dibit_status dbt_infer_scalar(const dbt_infer *infer, uint32_t i, dbt_scalar *out);
@@ -116,8 +116,8 @@ typedef struct dbt_triangle_attrs { /* Trilu, EyeLike */
 
 enum { DBT_BLOCK_DEPTH_TO_SPACE, DBT_BLOCK_SPACE_TO_DEPTH }; /* kinds */
 
-#define DBT_INDEX_OP(name)                                                                          \
-    dibit_status dbt_##name##_infer(dbt_infer *infer);                                              \
+#define DBT_INDEX_OP(name)                                                                         \
+    dibit_status dbt_##name##_infer(dbt_infer *infer);                                             \
     dibit_status dbt_##name##_run(const dbt_cpu_call *call)
 DBT_INDEX_OP(gather);
 DBT_INDEX_OP(gather_elements);

@@ -17,9 +17,9 @@ dibit_status dbt_read_list(const dbt_cpu_call *call, uint32_t i, int64_t most, i
     if (i >= call->n_inputs || !call->in[i]) return DIBIT_OK;
     const dibit_tensor *const t = call->in[i];
     const int64_t count = dbt_tensor_count(t);
-    DBT_FAIL_IF(!dbt_type_in(t->type, DBT_TYPES_INDEX) || count > most, call->error, DIBIT_BAD_INPUT,
-                "input %u must hold at most %lld integers, got %lld", (unsigned)i, (long long)most,
-                (long long)count);
+    DBT_FAIL_IF(!dbt_type_in(t->type, DBT_TYPES_INDEX) || count > most, call->error,
+                DIBIT_BAD_INPUT, "input %u must hold at most %lld integers, got %lld", (unsigned)i,
+                (long long)most, (long long)count);
     for (int64_t k = 0; k < count; k++) v[k] = dbt_index_at(t, k);
     *n = count;
     return DIBIT_OK;
@@ -97,8 +97,9 @@ static bool constant_dims(const dbt_infer *infer, const dbt_value *value, dibit_
 static bool contents_tensor(const dbt_infer *infer, const dbt_value *value, bool moved,
                             dibit_tensor *t) {
     if (!value->contents || !constant_dims(infer, value, t)) return false;
-    t->type = moved ? DIBIT_TYPE_INT32
-                    : value->type == DIBIT_TYPE_BOOL ? DIBIT_TYPE_BOOL : DIBIT_TYPE_INT64;
+    t->type = moved                            ? DIBIT_TYPE_INT32
+              : value->type == DIBIT_TYPE_BOOL ? DIBIT_TYPE_BOOL
+                                               : DIBIT_TYPE_INT64;
     t->data = dbt_arena_array(infer->arena, DBT_MAX_CONTENTS, sizeof(int64_t));
     if (!t->data) return false;
     const int64_t n = dbt_tensor_count(t);
@@ -123,7 +124,8 @@ dibit_status dbt_infer_moved_contents(const dbt_infer *infer, uint32_t moved,
     dibit_tensor *const t = dbt_arena_array(infer->arena, n_tensors, sizeof *t);
     const dibit_tensor **const in = dbt_arena_array(infer->arena, infer->n_inputs + 1u, sizeof *in);
     dibit_tensor **const out = dbt_arena_array(infer->arena, infer->n_outputs + 1u, sizeof *out);
-    if (!t || !in || !out) return dbt_fail_memory(infer->error, "host values", sizeof *t * n_tensors);
+    if (!t || !in || !out)
+        return dbt_fail_memory(infer->error, "host values", sizeof *t * n_tensors);
     for (uint32_t i = 0; i < infer->n_inputs; i++) {
         if (!infer->in[i]) continue;
         if (!contents_tensor(infer, infer->in[i], i < 32 ? moved >> i & 1 : moved >> 31, &t[i])) {

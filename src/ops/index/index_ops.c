@@ -1,16 +1,17 @@
-/* The table of the moving ops. An attribute that came with a later opset is accepted at any: without
- * it the op does what the older versions say. */
+/* The table of the moving ops. An attribute that came with a later opset is accepted at any:
+ * without it the op does what the older versions say. */
 #include "ops/index/index.h"
 
-#define INT(type, field, value)                                                                     \
+/* clang-format off */
+#define INT(type, field, value)                                                                    \
     {.name = #field, .kind = DBT_ATTR_INT, .offset = offsetof(type, field), .i = (value)}
-#define REQUIRED_INT(type, field)                                                                   \
+#define REQUIRED_INT(type, field)                                                                  \
     {.name = #field, .kind = DBT_ATTR_INT, .required = true, .offset = offsetof(type, field)}
-#define INTS(type, field)                                                                           \
+#define INTS(type, field)                                                                          \
     {.name = #field, .kind = DBT_ATTR_INTS, .offset = offsetof(type, field)}
-#define TEXT(type, field, value)                                                                    \
+#define TEXT(type, field, value)                                                                   \
     {.name = #field, .kind = DBT_ATTR_STRING, .offset = offsetof(type, field), .s = (value)}
-#define ATTRS(type, table)                                                                          \
+#define ATTRS(type, table)                                                                         \
     .attrs = table, .n_attrs = sizeof(table) / sizeof *(table), .attrs_bytes = sizeof(type)
 #define RUN(name) .infer = dbt_##name##_infer, .cpu_run = dbt_##name##_run
 
@@ -32,7 +33,8 @@ static const dbt_attr_def split_input[] = {INT(dbt_split_attrs, axis, 0),
 static const dbt_attr_def transpose[] = {INTS(dbt_transpose_attrs, perm)};
 static const dbt_attr_def pad_attr[] = {
     TEXT(dbt_pad_attrs, mode, "constant"),
-    {.name = "pads", .kind = DBT_ATTR_INTS, .required = true, .offset = offsetof(dbt_pad_attrs, pads)},
+    {.name = "pads", .kind = DBT_ATTR_INTS, .required = true,
+     .offset = offsetof(dbt_pad_attrs, pads)},
     {.name = "value", .kind = DBT_ATTR_FLOAT, .offset = offsetof(dbt_pad_attrs, value)},
 };
 static const dbt_attr_def pad_input[] = {TEXT(dbt_pad_attrs, mode, "constant")};
@@ -43,14 +45,16 @@ static const dbt_attr_def reverse[] = {INT(dbt_reverse_attrs, time_axis, 0),
 static const dbt_attr_def trilu[] = {INT(dbt_triangle_attrs, upper, 1)};
 static const dbt_attr_def eye_like[] = {INT(dbt_triangle_attrs, k, 0),
                                         INT(dbt_triangle_attrs, dtype, DBT_ATTR_ABSENT)};
-static const dbt_attr_def topk_attr[] = {INT(dbt_topk_attrs, axis, -1), REQUIRED_INT(dbt_topk_attrs, k),
+static const dbt_attr_def topk_attr[] = {INT(dbt_topk_attrs, axis, -1),
+                                         REQUIRED_INT(dbt_topk_attrs, k),
                                          INT(dbt_topk_attrs, largest, 1)};
 static const dbt_attr_def topk_input[] = {INT(dbt_topk_attrs, axis, -1),
                                           INT(dbt_topk_attrs, largest, 1),
                                           INT(dbt_topk_attrs, sorted, 1)};
 
-#define SHAPE(min_in, max_in, min_out, max_out)                                                     \
-    .min_inputs = (min_in), .max_inputs = (max_in), .min_outputs = (min_out), .max_outputs = (max_out)
+#define SHAPE(min_in, max_in, min_out, max_out)                                                    \
+    .min_inputs = (min_in), .max_inputs = (max_in), .min_outputs = (min_out),                      \
+    .max_outputs = (max_out)
 
 const dbt_op dbt_index_ops[] = {
     {.domain = "", .name = "Gather", .since = 1, SHAPE(2, 2, 1, 1), .raw_inputs = 1,

@@ -26,7 +26,7 @@ static dibit_status check_others(const dbt_cpu_call *call, const dibit_tensor *a
     return DIBIT_OK;
 }
 
-/* ---- Concat ------------------------------------------------------------------------------------ */
+/* ---- Concat ---------------------------------------------------------------------------------- */
 
 dibit_status dbt_concat_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;
@@ -36,7 +36,8 @@ dibit_status dbt_concat_infer(dbt_infer *infer) {
     int32_t axis;
     DBT_TRY(dbt_infer_axis(infer, a->axis, y.rank, "axis", &axis));
     for (uint32_t i = 0; i < infer->n_inputs; i++) {
-        DBT_FAIL_IF(!infer->in[i], infer->error, DIBIT_BAD_FILE, "input %u is missing", (unsigned)i);
+        DBT_FAIL_IF(!infer->in[i], infer->error, DIBIT_BAD_FILE, "input %u is missing",
+                    (unsigned)i);
         DBT_TRY(dbt_infer_type(infer, i, DBT_TYPES_VALUE));
         DBT_TRY(dbt_infer_same_type(infer, 0, i));
         DBT_TRY(dbt_infer_rank(infer, i, y.rank, y.rank));
@@ -72,7 +73,7 @@ dibit_status dbt_concat_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- Split ------------------------------------------------------------------------------------- */
+/* ---- Split ----------------------------------------------------------------------------------- */
 
 /* Sizes that are given: the attribute up to opset 12, then input 1. */
 static dibit_status given_sizes(const dbt_infer *infer, dbt_dim *sizes, bool *given, bool *known) {

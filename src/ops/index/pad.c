@@ -94,7 +94,8 @@ typedef struct pad_axis {
 static dibit_status read_pads(const dbt_cpu_call *call, pad_axis *axes) {
     const dbt_pad_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0];
-    int64_t pads[2 * DIBIT_MAX_RANK], which[DIBIT_MAX_RANK], n, n_axes = x->rank, dims[DIBIT_MAX_RANK];
+    int64_t pads[2 * DIBIT_MAX_RANK], which[DIBIT_MAX_RANK], n, n_axes = x->rank,
+                                                                dims[DIBIT_MAX_RANK];
     for (int32_t i = 0; i < x->rank; i++) {
         which[i] = i;
         axes[i] = (pad_axis){.length = x->dims[i]};

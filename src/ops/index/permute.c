@@ -1,7 +1,7 @@
 /* Transpose, Tile, Expand, DepthToSpace, SpaceToDepth, ReverseSequence: strided copies. */
 #include "ops/index/index.h"
 
-/* ---- Transpose --------------------------------------------------------------------------------- */
+/* ---- Transpose ------------------------------------------------------------------------------- */
 
 static int32_t perm_at(const dbt_transpose_attrs *a, int32_t rank, int32_t i) {
     return a->perm.v ? (int32_t)a->perm.v[i] : rank - 1 - i;
@@ -47,7 +47,7 @@ dibit_status dbt_transpose_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- Tile -------------------------------------------------------------------------------------- */
+/* ---- Tile ------------------------------------------------------------------------------------ */
 
 dibit_status dbt_tile_infer(dbt_infer *infer) {
     DBT_TRY(dbt_infer_type(infer, 0, DBT_TYPES_VALUE));
@@ -84,9 +84,9 @@ dibit_status dbt_tile_run(const dbt_cpu_call *call) {
     DBT_FAIL_IF(n != x->rank, call->error, DIBIT_BAD_INPUT, "%lld repeats for an input of rank %d",
                 (long long)n, (int)x->rank);
     for (int32_t i = 0; i < x->rank; i++) {
-        const bool fits = x->dims[i] == 0 ? y->dims[i] == 0
-                                          : y->dims[i] % x->dims[i] == 0 &&
-                                                y->dims[i] / x->dims[i] == repeats[i];
+        const bool fits =
+            x->dims[i] == 0 ? y->dims[i] == 0
+                            : y->dims[i] % x->dims[i] == 0 && y->dims[i] / x->dims[i] == repeats[i];
         DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT, "the inputs' dims do not fit together");
     }
     if (dbt_tensor_count(y) == 0) return DIBIT_OK;
@@ -104,7 +104,7 @@ dibit_status dbt_tile_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- Expand ------------------------------------------------------------------------------------ */
+/* ---- Expand ---------------------------------------------------------------------------------- */
 
 dibit_status dbt_expand_infer(dbt_infer *infer) {
     DBT_TRY(dbt_infer_type(infer, 0, DBT_TYPES_VALUE));
@@ -144,7 +144,7 @@ dibit_status dbt_expand_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- DepthToSpace, SpaceToDepth ---------------------------------------------------------------- */
+/* ---- DepthToSpace, SpaceToDepth -------------------------------------------------------------- */
 
 static dibit_status parse_mode(const dbt_infer *infer, bool *columns) {
     const dbt_block_attrs *const a = infer->attrs;
@@ -196,8 +196,9 @@ dibit_status dbt_blocks_run(const dbt_cpu_call *call) {
     const bool columns = strcmp(a->mode, "CRD") == 0;
     const int64_t dims[6] = {n, c, h, b, w, b};
     const int64_t in_wide[6] = {c * hw * b * b, hw * b * b, w * b * b, w * b, b, 1};
-    const int64_t in_deep[6] = {c * hw * b * b,           columns ? b * b * hw : hw, w,
-                                columns ? b * hw : b * c * hw, 1, columns ? hw : c * hw};
+    const int64_t in_deep[6] = {
+        c * hw * b * b,       columns ? b * b * hw : hw, w, columns ? b * hw : b * c * hw, 1,
+        columns ? hw : c * hw};
     dbt_strided copy = {.rank = 6};
     memcpy(copy.dims, dims, sizeof dims);
     memcpy(copy.dst_stride, to_deep ? in_deep : in_wide, sizeof in_deep);
@@ -206,7 +207,7 @@ dibit_status dbt_blocks_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- ReverseSequence --------------------------------------------------------------------------- */
+/* ---- ReverseSequence ------------------------------------------------------------------------- */
 
 dibit_status dbt_reverse_sequence_infer(dbt_infer *infer) {
     const dbt_reverse_attrs *const a = infer->attrs;
@@ -229,7 +230,8 @@ dibit_status dbt_reverse_sequence_run(const dbt_cpu_call *call) {
     const int64_t n_batch = x->dims[a->batch_axis], n_time = x->dims[a->time_axis];
     DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));
     DBT_FAIL_IF(lengths->dims[0] != n_batch, call->error, DIBIT_BAD_INPUT,
-                "%lld lengths for a batch of %lld", (long long)lengths->dims[0], (long long)n_batch);
+                "%lld lengths for a batch of %lld", (long long)lengths->dims[0],
+                (long long)n_batch);
     for (int64_t i = 0; i < n_batch; i++) {
         const int64_t length = dbt_index_at(lengths, i);
         DBT_FAIL_IF(length < 0 || length > n_time, call->error, DIBIT_OUT_OF_RANGE,

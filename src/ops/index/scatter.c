@@ -1,5 +1,5 @@
 /* ScatterElements and ScatterND: a copy of the data with elements replaced, or combined with
- * updates, where indices say. Updates are applied in their order: with equal indices the last wins. */
+ * updates, where indices say. Updates are applied in order: of equal indices the last wins. */
 #include <math.h>
 
 #include "ops/index/index.h"
@@ -19,19 +19,19 @@ static dibit_status parse_reduction(const char *name, reduction *out, dibit_erro
 }
 
 /* Integers wrap around. */
-#define COMBINE(type, wide)                                                                         \
-    {                                                                                               \
-        type a, b, r;                                                                               \
-        memcpy(&a, dst, sizeof a);                                                                  \
-        memcpy(&b, src, sizeof b);                                                                  \
-        switch (how) {                                                                              \
-        case ADD: r = (type)((wide)a + (wide)b); break;                                             \
-        case MUL: r = (type)((wide)a * (wide)b); break;                                             \
-        case MIN: r = b < a ? b : a; break;                                                         \
-        default: r = b > a ? b : a; break;                                                          \
-        }                                                                                           \
-        memcpy(dst, &r, sizeof r);                                                                  \
-    }                                                                                               \
+#define COMBINE(type, wide)                                                                        \
+    {                                                                                              \
+        type a, b, r;                                                                              \
+        memcpy(&a, dst, sizeof a);                                                                 \
+        memcpy(&b, src, sizeof b);                                                                 \
+        switch (how) {                                                                             \
+        case ADD: r = (type)((wide)a + (wide)b); break;                                            \
+        case MUL: r = (type)((wide)a * (wide)b); break;                                            \
+        case MIN: r = b < a ? b : a; break;                                                        \
+        default: r = b > a ? b : a; break;                                                         \
+        }                                                                                          \
+        memcpy(dst, &r, sizeof r);                                                                 \
+    }                                                                                              \
     break
 
 static void combine_float(reduction how, char *dst, const char *src) {
@@ -82,7 +82,7 @@ static dibit_status check_types(dbt_infer *infer, const char *name) {
     return parse_reduction(name, &how, infer->error);
 }
 
-/* ---- ScatterElements --------------------------------------------------------------------------- */
+/* ---- ScatterElements ------------------------------------------------------------------------- */
 
 dibit_status dbt_scatter_elements_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;
@@ -111,12 +111,11 @@ dibit_status dbt_scatter_elements_run(const dbt_cpu_call *call) {
     DBT_TRY(parse_reduction(a->reduction, &how, call->error));
     DBT_TRY(dbt_expect_dims(call, 0, rank, x->dims));
     for (int32_t i = 0; i < rank; i++) {
-        DBT_FAIL_IF(indices->dims[i] != updates->dims[i] ||
-                        (i != axis && indices->dims[i] > x->dims[i]),
-                    call->error, DIBIT_BAD_INPUT,
-                    "dim %d of data, indices and updates does not fit: %lld, %lld, %lld", (int)i,
-                    (long long)x->dims[i], (long long)indices->dims[i],
-                    (long long)updates->dims[i]);
+        DBT_FAIL_IF(
+            indices->dims[i] != updates->dims[i] || (i != axis && indices->dims[i] > x->dims[i]),
+            call->error, DIBIT_BAD_INPUT,
+            "dim %d of data, indices and updates does not fit: %lld, %lld, %lld", (int)i,
+            (long long)x->dims[i], (long long)indices->dims[i], (long long)updates->dims[i]);
     }
     DBT_TRY(dbt_check_indices(call, indices, x->dims[axis], axis));
     DBT_TRY(dbt_cpu_view(call));
@@ -135,7 +134,7 @@ dibit_status dbt_scatter_elements_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- ScatterND --------------------------------------------------------------------------------- */
+/* ---- ScatterND ------------------------------------------------------------------------------- */
 
 dibit_status dbt_scatter_nd_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;
@@ -153,8 +152,8 @@ dibit_status dbt_scatter_nd_infer(dbt_infer *infer) {
     const int32_t rank = last + x->rank - (int32_t)depth;
     DBT_TRY(dbt_infer_rank(infer, 2, rank, rank));
     for (int32_t i = 0; i < rank; i++) {
-        DBT_TRY(dbt_infer_dim(infer, 2, i,
-                              i < last ? indices->dims[i] : x->dims[i - last + depth]));
+        DBT_TRY(
+            dbt_infer_dim(infer, 2, i, i < last ? indices->dims[i] : x->dims[i - last + depth]));
     }
     if (strcmp(a->reduction, "none") != 0) return DIBIT_OK;
     return dbt_infer_moved_contents(infer, 1 | 4, dbt_scatter_nd_run);
@@ -165,8 +164,8 @@ dibit_status dbt_scatter_nd_run(const dbt_cpu_call *call) {
     const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
     const dibit_tensor *const updates = call->in[2];
     const int32_t last = indices->rank - 1;
-    const int32_t depth = indices->dims[last] > DIBIT_MAX_RANK ? DIBIT_MAX_RANK + 1
-                                                               : (int32_t)indices->dims[last];
+    const int32_t depth =
+        indices->dims[last] > DIBIT_MAX_RANK ? DIBIT_MAX_RANK + 1 : (int32_t)indices->dims[last];
     reduction how = NONE;
     DBT_TRY(parse_reduction(a->reduction, &how, call->error));
     DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));

@@ -4,7 +4,7 @@
 #include "base/half.h"
 #include "ops/index/index.h"
 
-/* ---- TopK: ties go to the lowest index, NaN counts as the largest ------------------------------- */
+/* ---- TopK: ties go to the lowest index, NaN counts as the largest ---------------------------- */
 
 dibit_status dbt_topk_infer(dbt_infer *infer) {
     const dbt_topk_attrs *const a = infer->attrs;
@@ -168,7 +168,7 @@ dibit_status dbt_topk_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- OneHot ------------------------------------------------------------------------------------ */
+/* ---- OneHot ---------------------------------------------------------------------------------- */
 
 dibit_status dbt_one_hot_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;
@@ -231,7 +231,7 @@ dibit_status dbt_one_hot_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- NonZero ----------------------------------------------------------------------------------- */
+/* ---- NonZero --------------------------------------------------------------------------------- */
 
 static bool is_zero(const dibit_tensor *x, int64_t i) {
     static const char zeros[8];
@@ -254,10 +254,10 @@ dibit_status dbt_non_zero_infer(dbt_infer *infer) {
     DBT_TRY(dbt_infer_rank(infer, 0, 0, DIBIT_MAX_RANK));
     const int32_t rank = infer->in[0]->shape.rank;
     const dibit_tensor *const x = infer->tensors ? infer->tensors[0] : NULL;
-    const dbt_dim found =
-        x ? dbt_dim_const(infer->dims, count_non_zero(x, dbt_tensor_count(x)))
-          : dbt_infer_fresh(infer);
-    const dbt_shape y = {.rank = 2, .dims = {dbt_dim_const(infer->dims, rank > 0 ? rank : 1), found}};
+    const dbt_dim found = x ? dbt_dim_const(infer->dims, count_non_zero(x, dbt_tensor_count(x)))
+                            : dbt_infer_fresh(infer);
+    const dbt_shape y = {.rank = 2,
+                         .dims = {dbt_dim_const(infer->dims, rank > 0 ? rank : 1), found}};
     dbt_infer_output(infer, 0, DIBIT_TYPE_INT64, &y);
     return DIBIT_OK;
 }
@@ -282,7 +282,7 @@ dibit_status dbt_non_zero_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- Compress ---------------------------------------------------------------------------------- */
+/* ---- Compress -------------------------------------------------------------------------------- */
 
 dibit_status dbt_compress_infer(dbt_infer *infer) {
     const dbt_axis_attrs *const a = infer->attrs;

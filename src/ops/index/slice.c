@@ -14,7 +14,8 @@ static void resolve(int64_t start, int64_t end, int64_t step, int64_t size, int6
     if (start < 0) start += size;
     if (end < 0) end += size;
     const int64_t low = step > 0 ? 0 : -1, high = step > 0 ? size : size - 1;
-    start = start < 0 ? 0 : start > high ? high : start;
+    start = start < 0 ? 0 : start;
+    start = start > high ? high : start; /* -1 when nothing is there to walk backwards */
     end = end < low ? low : end > high ? high : end;
     const uint64_t stride = step > 0 ? (uint64_t)step : 0u - (uint64_t)step;
     const int64_t span = step > 0 ? end - start : start - end;
@@ -22,7 +23,7 @@ static void resolve(int64_t start, int64_t end, int64_t step, int64_t size, int6
     *count = span <= 0 ? 0 : (int64_t)(((uint64_t)span - 1) / stride) + 1;
 }
 
-/* ---- Inferring --------------------------------------------------------------------------------- */
+/* ---- Inferring ------------------------------------------------------------------------------- */
 
 /* A bound moved into [low, high]: negative ones count from the end. */
 static dbt_dim bound(const dbt_infer *infer, dbt_dim v, dbt_dim size, int64_t low, dbt_dim high) {
@@ -33,7 +34,7 @@ static dbt_dim bound(const dbt_infer *infer, dbt_dim v, dbt_dim size, int64_t lo
         v = dbt_dim_const(dims, clamped(constant));
         if (constant >= BEYOND) return high;
         if (constant <= -BEYOND) return lowest;
-        if (constant == 0 && low == 0) return zero;
+        if (constant == 0 && high == size) return zero;
     }
     const dbt_dim from_end = dbt_dim_apply(dims, DBT_DIM_ADD, v, size);
     v = dbt_dim_select(dims, dbt_dim_apply(dims, DBT_DIM_LESS, v, zero), from_end, v);
@@ -144,7 +145,7 @@ dibit_status dbt_slice_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1, dbt_slice_run);
 }
 
-/* ---- Running ----------------------------------------------------------------------------------- */
+/* ---- Running --------------------------------------------------------------------------------- */
 
 typedef struct slice_values {
     int64_t starts[DIBIT_MAX_RANK], ends[DIBIT_MAX_RANK], axes[DIBIT_MAX_RANK],

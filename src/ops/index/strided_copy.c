@@ -1,5 +1,5 @@
 /* The copy between strided arrays that most moving ops come down to. Dims of 1 are dropped and
- * neighbours that are contiguous in both arrays are merged, so the common cases are a few memcpy. */
+ * neighbours that are contiguous in both arrays are merged: common cases are a few memcpy. */
 #include "ops/index/index.h"
 
 void dbt_dense_strides(int32_t rank, const int64_t *dims, int64_t *strides) {
@@ -40,9 +40,9 @@ static void simplify(const dbt_strided *in, dbt_strided *out) {
     out->rank = r;
 }
 
-#define COPY_ROW(bytes)                                                                             \
-    for (int64_t i = 0; i < n; i++) {                                                               \
-        memcpy(dst + i * dst_stride * (bytes), src + i * src_stride * (bytes), bytes);              \
+#define COPY_ROW(bytes)                                                                            \
+    for (int64_t i = 0; i < n; i++) {                                                              \
+        memcpy(dst + i * dst_stride * (bytes), src + i * src_stride * (bytes), bytes);             \
     }
 
 static void copy_row(uint32_t element_bytes, char *dst, int64_t dst_stride, const char *src,

@@ -34,9 +34,9 @@ dibit_status dbt_trilu_run(const dbt_cpu_call *call) {
 dibit_status dbt_eye_like_infer(dbt_infer *infer) {
     const dbt_triangle_attrs *const a = infer->attrs;
     DBT_TRY(dbt_infer_rank(infer, 0, 2, 2));
-    const dibit_type type =
-        a->dtype == DBT_ATTR_ABSENT ? infer->in[0]->type
-        : a->dtype < 0 || a->dtype > 31 ? DIBIT_TYPE_UNDEFINED : (dibit_type)a->dtype;
+    const dibit_type type = a->dtype == DBT_ATTR_ABSENT     ? infer->in[0]->type
+                            : a->dtype < 0 || a->dtype > 31 ? DIBIT_TYPE_UNDEFINED
+                                                            : (dibit_type)a->dtype;
     DBT_FAIL_IF(!dbt_type_in(type, DBT_TYPES_NUMBER | DBT_TYPES_BOOL), infer->error,
                 DIBIT_UNSUPPORTED, "an output of type %s", dibit_type_name(type));
     dbt_infer_output(infer, 0, type, &infer->in[0]->shape);

@@ -1,19 +1,19 @@
 /* Ops about shapes: what a tensor's dims are (Shape, Size), other dims for the same elements
- * (Reshape, Flatten, Squeeze, Unsqueeze: views), and tensors made from dims (ConstantOfShape, Range).
- * Most carry host values, so that shape arithmetic is done while the graph is built. */
+ * (Reshape, Flatten, Squeeze, Unsqueeze: views), and tensors made from dims (ConstantOfShape,
+ * Range). Most carry host values, so that shape arithmetic is done while the graph is built. */
 #include <math.h>
 
 #include "ops/index/index.h"
 
 typedef struct shape_attrs {
-    int64_t start, end; /* Shape */
-    int64_t allowzero;  /* Reshape */
-    int64_t axis;       /* Flatten */
-    dbt_attr_ints axes; /* Squeeze, Unsqueeze up to opset 12 */
+    int64_t start, end;        /* Shape */
+    int64_t allowzero;         /* Reshape */
+    int64_t axis;              /* Flatten */
+    dbt_attr_ints axes;        /* Squeeze, Unsqueeze up to opset 12 */
     const dbt_constant *value; /* ConstantOfShape */
 } shape_attrs;
 
-/* ---- Shape, Size ------------------------------------------------------------------------------- */
+/* ---- Shape, Size ----------------------------------------------------------------------------- */
 
 /* start and end of Shape moved into [0, rank]. */
 static void shape_range(const shape_attrs *a, int32_t rank, int32_t *begin, int32_t *end) {
@@ -67,7 +67,7 @@ static dibit_status size_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- Views ------------------------------------------------------------------------------------- */
+/* ---- Views ----------------------------------------------------------------------------------- */
 
 /* The output: input 0's elements, and so its host values, in another shape. */
 static dibit_status view_output(const dbt_infer *infer, const dbt_shape *y) {
@@ -88,8 +88,7 @@ static dibit_status view_run(const dbt_cpu_call *call) {
 }
 
 /* Whether all dims are constants; their product, INT64_MAX when it is beyond any tensor. */
-static bool constant_count(const dbt_infer *infer, const dbt_dim *dims, int32_t n,
-                           int64_t *count) {
+static bool constant_count(const dbt_infer *infer, const dbt_dim *dims, int32_t n, int64_t *count) {
     int64_t v[DIBIT_MAX_RANK];
     for (int32_t i = 0; i < n; i++) {
         if (!dbt_dim_is_const(infer->dims, dims[i], &v[i])) return false;
@@ -116,8 +115,7 @@ static dibit_status inferred_dim(const dbt_infer *infer, dbt_shape *y, int32_t a
         DBT_FAIL_IF(dbt_dim_is(infer->dims, others[i], 0), infer->error, DIBIT_BAD_FILE,
                     "a dim of -1 beside one of 0 could be anything");
     }
-    if (constant_count(infer, x->dims, x->rank, &have) &&
-        constant_count(infer, others, n, &rest)) {
+    if (constant_count(infer, x->dims, x->rank, &have) && constant_count(infer, others, n, &rest)) {
         DBT_FAIL_IF(have % rest != 0, infer->error, DIBIT_BAD_FILE,
                     "%lld elements do not divide into groups of %lld", (long long)have,
                     (long long)rest);
@@ -126,7 +124,7 @@ static dibit_status inferred_dim(const dbt_infer *infer, dbt_shape *y, int32_t a
     return DIBIT_OK;
 }
 
-/* A dim written 0 is the input's. The name of a size is taken as it is, also when its value is 0. */
+/* A dim written 0 is the input's. The name of a size stays as it is, also when its value is 0. */
 static dibit_status copied_dim(const dbt_infer *infer, dbt_shape *y, int32_t i) {
     dbt_dims *const dims = infer->dims;
     const dbt_shape *const x = &infer->in[0]->shape;
@@ -136,7 +134,8 @@ static dibit_status copied_dim(const dbt_infer *infer, dbt_shape *y, int32_t i) 
     if (zero) {
         y->dims[i] = x->dims[i];
     } else if (!is_size(infer, y->dims[i]) && i < x->rank) {
-        const dbt_dim is_zero = dbt_dim_apply(dims, DBT_DIM_EQUAL, y->dims[i], dbt_dim_const(dims, 0));
+        const dbt_dim is_zero =
+            dbt_dim_apply(dims, DBT_DIM_EQUAL, y->dims[i], dbt_dim_const(dims, 0));
         y->dims[i] = dbt_dim_select(dims, is_zero, x->dims[i], y->dims[i]);
     }
     return DIBIT_OK;
@@ -209,9 +208,9 @@ static dibit_status flatten_infer(dbt_infer *infer) {
     DBT_FAIL_IF(a->axis < -x->rank || a->axis > x->rank, infer->error, DIBIT_BAD_FILE,
                 "axis %lld is out of range for rank %d", (long long)a->axis, (int)x->rank);
     const int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
-    const dbt_shape y = {.rank = 2,
-                         .dims = {product(infer, x->dims, axis),
-                                  product(infer, x->dims + axis, x->rank - axis)}};
+    const dbt_shape y = {
+        .rank = 2,
+        .dims = {product(infer, x->dims, axis), product(infer, x->dims + axis, x->rank - axis)}};
     return view_output(infer, &y);
 }
 
@@ -223,8 +222,8 @@ static dibit_status read_axes(const dbt_infer *infer, int32_t rank, bool *in_set
     uint32_t n = a->axes.n;
     *known = true;
     if (a->axes.v) {
-        DBT_FAIL_IF(n > DIBIT_MAX_RANK, infer->error, DIBIT_BAD_FILE, "attribute 'axes' has %u axes",
-                    (unsigned)n);
+        DBT_FAIL_IF(n > DIBIT_MAX_RANK, infer->error, DIBIT_BAD_FILE,
+                    "attribute 'axes' has %u axes", (unsigned)n);
         memcpy(axes, a->axes.v, n * sizeof *axes);
     } else {
         DBT_TRY(dbt_infer_constants(infer, 1, DIBIT_MAX_RANK, axes, &n, known));
@@ -232,7 +231,8 @@ static dibit_status read_axes(const dbt_infer *infer, int32_t rank, bool *in_set
     for (uint32_t i = 0; *known && i < n; i++) {
         int32_t axis;
         DBT_TRY(dbt_infer_axis(infer, axes[i], rank, "axis", &axis));
-        DBT_FAIL_IF(in_set[axis], infer->error, DIBIT_BAD_FILE, "axis %d is given twice", (int)axis);
+        DBT_FAIL_IF(in_set[axis], infer->error, DIBIT_BAD_FILE, "axis %d is given twice",
+                    (int)axis);
         in_set[axis] = true;
     }
     return DIBIT_OK;
@@ -292,7 +292,7 @@ static dibit_status unsqueeze_infer(dbt_infer *infer) {
     return view_output(infer, &y);
 }
 
-/* ---- ConstantOfShape --------------------------------------------------------------------------- */
+/* ---- ConstantOfShape ------------------------------------------------------------------------- */
 
 static dibit_status constant_of_shape_infer(dbt_infer *infer) {
     const shape_attrs *const a = infer->attrs;
@@ -353,7 +353,7 @@ static dibit_status constant_of_shape_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- Range ------------------------------------------------------------------------------------- */
+/* ---- Range ----------------------------------------------------------------------------------- */
 
 /* max(ceil((limit - start) / delta), 0) */
 static dibit_status range_length(const dbt_infer *infer, const dbt_scalar *s, dbt_dim *out) {
@@ -373,7 +373,8 @@ static dibit_status range_length(const dbt_infer *infer, const dbt_scalar *s, db
         return DIBIT_OK;
     }
     DBT_FAIL_IF(step == 0, infer->error, DIBIT_BAD_FILE, "a range with a delta of 0");
-    const dbt_dim from = step > 0 ? start->dim : limit->dim, to = step > 0 ? limit->dim : start->dim;
+    const dbt_dim from = step > 0 ? start->dim : limit->dim,
+                  to = step > 0 ? limit->dim : start->dim;
     if (dbt_dim_is_const(dims, from, &first) && dbt_dim_is_const(dims, to, &last)) {
         const uint64_t stride = step > 0 ? (uint64_t)step : 0u - (uint64_t)step;
         const uint64_t n = last <= first ? 0 : ((uint64_t)last - (uint64_t)first - 1) / stride + 1;
@@ -437,9 +438,9 @@ static dibit_status range_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-/* ---- The table --------------------------------------------------------------------------------- */
+/* ---- The table ------------------------------------------------------------------------------- */
 
-#define INT(field, value)                                                                           \
+#define INT(field, value)                                                                          \
     {.name = #field, .kind = DBT_ATTR_INT, .offset = offsetof(shape_attrs, field), .i = (value)}
 
 static const dbt_attr_def shape_defs[] = {INT(start, 0), INT(end, DBT_ATTR_ABSENT)};
@@ -447,14 +448,16 @@ static const dbt_attr_def reshape_defs[] = {INT(allowzero, 0)};
 static const dbt_attr_def flatten_defs[] = {INT(axis, 1)};
 static const dbt_attr_def squeeze_defs[] = {
     {.name = "axes", .kind = DBT_ATTR_INTS, .offset = offsetof(shape_attrs, axes)}};
-static const dbt_attr_def unsqueeze_defs[] = {
-    {.name = "axes", .kind = DBT_ATTR_INTS, .required = true, .offset = offsetof(shape_attrs, axes)}};
+static const dbt_attr_def unsqueeze_defs[] = {{.name = "axes",
+                                               .kind = DBT_ATTR_INTS,
+                                               .required = true,
+                                               .offset = offsetof(shape_attrs, axes)}};
 static const dbt_attr_def constant_of_shape_defs[] = {
     {.name = "value", .kind = DBT_ATTR_TENSOR, .offset = offsetof(shape_attrs, value)}};
 
-#define OP(name_, since_, until_, min_in, max_in, function)                                         \
-    .domain = "", .name = name_, .since = since_, .until = until_, .min_inputs = min_in,            \
-    .max_inputs = max_in, .min_outputs = 1, .max_outputs = 1, .infer = function##_infer,            \
+#define OP(name_, since_, until_, min_in, max_in, function)                                        \
+    .domain = "", .name = name_, .since = since_, .until = until_, .min_inputs = min_in,           \
+    .max_inputs = max_in, .min_outputs = 1, .max_outputs = 1, .infer = function##_infer,           \
     .attrs_bytes = sizeof(shape_attrs)
 #define ATTRS(table) .attrs = table, .n_attrs = sizeof(table) / sizeof *(table)
 #define VIEW .flags = DBT_OP_VIEW, .cpu_run = view_run

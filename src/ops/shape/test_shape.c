@@ -8,84 +8,97 @@
 
 static void test_shape_and_size(void **state) {
     (void)state;
+    /* clang-format off */
     const op_row rows[] = {
         {"Shape", 13, {{0}}, {TF32(X6, 2, 3)}, {TI64(I64(2, 3), 2)}, 0, NULL},
         {"Shape", 15, {DBT_INT("start", 1)}, {TF32(X6, 2, 3)}, {TI64(I64(3), 1)}, 0, NULL},
         {"Shape", 15, {DBT_INT("start", -1)}, {TF32(X6, 2, 3)}, {TI64(I64(3), 1)}, 0, NULL},
-        {"Shape", 21, {DBT_INT("end", -1)}, {TI64(I64(1, 2, 3, 4, 5, 6), 1, 2, 3)},
-         {TI64(I64(1, 2), 2)}, 0, NULL},
-        {"Shape", 23, {DBT_INT("start", 2), DBT_INT("end", 1)}, {TF32(X6, 1, 2, 3)},
-         {TI64(I64(0), 0)}, 0, NULL},
-        {"Shape", 25, {DBT_INT("start", -9), DBT_INT("end", 9)}, {TF32(X6, 2, 3)},
-         {TI64(I64(2, 3), 2)}, 0, NULL},
+        {"Shape", 21, {DBT_INT("end", -1)}, {TI64(I64(1, 2, 3, 4, 5, 6), 1, 2, 3)}, {TI64(I64(1,
+         2), 2)}, 0, NULL},
+        {"Shape", 23, {DBT_INT("start", 2), DBT_INT("end", 1)}, {TF32(X6, 1, 2, 3)}, {TI64(I64(0),
+         0)}, 0, NULL},
+        {"Shape", 25, {DBT_INT("start", -9), DBT_INT("end", 9)}, {TF32(X6, 2, 3)}, {TI64(I64(2, 3),
+         2)}, 0, NULL},
         {"Shape", 13, {{0}}, {DBT_SCALAR(DIBIT_TYPE_FLOAT, X6)}, {TI64(I64(0), 0)}, 0, NULL},
         {"Size", 13, {{0}}, {TF32(X6, 2, 3)}, {DBT_SCALAR(DIBIT_TYPE_INT64, I64(6))}, 0, NULL},
         {"Size", 13, {{0}}, {TF32(X6, 2, 0)}, {DBT_SCALAR(DIBIT_TYPE_INT64, I64(0))}, 0, NULL},
-        {"Size", 13, {{0}}, {DBT_SCALAR(DIBIT_TYPE_FLOAT, X6)},
-         {DBT_SCALAR(DIBIT_TYPE_INT64, I64(1))}, 0, NULL},
+        {"Size", 13, {{0}}, {DBT_SCALAR(DIBIT_TYPE_FLOAT, X6)}, {DBT_SCALAR(DIBIT_TYPE_INT64,
+         I64(1))}, 0, NULL},
     };
+    /* clang-format on */
     OP_ROWS_CHECK(rows);
 }
 
 static void test_reshape(void **state) {
     (void)state;
+    /* clang-format off */
     const op_row rows[] = {
         {"Reshape", 13, {{0}}, {TF32(X6, 2, 3), TI64(I64(3, 2), 2)}, {TF32(X6, 3, 2)}, 0, NULL},
         {"Reshape", 5, {{0}}, {TF32(X6, 2, 3), TI64(I64(-1), 1)}, {TF32(X6, 6)}, 0, NULL},
-        {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(0, -1, 1), 3)}, {TF32(X6, 2, 3, 1)}, 0, NULL},
-        {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(1, 0, 2), 3)}, {TF32(X6, 1, 3, 2)}, 0, NULL},
+        {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(0, -1, 1), 3)}, {TF32(X6, 2, 3, 1)}, 0,
+         NULL},
+        {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(1, 0, 2), 3)}, {TF32(X6, 1, 3, 2)}, 0,
+         NULL},
         {"Reshape", 14, {{0}}, {TF32(X6, 1), TI64(I64(0), 0)}, {DBT_SCALAR(DIBIT_TYPE_FLOAT, X6)},
          0, NULL},
         {"Reshape", 14, {{0}}, {TF32(X6, 0, 3), TI64(I64(3, 0), 2)}, {{0}}, DIBIT_BAD_FILE, "9 "},
         {"Reshape", 14, {{0}}, {TF32(X6, 0, 3), TI64(I64(0, -1), 2)}, {{0}}, DIBIT_BAD_FILE,
          "could be anything"},
-        {"Reshape", 14, {DBT_INT("allowzero", 1)}, {TF32(X6, 0, 3), TI64(I64(3, 0), 2)},
-         {TF32(X6, 3, 0)}, 0, NULL},
-        {"Reshape", 25, {{0}}, {TI64(I64(1, 2, 3, 4), 4), TI64(I64(2, -1), 2)},
-         {TI64(I64(1, 2, 3, 4), 2, 2)}, 0, NULL},
+        {"Reshape", 14, {DBT_INT("allowzero", 1)}, {TF32(X6, 0, 3), TI64(I64(3, 0), 2)}, {TF32(X6,
+         3, 0)}, 0, NULL},
+        {"Reshape", 25, {{0}}, {TI64(I64(1, 2, 3, 4), 4), TI64(I64(2, -1), 2)}, {TI64(I64(1, 2, 3,
+         4), 2, 2)}, 0, NULL},
         {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(4, -1), 2)}, {{0}}, DIBIT_BAD_FILE,
          "do not divide"},
         {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(-1, -1), 2)}, {{0}}, DIBIT_BAD_FILE,
          "two dims"},
         {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(4, 2), 2)}, {{0}}, DIBIT_BAD_FILE,
          "do not fit"},
-        {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(-2, -3), 2)}, {{0}}, DIBIT_BAD_FILE, "-2"},
+        {"Reshape", 14, {{0}}, {TF32(X6, 2, 3), TI64(I64(-2, -3), 2)}, {{0}}, DIBIT_BAD_FILE,
+         "-2"},
         {"Reshape", 14, {{0}}, {TF32(X6, 6), TI64(I64(6, 0), 2)}, {{0}}, DIBIT_BAD_FILE, "rank 1"},
         {"Reshape", 14, {{0}}, {TF32(X6, 6), TI64(I64(INT64_MAX, INT64_MAX), 2)}, {{0}},
          DIBIT_BAD_FILE, "do not fit"},
         {"Reshape", 14, {{0}}, {TF32(X6, 6), TI64(I64(6, 1, 1, 1, 1, 1, 1, 1, 1), 9)}, {{0}},
          DIBIT_BAD_FILE, "9 elements"},
     };
+    /* clang-format on */
     OP_ROWS_CHECK(rows);
 }
 
 static void test_flatten_squeeze_unsqueeze(void **state) {
     (void)state;
+    /* clang-format off */
     const op_row rows[] = {
         {"Flatten", 13, {{0}}, {TF32(X6, 1, 2, 3)}, {TF32(X6, 1, 6)}, 0, NULL},
         {"Flatten", 9, {DBT_INT("axis", 0)}, {TF32(X6, 1, 2, 3)}, {TF32(X6, 1, 6)}, 0, NULL},
         {"Flatten", 11, {DBT_INT("axis", -1)}, {TF32(X6, 1, 2, 3)}, {TF32(X6, 2, 3)}, 0, NULL},
         {"Flatten", 11, {DBT_INT("axis", 3)}, {TF32(X6, 1, 2, 3)}, {TF32(X6, 6, 1)}, 0, NULL},
-        {"Flatten", 13, {DBT_INT("axis", 4)}, {TF32(X6, 1, 2, 3)}, {{0}}, DIBIT_BAD_FILE, "axis 4"},
+        {"Flatten", 13, {DBT_INT("axis", 4)}, {TF32(X6, 1, 2, 3)}, {{0}}, DIBIT_BAD_FILE,
+         "axis 4"},
         {"Squeeze", 11, {DBT_INTS("axes", 0)}, {TF32(X6, 1, 2, 3)}, {TF32(X6, 2, 3)}, 0, NULL},
         {"Squeeze", 7, {{0}}, {TF32(X6, 1, 2, 1, 3)}, {TF32(X6, 2, 3)}, 0, NULL},
         {"Squeeze", 13, {{0}}, {TF32(X6, 1, 2, 1, 3)}, {TF32(X6, 2, 3)}, 0, NULL},
         {"Squeeze", 13, {{0}}, {TF32(X6, 1, 6, 1), TI64(I64(-1), 1)}, {TF32(X6, 1, 6)}, 0, NULL},
-        {"Squeeze", 13, {{0}}, {TI64(I64(7), 1), TI64(I64(0), 1)},
-         {DBT_SCALAR(DIBIT_TYPE_INT64, I64(7))}, 0, NULL},
+        {"Squeeze", 13, {{0}}, {TI64(I64(7), 1), TI64(I64(0), 1)}, {DBT_SCALAR(DIBIT_TYPE_INT64,
+         I64(7))}, 0, NULL},
         {"Squeeze", 13, {{0}}, {TF32(X6, 2, 3), TI64(I64(0), 1)}, {{0}}, DIBIT_BAD_FILE, "not 1"},
-        {"Squeeze", 13, {{0}}, {TF32(X6, 1, 6), TI64(I64(0, -2), 2)}, {{0}}, DIBIT_BAD_FILE, "twice"},
-        {"Unsqueeze", 11, {DBT_INTS("axes", 0, 3)}, {TF32(X6, 2, 3)}, {TF32(X6, 1, 2, 3, 1)}, 0, NULL},
+        {"Squeeze", 13, {{0}}, {TF32(X6, 1, 6), TI64(I64(0, -2), 2)}, {{0}}, DIBIT_BAD_FILE,
+         "twice"},
+        {"Unsqueeze", 11, {DBT_INTS("axes", 0, 3)}, {TF32(X6, 2, 3)}, {TF32(X6, 1, 2, 3, 1)}, 0,
+         NULL},
         {"Unsqueeze", 13, {{0}}, {TF32(X6, 2, 3), TI64(I64(-1, 0), 2)}, {TF32(X6, 1, 2, 3, 1)}, 0,
          NULL},
         {"Unsqueeze", 21, {{0}}, {DBT_SCALAR(DIBIT_TYPE_INT64, I64(7)), TI64(I64(0), 1)},
          {TI64(I64(7), 1)}, 0, NULL},
         {"Unsqueeze", 13, {{0}}, {TF32(X6, 6), TI64(I64(3), 1)}, {{0}}, DIBIT_BAD_FILE, "axis 3"},
-        {"Unsqueeze", 13, {{0}}, {TF32(X6, 6), TI64(I64(0, 0), 2)}, {{0}}, DIBIT_BAD_FILE, "twice"},
+        {"Unsqueeze", 13, {{0}}, {TF32(X6, 6), TI64(I64(0, 0), 2)}, {{0}}, DIBIT_BAD_FILE,
+         "twice"},
         {"Unsqueeze", 13, {{0}}, {TF32(X6, 6), TI64(I64(0, 1, 2, 3, 4, 5, 6, 7), 8)}, {{0}},
          DIBIT_TOO_LARGE, "9 dims"},
         {"Unsqueeze", 11, {{0}}, {TF32(X6, 6)}, {{0}}, DIBIT_BAD_FILE, "missing"},
     };
+    /* clang-format on */
     OP_ROWS_CHECK(rows);
 }
 
@@ -97,12 +110,13 @@ static void test_constant_of_shape(void **state) {
     static const dbt_constant two = {.type = DIBIT_TYPE_INT32, .rank = 1, .dims = {2}, .count = 2,
                                      .data = &minus};
     static const uint16_t half_one = 0x3c00;
-    static const dbt_constant half = {.type = DIBIT_TYPE_FLOAT16, .rank = 1, .dims = {1}, .count = 1,
-                                      .data = &half_one};
+    static const dbt_constant half = {.type = DIBIT_TYPE_FLOAT16, .rank = 1, .dims = {1},
+                                      .count = 1, .data = &half_one};
+    /* clang-format off */
     const op_row rows[] = {
         {"ConstantOfShape", 9, {{0}}, {TI64(I64(2, 1), 2)}, {TF32(F32(0, 0), 2, 1)}, 0, NULL},
-        {"ConstantOfShape", 20, {{.name = "value", .kind = DBT_ONNX_ATTR_TENSOR, .tensor = &value}},
-         {TI64(I64(3), 1)}, {TI32(I32(-7, -7, -7), 3)}, 0, NULL},
+        {"ConstantOfShape", 20, {{.name = "value", .kind = DBT_ONNX_ATTR_TENSOR, .tensor =
+         &value}}, {TI64(I64(3), 1)}, {TI32(I32(-7, -7, -7), 3)}, 0, NULL},
         {"ConstantOfShape", 9, {{.name = "value", .kind = DBT_ONNX_ATTR_TENSOR, .tensor = &half}},
          {TI64(I64(2), 1)}, {TF32(F32(1, 1), 2)}, 0, NULL},
         {"ConstantOfShape", 9, {{0}}, {TI64(I64(0), 0)}, {DBT_SCALAR(DIBIT_TYPE_FLOAT, F32(0))}, 0,
@@ -114,6 +128,7 @@ static void test_constant_of_shape(void **state) {
         {"ConstantOfShape", 9, {{.name = "value", .kind = DBT_ONNX_ATTR_TENSOR, .tensor = &two}},
          {TI64(I64(3), 1)}, {{0}}, DIBIT_BAD_FILE, "one element"},
     };
+    /* clang-format on */
     OP_ROWS_CHECK(rows);
 }
 
@@ -121,16 +136,15 @@ static void test_range(void **state) {
     (void)state;
 #define S64(v) DBT_SCALAR(DIBIT_TYPE_INT64, I64(v))
 #define SF(v) DBT_SCALAR(DIBIT_TYPE_FLOAT, F32(v))
+    /* clang-format off */
     const op_row rows[] = {
         {"Range", 11, {{0}}, {S64(0), S64(5), S64(2)}, {TI64(I64(0, 2, 4), 3)}, 0, NULL},
         {"Range", 11, {{0}}, {S64(5), S64(0), S64(-2)}, {TI64(I64(5, 3, 1), 3)}, 0, NULL},
         {"Range", 11, {{0}}, {S64(0), S64(-5), S64(2)}, {TI64(I64(0), 0)}, 0, NULL},
-        {"Range", 11, {{0}}, {S64(INT64_MIN), S64(INT64_MAX), S64(INT64_MAX)},
-         {TI64(I64(INT64_MIN, -1, INT64_MAX - 1), 3)}, 0, NULL},
-        {"Range", 11, {{0}},
-         {DBT_SCALAR(DIBIT_TYPE_INT32, I32(-1)), DBT_SCALAR(DIBIT_TYPE_INT32, I32(2)),
-          TI32(I32(1), 1)},
-         {TI32(I32(-1, 0, 1), 3)}, 0, NULL},
+        {"Range", 11, {{0}}, {S64(INT64_MIN), S64(INT64_MAX), S64(INT64_MAX)}, {TI64(I64(INT64_MIN,
+         -1, INT64_MAX - 1), 3)}, 0, NULL},
+        {"Range", 11, {{0}}, {DBT_SCALAR(DIBIT_TYPE_INT32, I32(-1)), DBT_SCALAR(DIBIT_TYPE_INT32,
+         I32(2)), TI32(I32(1), 1)}, {TI32(I32(-1, 0, 1), 3)}, 0, NULL},
         {"Range", 11, {{0}}, {SF(1), SF(2.1f), SF(0.5f)}, {TF32(F32(1, 1.5f, 2), 3)}, 0, NULL},
         {"Range", 11, {{0}}, {SF(1), SF(0), SF(0.5f)}, {TF32(F32(0), 0)}, 0, NULL},
         {"Range", 11, {{0}}, {S64(0), S64(5), S64(0)}, {{0}}, DIBIT_BAD_FILE, "delta of 0"},
@@ -140,10 +154,11 @@ static void test_range(void **state) {
          "elements"},
         {"Range", 11, {{0}}, {S64(0), S64(5), SF(1)}, {{0}}, DIBIT_BAD_FILE, "same type"},
     };
+    /* clang-format on */
     OP_ROWS_CHECK(rows);
 }
 
-/* ---- Symbolic dims ----------------------------------------------------------------------------- */
+/* ---- Symbolic dims --------------------------------------------------------------------------- */
 
 typedef struct graphlet {
     dbt_arena arena;
