@@ -5,12 +5,17 @@
 #include "base/half.h"
 #include "dibit/dibit.h"
 
-/* Element i of an array of FLOAT, FLOAT16 or BFLOAT16. */
+/* Element i of an array of FLOAT, FLOAT16, BFLOAT16 or DOUBLE. */
 static inline float dbt_float_at(const void *data, dibit_type type, int64_t i) {
     if (type == DIBIT_TYPE_FLOAT) {
         float f;
         memcpy(&f, (const uint8_t *)data + i * 4, 4);
         return f;
+    }
+    if (type == DIBIT_TYPE_DOUBLE) {
+        double d;
+        memcpy(&d, (const uint8_t *)data + i * 8, 8);
+        return (float)d;
     }
     uint16_t h;
     memcpy(&h, (const uint8_t *)data + i * 2, 2);
