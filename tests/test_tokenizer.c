@@ -87,7 +87,7 @@ static void check_decode(const dibit_tokenizer *tokenizer, const json_t *c, cons
     assert_int_equal(dibit_text_stream_flush(stream, &streamed, &error), DIBIT_OK);
     /* A run of <0x..> pieces that turns out to be no UTF-8 is U+FFFD throughout, and its beginning may
      * have been said. */
-    if (strcmp(where, "byte_fallback.json") == 0 && strstr(whole.data, "\xef\xbf\xbd"))
+    if (strstr(where, "byte_fallback.json") && strstr(whole.data, "\xef\xbf\xbd"))
         assert_true(streamed.bytes > 0);
     else if (streamed.bytes != whole.bytes || memcmp(streamed.data, whole.data, whole.bytes) != 0)
         fail_msg("%s: streams \"%s\", not \"%s\"", where, streamed.data, whole.data);

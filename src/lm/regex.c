@@ -38,37 +38,118 @@ static bool is_hex(char c) {
     return (c >= '0' && c <= '9') || (c >= 'a' && c <= 'f') || (c >= 'A' && c <= 'F');
 }
 
+/* The length of {n}, {n,} or {n,m} at p, or 0. *exact: it has no comma. */
+static size_t interval_bytes(const char *p, size_t n, bool *exact) {
+    size_t i = 1, digits = 0;
+    *exact = true;
+    for (; i < n && p[i] != '}'; i++) {
+        if (p[i] == ',' && *exact)
+            *exact = false;
+        else if (p[i] >= '0' && p[i] <= '9')
+            digits++;
+        else
+            return 0;
+    }
+    return i < n && digits ? i + 1 : 0;
+}
+
+typedef struct translation {
+    dibit_text *out;
+    bool in_class;
+    size_t class_begin; /* where a ] would be literal */
+    size_t atom;        /* where in out the last atom begins: what a quantifier applies to */
+    size_t groups[64];  /* where the open groups begin */
+    size_t depth;
+} translation;
+
+static dibit_status translate_backslash(translation *t, const char *p, size_t n, size_t *i,
+                                        dibit_error *error) {
+    const char c = p[++*i];
+    const char *hex = p + *i + 1;
+    if (c == 'u' && n - *i > 4 && is_hex(hex[0]) && is_hex(hex[1]) && is_hex(hex[2]) &&
+        is_hex(hex[3])) {
+        DBT_TRY(dibit_text_append(t->out, "\\x{", 3, error));
+        DBT_TRY(dibit_text_append(t->out, hex, 4, error));
+        *i += 4;
+        return dibit_text_append(t->out, "}", 1, error);
+    }
+    const char *known = translate_escape(c, t->in_class);
+    DBT_LM_FAIL_IF(!known, error, DIBIT_UNSUPPORTED,
+                   "\\%c inside a class of a regular expression is not supported", c);
+    if (*known) return dibit_text_append(t->out, known, strlen(known), error);
+    DBT_TRY(dibit_text_append(t->out, p + *i - 1, 2, error));
+    /* \p{...}: its braces are no interval. */
+    if ((c == 'p' || c == 'P' || c == 'x') && *i + 1 < n && p[*i + 1] == '{') {
+        const char *end = memchr(p + *i, '}', n - *i);
+        const size_t bytes = end ? (size_t)(end - hex) + 1 : n - *i - 1;
+        DBT_TRY(dibit_text_append(t->out, hex, bytes, error));
+        *i += bytes;
+    }
+    return DIBIT_OK;
+}
+
+/* A + after an interval, and a ? after an exact one, are quantifiers of their own in Ruby, where for
+ * PCRE2 they make the interval possessive or lazy: X{1,3}+ becomes (?:X{1,3})+. */
+static dibit_status translate_interval(translation *t, const char *p, size_t n, size_t *i,
+                                       dibit_error *error) {
+    bool exact;
+    const size_t bytes = interval_bytes(p + *i, n - *i, &exact);
+    if (bytes == 0) return dibit_text_append(t->out, p + *i, 1, error);
+    const char next = *i + bytes < n ? p[*i + bytes] : 0;
+    const bool apart = next == '+' || (next == '?' && exact);
+    const size_t end = t->out->bytes;
+    if (apart) {
+        DBT_TRY(dibit_text_append(t->out, "(?:", 3, error));
+        memmove(t->out->data + t->atom + 3, t->out->data + t->atom, end - t->atom);
+        memcpy(t->out->data + t->atom, "(?:", 3);
+    }
+    if (p[*i + 1] == ',') { /* {,m} */
+        DBT_TRY(dibit_text_append(t->out, "{0", 2, error));
+        DBT_TRY(dibit_text_append(t->out, p + *i + 1, bytes - 1, error));
+    } else {
+        DBT_TRY(dibit_text_append(t->out, p + *i, bytes, error));
+    }
+    *i += bytes - 1;
+    return apart ? dibit_text_append(t->out, ")", 1, error) : DIBIT_OK;
+}
+
+static dibit_status translate_class(translation *t, const char *p, size_t n, size_t i,
+                                    dibit_error *error) {
+    if (p[i] == ']' && i != t->class_begin)
+        t->in_class = false;
+    else if (p[i] == '[' || (p[i] == '&' && i + 1 < n && p[i + 1] == '&'))
+        return dbt_lm_fail(error, DIBIT_UNSUPPORTED,
+                           "classes inside classes of a regular expression are not supported");
+    return dibit_text_append(t->out, p + i, 1, error);
+}
+
 static dibit_status translate(const char *p, size_t n, dibit_text *out, dibit_error *error) {
-    bool in_class = false;
-    size_t class_begin = 0; /* where a ] would be literal */
+    translation t = {.out = out};
     for (size_t i = 0; i < n; i++) {
+        const bool quantifier = strchr("*+?", p[i]) && p[i];
+        if (!t.in_class && !quantifier && p[i] != '{' && p[i] != ')') t.atom = out->bytes;
         if (p[i] == '\\' && i + 1 < n) {
-            const char c = p[++i];
-            if (c == 'u' && n - i > 4 && is_hex(p[i + 1]) && is_hex(p[i + 2]) && is_hex(p[i + 3]) &&
-                is_hex(p[i + 4])) {
-                DBT_TRY(dibit_text_append(out, "\\x{", 3, error));
-                DBT_TRY(dibit_text_append(out, p + i + 1, 4, error));
-                DBT_TRY(dibit_text_append(out, "}", 1, error));
-                i += 4;
-                continue;
-            }
-            const char *known = translate_escape(c, in_class);
-            DBT_LM_FAIL_IF(!known, error, DIBIT_UNSUPPORTED,
-                           "\\%c inside a class of a regular expression is not supported", c);
-            if (*known)
-                DBT_TRY(dibit_text_append(out, known, strlen(known), error));
-            else
-                DBT_TRY(dibit_text_append(out, p + i - 1, 2, error));
+            DBT_TRY(translate_backslash(&t, p, n, &i, error));
             continue;
         }
-        if (!in_class && p[i] == '[') {
-            in_class = true;
-            class_begin = i + 1 + (i + 1 < n && p[i + 1] == '^');
-        } else if (in_class && p[i] == ']' && i != class_begin) {
-            in_class = false;
-        } else if (in_class && (p[i] == '[' || (p[i] == '&' && i + 1 < n && p[i + 1] == '&'))) {
-            return dbt_lm_fail(error, DIBIT_UNSUPPORTED,
-                               "classes inside classes of a regular expression are not supported");
+        if (t.in_class) {
+            DBT_TRY(translate_class(&t, p, n, i, error));
+            continue;
+        }
+        if (p[i] == '{') {
+            DBT_TRY(translate_interval(&t, p, n, &i, error));
+            continue;
+        }
+        if (p[i] == '[') {
+            t.in_class = true;
+            t.class_begin = i + 1 + (i + 1 < n && p[i + 1] == '^');
+        } else if (p[i] == '(') {
+            DBT_LM_FAIL_IF(t.depth == sizeof t.groups / sizeof *t.groups, error, DIBIT_UNSUPPORTED,
+                           "a regular expression with more than %zu groups inside each other",
+                           t.depth);
+            t.groups[t.depth++] = out->bytes;
+        } else if (p[i] == ')' && t.depth) {
+            t.atom = t.groups[--t.depth];
         }
         DBT_TRY(dibit_text_append(out, p + i, 1, error));
     }
