@@ -188,7 +188,7 @@ typedef enum dibit_finish {
     DIBIT_FINISH_NONE = 0,    /* it has not */
     DIBIT_FINISH_STOP = 1,    /* a stop token came; it is in stop_token and not among tokens */
     DIBIT_FINISH_LENGTH = 2,  /* max_tokens were generated */
-    DIBIT_FINISH_CONTEXT = 3, /* the state is full: context_length, or it cannot grow */
+    DIBIT_FINISH_CONTEXT = 3, /* the state holds context_length tokens */
     DIBIT_FINISH_CANCELLED = 4
 } dibit_finish;
 
@@ -227,7 +227,7 @@ typedef struct dibit_generation {
  *
  * begin checks everything before it changes anything. BAD_ARGUMENT; OUT_OF_RANGE: a token beyond
  * the vocabulary; CAPACITY: state and prompt are longer than context_length; BAD_STATE: another
- * generation runs. */
+ * generation runs; OUT_OF_MEMORY. */
 DIBIT_API dibit_status dibit_generator_begin(dibit_generator *generator,
                                              const dibit_generation *generation,
                                              dibit_error *error);

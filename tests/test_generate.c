@@ -1,0 +1,630 @@
+/* The generation loop and the sampler on a false engine: its logits are a hash of all tokens so far,
+ * so any mistake in feeding, batching or positions changes every token after it. */
+#include "dbt_test.h"
+
+#include "base/half.h"
+#include "dibit/lm.h"
+#include "lm/sampler.h"
+
+enum { VOCABULARY = 97, MAX_TOKENS = 3000 };
+
+/* ---- The false engine ---- */
+
+struct dibit_state {
+    int64_t tokens[MAX_TOKENS];
+    uint64_t length;
+};
+
+struct dibit_model {
+    dibit_type logits_type;
+    const char *extra_input;
+    bool no_logits;
+};
+
+struct dibit_session {
+    const dibit_run *run;
+    dibit_type logits_type;
+    uint64_t random;    /* not 0: poll answers PENDING at times */
+    bool equal_lengths; /* refuses states of different lengths together */
+    bool not_numbers;
+    uint32_t n_runs, most_rows, widest_batch, n_cancelled;
+    int64_t largest_chunk;
+    void *logits;
+};
+
+static float false_logit(const int64_t *tokens, uint64_t n, uint32_t id) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (uint64_t i = 0; i < n; i++) h = (h ^ (uint64_t)tokens[i]) * 0x100000001b3u;
+    h = (h ^ id) * 0x9e3779b97f4a7c15u;
+    h ^= h >> 32;
+    return (float)(h * 0xd6e8feb86659fd93u >> 54) / 64 - 8; /* exact in float16 */
+}
+
+static void false_row(const int64_t *tokens, uint64_t n, float row[VOCABULARY]) {
+    for (uint32_t id = 0; id < VOCABULARY; id++) row[id] = false_logit(tokens, n, id);
+}
+
+static dibit_status fill(dibit_value_info *info, const char *name, dibit_type type, int32_t rank) {
+    *info = (dibit_value_info){.name = name, .type = type, .rank = rank, .dims = {-1, -1, -1}};
+    return DIBIT_OK;
+}
+
+uint32_t dibit_model_input_count(const dibit_model *model) { return model->extra_input ? 5 : 4; }
+uint32_t dibit_model_output_count(const dibit_model *model) {
+    (void)model;
+    return 2;
+}
+dibit_status dibit_model_input(const dibit_model *model, uint32_t index, dibit_value_info *info) {
+    const char *names[] = {"input_ids", "attention_mask", "position_ids", "past",
+                           model->extra_input};
+    return fill(info, names[index], DIBIT_TYPE_INT64, 2);
+}
+dibit_status dibit_model_output(const dibit_model *model, uint32_t index, dibit_value_info *info) {
+    return fill(info, index || model->no_logits ? "present" : "logits", DIBIT_TYPE_FLOAT, 3);
+}
+dibit_status dibit_session_state_pair(const dibit_session *session, uint32_t index,
+                                      const char **past, const char **present) {
+    (void)session;
+    *past = "past";
+    *present = "present";
+    return index ? DIBIT_NOT_FOUND : DIBIT_OK;
+}
+uint64_t dibit_state_length(const dibit_state *state) { return state->length; }
+dibit_status dibit_state_create(dibit_session *session, const dibit_state_desc *desc,
+                                dibit_state **out, dibit_error *error) {
+    (void)session, (void)desc, (void)error;
+    *out = calloc(1, sizeof **out);
+    return *out ? DIBIT_OK : DIBIT_OUT_OF_MEMORY;
+}
+void dibit_state_destroy(dibit_state **state) {
+    free(*state);
+    *state = NULL;
+}
+
+dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run, dibit_error *error) {
+    (void)error;
+    assert_null(session->run);
+    for (uint32_t b = 1; session->equal_lengths && b < run->n_states; b++)
+        if (run->states[b]->length != run->states[0]->length) return DIBIT_BAD_INPUT;
+    session->run = run;
+    return DIBIT_OK;
+}
+
+static void check_inputs(const dibit_run *run, int64_t s) {
+    uint64_t longest = 0;
+    for (uint32_t b = 0; b < run->n_states; b++)
+        if (run->states[b]->length > longest) longest = run->states[b]->length;
+    const dibit_tensor *mask = &run->inputs[1], *positions = &run->inputs[2];
+    assert_string_equal(mask->name, "attention_mask");
+    assert_string_equal(positions->name, "position_ids");
+    assert_int_equal(mask->dims[0], run->n_states);
+    assert_int_equal(mask->dims[1], (int64_t)longest + s);
+    for (uint32_t b = 0; b < run->n_states; b++) {
+        const uint64_t length = run->states[b]->length;
+        for (int64_t i = 0; i < mask->dims[1]; i++)
+            assert_int_equal(((const int64_t *)mask->data)[b * mask->dims[1] + i],
+                             i < (int64_t)length + s);
+        for (int64_t i = 0; i < s; i++)
+            assert_int_equal(((const int64_t *)positions->data)[b * s + i], (int64_t)length + i);
+    }
+}
+
+dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
+    (void)error;
+    const dibit_run *run = session->run;
+    assert_non_null(run);
+    if (session->random && dbt_test_random(&session->random) % 3) return DIBIT_PENDING;
+    const dibit_tensor *ids = &run->inputs[0];
+    assert_string_equal(ids->name, "input_ids");
+    assert_int_equal(ids->dims[0], run->n_states);
+    const int64_t s = ids->dims[1];
+    check_inputs(run, s);
+    const int64_t rows = run->last_rows ? run->last_rows : s;
+    free(session->logits);
+    session->logits = malloc((size_t)(run->n_states * rows) * VOCABULARY * sizeof(float));
+    assert_non_null(session->logits);
+    for (uint32_t b = 0; b < run->n_states; b++) {
+        dibit_state *state = run->states[b];
+        for (int64_t i = 0; i < s; i++) {
+            state->tokens[state->length++] = ((const int64_t *)ids->data)[b * s + i];
+            if (i < s - rows) continue;
+            const int64_t at = (b * rows + i - (s - rows)) * VOCABULARY;
+            float row[VOCABULARY];
+            false_row(state->tokens, state->length, row);
+            for (int64_t v = 0; v < VOCABULARY; v++) {
+                if (session->not_numbers) row[v] = NAN;
+                if (session->logits_type == DIBIT_TYPE_FLOAT)
+                    ((float *)session->logits)[at + v] = row[v];
+                else
+                    ((uint16_t *)session->logits)[at + v] = dbt_float_to_half(row[v]);
+            }
+        }
+    }
+    run->outputs[0] = (dibit_tensor){.name = "logits",
+                                     .type = session->logits_type,
+                                     .rank = 3,
+                                     .dims = {run->n_states, rows, VOCABULARY},
+                                     .data = session->logits};
+    session->n_runs++;
+    if (rows > session->most_rows) session->most_rows = (uint32_t)rows;
+    if (run->n_states > session->widest_batch) session->widest_batch = run->n_states;
+    if (s > session->largest_chunk) session->largest_chunk = s;
+    session->run = NULL;
+    return DIBIT_OK;
+}
+
+void dibit_run_cancel(dibit_session *session) {
+    session->run = NULL;
+    session->n_cancelled++;
+}
+
+dibit_status dibit_session_run(dibit_session *session, const dibit_run *run, dibit_error *error) {
+    dibit_status status = dibit_run_begin(session, run, error);
+    if (status) return status;
+    do status = dibit_run_poll(session, error);
+    while (status == DIBIT_PENDING);
+    return status;
+}
+
+/* ---- Helpers ---- */
+
+typedef struct fixture {
+    dibit_model model;
+    dibit_session session;
+    dibit_generator *generator;
+} fixture;
+
+static void set_up(fixture *f, const dibit_generator_desc *options) {
+    dibit_generator_desc desc = options ? *options : (dibit_generator_desc){0};
+    f->model = (dibit_model){0};
+    f->session.logits_type = f->session.logits_type ? f->session.logits_type : DIBIT_TYPE_FLOAT;
+    desc.model = &f->model;
+    desc.session = &f->session;
+    dibit_error error = {0};
+    if (dibit_generator_create(&desc, &f->generator, &error)) fail_msg("%s", error.text);
+}
+
+static void tear_down(fixture *f) {
+    dibit_generator_destroy(&f->generator);
+    assert_null(f->generator);
+    free(f->session.logits);
+}
+
+/* The greedy continuation, from the definition. */
+static int64_t next_greedy(const int64_t *tokens, uint64_t n) {
+    float row[VOCABULARY];
+    false_row(tokens, n, row);
+    int64_t best = 0;
+    for (int64_t i = 1; i < VOCABULARY; i++)
+        if (row[i] > row[best]) best = i;
+    return best;
+}
+
+static void make_prompt(int64_t *prompt, size_t n, uint64_t seed) {
+    for (size_t i = 0; i < n; i++) prompt[i] = (int64_t)(dbt_test_random(&seed) % VOCABULARY);
+}
+
+static void check_greedy(const int64_t *prompt, size_t n_prompt, const int64_t *tokens, size_t n) {
+    int64_t history[MAX_TOKENS];
+    memcpy(history, prompt, n_prompt * sizeof *prompt);
+    for (size_t i = 0; i < n; i++) {
+        assert_int_equal(tokens[i], next_greedy(history, n_prompt + i));
+        history[n_prompt + i] = tokens[i];
+    }
+}
+
+/* ---- Generation ---- */
+
+static void test_greedy_chunks_and_float16(void **unused) {
+    (void)unused;
+    for (int kind = 0; kind < 4; kind++) {
+        fixture f = {.session = {.random = kind & 1 ? 7 : 0,
+                                 .logits_type = kind & 2 ? DIBIT_TYPE_FLOAT16 : DIBIT_TYPE_FLOAT}};
+        set_up(&f, NULL);
+        int64_t prompt[1100], tokens[40];
+        make_prompt(prompt, 1100, 1);
+        dibit_state state = {.length = 0};
+        dibit_sequence sequence = {.state = &state,
+                                   .prompt = prompt,
+                                   .n_prompt = 1100,
+                                   .tokens = tokens,
+                                   .max_tokens = 40};
+        dibit_error error = {0};
+        assert_int_equal(
+            dibit_generator_run(
+                f.generator, &(dibit_generation){.sequences = &sequence, .n_sequences = 1}, &error),
+            DIBIT_OK);
+        assert_int_equal(sequence.n_tokens, 40);
+        assert_int_equal(sequence.finish, DIBIT_FINISH_LENGTH);
+        check_greedy(prompt, 1100, tokens, 40);
+        assert_int_equal(state.length, 1100 + 39);
+        assert_int_equal(f.session.largest_chunk, 512);
+        assert_int_equal(f.session.n_runs, 3 + 39);
+        assert_int_equal(f.session.most_rows, 1);
+        assert_int_equal(dibit_generator_vocabulary(f.generator), VOCABULARY);
+        tear_down(&f);
+    }
+}
+
+/* Sequences of different lengths in a batch say what each says alone, also when the engine refuses to
+ * run them together. */
+static void test_batch(void **unused) {
+    (void)unused;
+    for (int kind = 0; kind < 2; kind++) {
+        fixture f = {.session = {.equal_lengths = kind, .random = 3}};
+        set_up(&f, NULL);
+        static dibit_state states[3];
+        memset(states, 0, sizeof states);
+        int64_t prompts[3][9], tokens[3][30];
+        dibit_sequence sequences[3];
+        for (int i = 0; i < 3; i++) {
+            make_prompt(prompts[i], 9, (uint64_t)i + 5);
+            sequences[i] = (dibit_sequence){.state = &states[i],
+                                            .prompt = prompts[i],
+                                            .n_prompt = (size_t)(3 + 3 * i),
+                                            .tokens = tokens[i],
+                                            .max_tokens = (size_t)(10 + 10 * i)};
+        }
+        dibit_error error = {0};
+        assert_int_equal(
+            dibit_generator_run(
+                f.generator, &(dibit_generation){.sequences = sequences, .n_sequences = 3}, &error),
+            DIBIT_OK);
+        for (size_t i = 0; i < 3; i++) {
+            assert_int_equal(sequences[i].n_tokens, 10 + 10 * i);
+            check_greedy(prompts[i], 3 + 3 * i, tokens[i], sequences[i].n_tokens);
+        }
+        assert_int_equal(f.session.widest_batch, kind ? 1 : 3);
+        tear_down(&f);
+    }
+}
+
+/* A second turn feeds what the state does not hold, and goes on as one long sequence. */
+static void test_stop_and_next_turn(void **unused) {
+    (void)unused;
+    fixture f = {0};
+    set_up(&f, NULL);
+    int64_t prompt[64], tokens[30];
+    make_prompt(prompt, 5, 2);
+    int64_t expected[30], history[64];
+    memcpy(history, prompt, sizeof history);
+    for (size_t i = 0; i < 30; i++) history[5 + i] = expected[i] = next_greedy(history, 5 + i);
+    size_t at = 0; /* stop at the first token that did not occur before */
+    for (size_t k = 6; at == 0; k++) {
+        size_t i = 0;
+        while (i < k && expected[i] != expected[k]) i++;
+        if (i == k) at = k;
+    }
+    dibit_state state = {.length = 0};
+    const int64_t stop[] = {-1, expected[at]};
+    dibit_sequence sequence = {.state = &state,
+                               .prompt = prompt,
+                               .n_prompt = 5,
+                               .stop = stop,
+                               .n_stop = 2,
+                               .tokens = tokens,
+                               .max_tokens = 30};
+    const dibit_generation generation = {.sequences = &sequence, .n_sequences = 1};
+    dibit_error error = {0};
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_OK);
+    assert_int_equal(sequence.finish, DIBIT_FINISH_STOP);
+    assert_int_equal(sequence.stop_token, expected[at]);
+    assert_int_equal(sequence.n_tokens, at);
+    assert_int_equal(state.length, 5 + at);
+    assert_memory_equal(tokens, expected, at * sizeof *tokens);
+
+    memcpy(prompt + 5, tokens, at * sizeof *tokens);
+    prompt[5 + at] = stop[1];
+    prompt[6 + at] = 11;
+    sequence.prompt = prompt + state.length;
+    sequence.n_prompt = 2;
+    sequence.n_stop = 0;
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_OK);
+    assert_int_equal(sequence.n_tokens, 30);
+    check_greedy(prompt, 7 + at, tokens, 30);
+    tear_down(&f);
+}
+
+static bool say_three(void *user, uint32_t sequence, int64_t token) {
+    (void)sequence, (void)token;
+    return ++*(int *)user < 3;
+}
+
+static void test_context_and_cancel(void **unused) {
+    (void)unused;
+    fixture f = {.session = {.random = 9}};
+    set_up(&f, &(dibit_generator_desc){.context_length = 20});
+    int64_t prompt[21], tokens[64];
+    make_prompt(prompt, 21, 4);
+    dibit_state state = {.length = 0};
+    dibit_sequence sequence = {
+        .state = &state, .prompt = prompt, .n_prompt = 21, .tokens = tokens, .max_tokens = 64};
+    dibit_generation generation = {.sequences = &sequence, .n_sequences = 1};
+    dibit_error error = {0};
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_CAPACITY);
+    sequence.n_prompt = 15;
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_OK);
+    assert_int_equal(sequence.finish, DIBIT_FINISH_CONTEXT);
+    assert_int_equal(sequence.n_tokens, 6);
+    assert_int_equal(state.length, 20);
+
+    state.length = 0;
+    int said = 0;
+    generation.on_token = say_three;
+    generation.on_token_user = &said;
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_CANCELLED);
+    assert_int_equal(sequence.finish, DIBIT_FINISH_CANCELLED);
+    assert_int_equal(sequence.n_tokens, 3);
+
+    state.length = 0;
+    generation.on_token = NULL;
+    assert_int_equal(dibit_generator_begin(f.generator, &generation, &error), DIBIT_OK);
+    assert_int_equal(dibit_generator_begin(f.generator, &generation, &error), DIBIT_BAD_STATE);
+    while (f.session.run == NULL)
+        assert_int_equal(dibit_generator_poll(f.generator, &error), DIBIT_PENDING);
+    const uint32_t before = f.session.n_cancelled;
+    dibit_generator_cancel(f.generator);
+    assert_int_equal(f.session.n_cancelled, before + 1);
+    assert_int_equal(sequence.finish, DIBIT_FINISH_CANCELLED);
+    assert_int_equal(dibit_generator_poll(f.generator, &error), DIBIT_BAD_STATE);
+    tear_down(&f);
+}
+
+static void test_score(void **unused) {
+    (void)unused;
+    fixture f = {0};
+    set_up(&f, NULL);
+    int64_t tokens[1000];
+    static double nll[999];
+    make_prompt(tokens, 1000, 8);
+    dibit_error error = {0};
+    assert_int_equal(
+        dibit_generator_score(
+            f.generator, &(dibit_score){.tokens = tokens, .n_tokens = 1000, .nll = nll}, &error),
+        DIBIT_OK);
+    for (size_t i = 0; i < 999; i++) {
+        float row[VOCABULARY];
+        false_row(tokens, i + 1, row);
+        double sum = 0;
+        for (int k = 0; k < VOCABULARY; k++) sum += exp((double)row[k]);
+        assert_true(fabs(nll[i] - (log(sum) - (double)row[tokens[i + 1]])) < 1e-9);
+    }
+    assert_int_equal(f.session.most_rows, 512);
+    tokens[999] = VOCABULARY;
+    assert_int_equal(
+        dibit_generator_score(
+            f.generator, &(dibit_score){.tokens = tokens, .n_tokens = 1000, .nll = nll}, &error),
+        DIBIT_OUT_OF_RANGE);
+    tear_down(&f);
+}
+
+static void test_refuses(void **unused) {
+    (void)unused;
+    dibit_model model = {.extra_input = "use_cache_branch"};
+    dibit_session session = {0};
+    dibit_generator *generator = NULL;
+    dibit_error error = {0};
+    const dibit_generator_desc desc = {.model = &model, .session = &session};
+    assert_int_equal(dibit_generator_create(&desc, &generator, &error), DIBIT_UNSUPPORTED);
+    assert_non_null(strstr(error.text, "use_cache_branch"));
+    model = (dibit_model){.no_logits = true};
+    assert_int_equal(dibit_generator_create(&desc, &generator, &error), DIBIT_UNSUPPORTED);
+    assert_null(generator);
+
+    fixture f = {.session = {.not_numbers = true}};
+    set_up(&f, NULL);
+    dibit_state state = {.length = 0};
+    int64_t prompt[1] = {5}, tokens[4];
+    dibit_sequence sequences[2] = {
+        {.state = &state, .prompt = prompt, .n_prompt = 1, .tokens = tokens, .max_tokens = 4}};
+    dibit_generation generation = {.sequences = sequences, .n_sequences = 1};
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_OUT_OF_RANGE);
+    prompt[0] = -1;
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_OUT_OF_RANGE);
+    prompt[0] = 1;
+    sequences[0].sampling.temperature = -1;
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_BAD_ARGUMENT);
+    sequences[0].sampling.temperature = 0;
+    sequences[1] = sequences[0];
+    generation.n_sequences = 2;
+    assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_BAD_ARGUMENT);
+    tear_down(&f);
+}
+
+/* ---- Sampling ---- */
+
+/* How often each token is drawn in n draws. */
+static void count_draws(const dibit_sampling *sampling, const float *logits, uint32_t vocabulary,
+                        const uint64_t *seen, uint32_t n, uint32_t *counts) {
+    uint64_t random = 42;
+    static dbt_choice choices[VOCABULARY];
+    memset(counts, 0, vocabulary * sizeof *counts);
+    for (uint32_t i = 0; i < n; i++) {
+        float row[VOCABULARY];
+        memcpy(row, logits, vocabulary * sizeof *row);
+        uint32_t token = UINT32_MAX;
+        const dbt_sampler sampler = {sampling, &random, seen, choices};
+        assert_true(dbt_sample(&sampler, row, vocabulary, &token));
+        assert_true(token < vocabulary);
+        counts[token]++;
+    }
+}
+
+/* Draws follow the probabilities that the options leave: five standard deviations. */
+static void test_distributions(void **unused) {
+    (void)unused;
+    enum { N = 20000, V = 8 };
+    const float logits[V] = {1, 3, -2, 2.5f, 0, 3, -INFINITY, 0.5f};
+    const struct {
+        dibit_sampling sampling;
+        bool kept[V];
+    } cases[] = {
+        {{.temperature = 1}, {1, 1, 1, 1, 1, 1, 0, 1}},
+        {{.temperature = 0.5f}, {1, 1, 1, 1, 1, 1, 0, 1}},
+        {{.temperature = 1, .top_k = 3}, {0, 1, 0, 1, 0, 1, 0, 0}},
+        {{.temperature = 2, .top_k = 2}, {0, 1, 0, 0, 0, 1, 0, 0}},
+        {{.temperature = 1, .top_k = 100}, {1, 1, 1, 1, 1, 1, 0, 1}},
+        /* Probabilities: 0.352 each of 1 and 5, 0.213 of 3, 0.048, 0.029, 0.018, 0.002. */
+        {{.temperature = 1, .top_p = 0.3f}, {0, 1, 0, 0, 0, 0, 0, 0}},
+        {{.temperature = 1, .top_p = 0.6f}, {0, 1, 0, 0, 0, 1, 0, 0}},
+        {{.temperature = 1, .top_p = 0.8f}, {0, 1, 0, 1, 0, 1, 0, 0}},
+        {{.temperature = 1, .top_k = 3, .top_p = 0.76f}, {0, 1, 0, 0, 0, 1, 0, 0}},
+        {{.temperature = 1, .min_p = 0.5f}, {0, 1, 0, 1, 0, 1, 0, 0}},
+        {{.temperature = 1, .top_k = 5, .min_p = 0.5f}, {0, 1, 0, 1, 0, 1, 0, 0}},
+        {{.temperature = 1, .top_k = 1}, {0, 1, 0, 0, 0, 0, 0, 0}},
+        {{.temperature = 0, .top_k = 5}, {0, 1, 0, 0, 0, 0, 0, 0}},
+    };
+    for (size_t c = 0; c < sizeof cases / sizeof *cases; c++) {
+        uint32_t counts[V];
+        count_draws(&cases[c].sampling, logits, V, NULL, N, counts);
+        const double t =
+            cases[c].sampling.temperature > 0 ? (double)cases[c].sampling.temperature : 1;
+        double sum = 0;
+        for (int i = 0; i < V; i++) sum += cases[c].kept[i] ? exp((double)logits[i] / t) : 0;
+        for (int i = 0; i < V; i++) {
+            const double p = cases[c].kept[i] ? exp((double)logits[i] / t) / sum : 0;
+            if (fabs(counts[i] - N * p) > 5 * sqrt(N * p * (1 - p)))
+                fail_msg("case %zu: token %d came %u times, not about %.0f", c, i, counts[i],
+                         N * p);
+        }
+    }
+}
+
+static void test_penalty_and_seed(void **unused) {
+    (void)unused;
+    float logits[VOCABULARY];
+    for (int i = 0; i < VOCABULARY; i++) logits[i] = -5;
+    logits[70] = 4;
+    logits[80] = 3;
+    const uint64_t seen[2] = {0, 1ull << (70 - 64)};
+    uint32_t counts[VOCABULARY];
+    count_draws(&(dibit_sampling){.repetition_penalty = 1.3f}, logits, VOCABULARY, seen, 1, counts);
+    assert_int_equal(counts[70], 1); /* 4 / 1.3 > 3 */
+    count_draws(&(dibit_sampling){.repetition_penalty = 1.4f}, logits, VOCABULARY, seen, 1, counts);
+    assert_int_equal(counts[80], 1);
+    for (int i = 0; i < VOCABULARY; i++) logits[i] = -2;
+    logits[70] = -1;
+    count_draws(&(dibit_sampling){.repetition_penalty = 3}, logits, VOCABULARY, seen, 1, counts);
+    assert_int_equal(counts[70], 0); /* -1 becomes -3 */
+
+    fixture f = {0};
+    set_up(&f, NULL);
+    int64_t prompt[4] = {1, 2, 3, 4}, tokens[3][50];
+    for (int i = 0; i < 3; i++) {
+        dibit_state state = {.length = 0};
+        dibit_sequence sequence = {.state = &state,
+                                   .prompt = prompt,
+                                   .n_prompt = 4,
+                                   .tokens = tokens[i],
+                                   .max_tokens = 50,
+                                   .sampling = {.temperature = 1, .seed = i == 2 ? 8 : 7}};
+        dibit_error error = {0};
+        assert_int_equal(
+            dibit_generator_run(
+                f.generator, &(dibit_generation){.sequences = &sequence, .n_sequences = 1}, &error),
+            DIBIT_OK);
+    }
+    assert_memory_equal(tokens[0], tokens[1], sizeof tokens[0]);
+    assert_memory_not_equal(tokens[0], tokens[2], sizeof tokens[0]);
+    tear_down(&f);
+}
+
+/* With the penalty at its strongest no token comes twice. */
+static void test_penalty_sees_prompt_and_answer(void **unused) {
+    (void)unused;
+    fixture f = {0};
+    set_up(&f, NULL);
+    int64_t prompt[30], past[4] = {90, 91, 92, 93}, tokens[40];
+    for (int i = 0; i < 30; i++) prompt[i] = i;
+    dibit_state state = {.tokens = {90, 91, 92, 93}, .length = 4};
+    dibit_sequence sequence = {.state = &state,
+                               .prompt = prompt,
+                               .n_prompt = 30,
+                               .past = past,
+                               .n_past = 4,
+                               .tokens = tokens,
+                               .max_tokens = 40,
+                               .sampling = {.repetition_penalty = 1e5f}};
+    dibit_error error = {0};
+    assert_int_equal(
+        dibit_generator_run(f.generator,
+                            &(dibit_generation){.sequences = &sequence, .n_sequences = 1}, &error),
+        DIBIT_OK);
+    bool came[VOCABULARY] = {false};
+    for (int i = 0; i < 40; i++) {
+        assert_false(came[tokens[i]] || tokens[i] < 30 || (tokens[i] >= 90 && tokens[i] <= 93));
+        came[tokens[i]] = true;
+    }
+    tear_down(&f);
+}
+
+/* Every allocation fails once; what follows a failure works. */
+typedef struct failing {
+    int countdown;
+    int64_t live;
+} failing;
+
+static void *failing_alloc(void *user, size_t bytes, size_t alignment) {
+    (void)alignment;
+    failing *f = user;
+    if (f->countdown-- == 0) return NULL;
+    f->live += (int64_t)bytes;
+    return malloc(bytes);
+}
+
+static void failing_release(void *user, void *memory, size_t bytes) {
+    ((failing *)user)->live -= (int64_t)bytes;
+    free(memory);
+}
+
+static void test_every_allocation_fails(void **unused) {
+    (void)unused;
+    bool done = false;
+    for (int n = 0; !done; n++) {
+        failing memory = {.countdown = n};
+        const dibit_allocator allocator = {failing_alloc, failing_release, &memory};
+        dibit_model model = {0};
+        dibit_session session = {.logits_type = DIBIT_TYPE_FLOAT};
+        dibit_generator *generator = NULL;
+        dibit_error error = {0};
+        dibit_status status = dibit_generator_create(
+            &(dibit_generator_desc){.model = &model, .session = &session, .allocator = &allocator},
+            &generator, &error);
+        int64_t prompt[3] = {1, 2, 3}, tokens[20];
+        for (int attempt = 0; attempt < 2 && generator; attempt++) {
+            dibit_state state = {.length = 0};
+            dibit_sequence sequence = {.state = &state,
+                                       .prompt = prompt,
+                                       .n_prompt = 3,
+                                       .tokens = tokens,
+                                       .max_tokens = 20,
+                                       .sampling = {.temperature = 1, .repetition_penalty = 2}};
+            status = dibit_generator_run(
+                generator, &(dibit_generation){.sequences = &sequence, .n_sequences = 1}, &error);
+            if (attempt == 1) assert_int_equal(status, DIBIT_OK);
+            done = attempt == 0 && status == DIBIT_OK;
+            if (done) break;
+            assert_int_equal(attempt ? DIBIT_OUT_OF_MEMORY : status, DIBIT_OUT_OF_MEMORY);
+        }
+        if (!generator) assert_int_equal(status, DIBIT_OUT_OF_MEMORY);
+        dibit_generator_destroy(&generator);
+        assert_int_equal(memory.live, 0);
+        free(session.logits);
+    }
+}
+
+int main(void) {
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_greedy_chunks_and_float16),
+        cmocka_unit_test(test_batch),
+        cmocka_unit_test(test_stop_and_next_turn),
+        cmocka_unit_test(test_context_and_cancel),
+        cmocka_unit_test(test_score),
+        cmocka_unit_test(test_refuses),
+        cmocka_unit_test(test_distributions),
+        cmocka_unit_test(test_penalty_and_seed),
+        cmocka_unit_test(test_penalty_sees_prompt_and_answer),
+        cmocka_unit_test(test_every_allocation_fails),
+    };
+    return cmocka_run_group_tests(tests, NULL, NULL);
+}
