@@ -76,4 +76,19 @@ int dibit_cli_fail(const char *verb, const char *sentence);
 dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device **out,
                                    const char **why, dibit_error *error);
 
+/* ---- Files and memory ---------------------------------------------------------------------- */
+
+/* calloc that ends the program with one line when there is no memory. */
+void *dibit_cli_alloc(size_t count, size_t bytes);
+/* printf into a new string. */
+char *dibit_cli_format(const char *format, ...);
+bool dibit_cli_is_file(const char *path);
+/* The names in the folder except hidden ones, sorted; NULL when it is no folder. */
+char **dibit_cli_list_folder(const char *folder, uint32_t *n);
+/* The path itself when it is a file; else the folder's model.onnx, onnx/model.onnx or only .onnx file;
+ * NULL when there is none. */
+char *dibit_cli_find_model(const char *path);
+/* Seconds on a clock that only goes forward. */
+double dibit_cli_seconds(void);
+
 #endif
