@@ -42,7 +42,11 @@ struct dbt_arena_chunk {
     _Alignas(max_align_t) unsigned char data[];
 };
 
-enum { FIRST_CHUNK = 4096, LARGEST_CHUNK = 1 << 20 };
+/* 1: every allocation is a chunk of its own, so that a sanitizer sees the smallest overrun. */
+#ifndef DBT_ARENA_EXACT
+#define DBT_ARENA_EXACT 0
+#endif
+enum { FIRST_CHUNK = DBT_ARENA_EXACT ? 0 : 4096, LARGEST_CHUNK = DBT_ARENA_EXACT ? 0 : 1 << 20 };
 
 void dbt_arena_init(dbt_arena *arena, const dibit_allocator *allocator) {
     *arena = (dbt_arena){.allocator = dbt_allocator_or_default(allocator)};
@@ -94,7 +98,8 @@ void *dbt_arena_alloc_aligned(dbt_arena *arena, uint64_t bytes, size_t alignment
     }
     size_t chunk_bytes = c ? c->bytes * 2 : FIRST_CHUNK;
     if (chunk_bytes > LARGEST_CHUNK) chunk_bytes = LARGEST_CHUNK;
-    if (chunk_bytes < need + alignment) chunk_bytes = need + alignment;
+    const size_t slack = alignment > _Alignof(max_align_t) ? alignment : 0;
+    if (chunk_bytes < need + slack) chunk_bytes = need + slack;
     dbt_arena_chunk *const fresh =
         dbt_alloc(&arena->allocator, sizeof *fresh + chunk_bytes, _Alignof(max_align_t));
     if (!fresh) return NULL;
