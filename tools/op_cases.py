@@ -45,14 +45,15 @@ def quantized(experts, n, k, bits, block, zero_points):
     return weight, scales, None if zeros is None else pack(zeros, bits)
 
 
-def qmoe(bits, block, zero_points, half=False, **attrs):
+def qmoe(bits, block, zero_points, half=False, bias=True, **attrs):
     experts, hidden, inter, tokens = 3, 32, 32, 4
     swiglu = attrs.get("activation_type") == "swiglu"
     w1, s1, z1 = quantized(experts, inter * (2 if swiglu else 1), hidden, bits, block, zero_points)
     w2, s2, z2 = quantized(experts, hidden, inter, bits, block, zero_points)
     attrs = dict(attrs, k=2, expert_weight_bits=bits, **({"block_size": block} if block else {}))
     inputs = [uniform(tokens, hidden), uniform(tokens, experts, low=-3, high=3), w1, s1,
-              uniform(experts, w1.shape[1]), w2, s2, uniform(experts, hidden), None, None, None, z1, z2]
+              uniform(experts, w1.shape[1]) if bias else None, w2, s2,
+              uniform(experts, hidden) if bias else None, None, None, None, z1, z2]
     if half:
         inputs = [v.astype(np.float16) if v is not None and v.dtype == np.float32 else v
                   for v in inputs]
@@ -102,7 +103,7 @@ CASES = {
     "qmoe_4bit_block16": lambda: qmoe(4, 16, False, **SWIGLU),
     "qmoe_4bit_block16_acc4": lambda: qmoe(4, 16, True, accuracy_level=4, **SWIGLU),
     "qmoe_4bit_rows_zp_half": lambda: qmoe(4, 0, True, half=True, activation_type="gelu"),
-    "qmoe_8bit_block32": lambda: qmoe(8, 32, False, activation_type="silu"),
+    "qmoe_8bit_block32": lambda: qmoe(8, 32, False, bias=False, activation_type="silu"),
     "skip_layer_norm": lambda: dict(
         op="SkipLayerNormalization", attrs=NORM, outputs=4, absent=[1, 2], constants=[2, 3, 4],
         inputs=[uniform(2, 3, 20), uniform(3, 20), uniform(20), uniform(20), uniform(20)]),

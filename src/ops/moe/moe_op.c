@@ -112,13 +112,14 @@ static dibit_status infer_moe(dbt_infer *infer) {
 #define ATTRS(table)                                                                                \
     .attrs = table, .n_attrs = sizeof(table) / sizeof *(table), .attrs_bytes = sizeof(dbt_moe_attrs)
 
+/* Behind the optional bias of fc1 stand inputs that are needed: dbt_moe_read_weights looks. */
 const dbt_op dbt_moe_ops[] = {
-    {.domain = "com.microsoft", .name = "MoE", .since = 1, .kind = DBT_MOE_FLOAT, .min_inputs = 5,
+    {.domain = "com.microsoft", .name = "MoE", .since = 1, .kind = DBT_MOE_FLOAT, .min_inputs = 3,
      .max_inputs = 8, .min_outputs = 1, .max_outputs = 1, ATTRS(moe_attrs), .infer = infer_moe,
      .cpu_scratch = dbt_moe_cpu_scratch, .cpu_run = dbt_moe_cpu_run,
      .cpu_bound = dbt_moe_cpu_bound},
     {.domain = "com.microsoft", .name = "QMoE", .since = 1, .kind = DBT_MOE_QUANTIZED,
-     .min_inputs = 7, .max_inputs = 21, .min_outputs = 1, .max_outputs = 1,
+     .min_inputs = 3, .max_inputs = 21, .min_outputs = 1, .max_outputs = 1,
      /* weights, scales and zero points */
      .raw_inputs = 1u << 2 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 9 | 7u << 11,
      ATTRS(qmoe_attrs), .infer = infer_moe, .cpu_prepare = dbt_moe_cpu_prepare,

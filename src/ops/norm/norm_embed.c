@@ -10,6 +10,11 @@ static bool has(const dbt_infer *infer, uint32_t i) { return i < infer->n_inputs
 dibit_status dbt_norm_embed_infer(dbt_infer *infer) {
     static const uint8_t integers[] = {IDS, SEGMENT_IDS, MASK, POSITION_IDS};
     static const uint8_t tables[] = {WORD, POSITION, SEGMENT};
+    static const uint8_t required[] = {WORD, POSITION, GAMMA, BETA};
+    for (size_t k = 0; k < sizeof required; k++) {
+        DBT_FAIL_IF(!has(infer, required[k]), infer->error, DIBIT_BAD_FILE, "input %u is required",
+                    (unsigned)required[k]);
+    }
     for (size_t k = 0; k < sizeof integers; k++) {
         DBT_TRY(dbt_infer_type(infer, integers[k], DBT_TYPE_BIT(DIBIT_TYPE_INT32)));
         DBT_TRY(dbt_infer_rank(infer, integers[k], 2, 2));

@@ -89,7 +89,7 @@ const dbt_op dbt_norm_ops[] = {
     ROWS("com.microsoft", "SkipLayerNormalization", 1, DBT_NORM_SKIP_LAYER, 3, 5, 4, skip_attrs),
     ROWS("com.microsoft", "SkipSimplifiedLayerNormalization", 1, DBT_NORM_SKIP_RMS, 3, 4, 4,
          skip_attrs),
-    {.domain = "com.microsoft", .name = "EmbedLayerNormalization", .since = 1, .min_inputs = 7,
+    {.domain = "com.microsoft", .name = "EmbedLayerNormalization", .since = 1, .min_inputs = 1,
      .max_inputs = 9, .min_outputs = 1, .max_outputs = 3, ATTRS(embed_attrs),
      .infer = dbt_norm_embed_infer, .cpu_run = dbt_norm_embed_run,
      .cpu_bound = dbt_norm_embed_bound},

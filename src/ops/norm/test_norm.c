@@ -183,6 +183,8 @@ static void test_embedding_norm(void **state) {
         ids[5] = V;
         dbt_op_case_refused(&c, DIBIT_OUT_OF_RANGE, "input_ids[5] is 11, outside [0, 11)");
         ids[5] = 1;
+        in[5].type = DIBIT_TYPE_UNDEFINED;
+        dbt_op_case_refused(&c, DIBIT_BAD_FILE, "input 5 is required");
     }
 }
 
