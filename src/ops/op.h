@@ -176,7 +176,7 @@ struct dbt_op {
     dibit_status (*cpu_run)(const dbt_cpu_call *call);
     /* How far float outputs may be from the exact result, one bound per element and output (NULL
      * outputs excepted), computed from the same inputs: gamma_n * eps * S where the op sums. Run
-     * after cpu_run. NULL: 4 * eps * |y|. */
+     * after cpu_run with the same call, scratch untouched since. NULL: 4 * eps * |y|. */
     dibit_status (*cpu_bound)(const dbt_cpu_call *call, float *const *bound);
     /* Which kind of state the node's pairs are; NULL: APPEND along axis 2. */
     dbt_state_kind (*state_kind)(const dbt_node *node);

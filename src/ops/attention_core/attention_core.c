@@ -167,7 +167,7 @@ static void cap(float softcap, float *x, int64_t n) {
 static void finish_scores(const block *k, int64_t r, int64_t t, float *x, int64_t n) {
     const dbt_attention *const a = k->j->a;
     for (int64_t i = 0; i < n; i++) x[i] *= a->scale;
-    if (!a->terms_first) cap(a->softcap, x, n);
+    cap(a->softcap, x, n);
     for (int m = 0; m < 2; m++) {
         const dbt_attention_term *const term = &a->terms[m];
         if (!term->data) continue;
@@ -176,7 +176,6 @@ static void finish_scores(const block *k, int64_t r, int64_t t, float *x, int64_
                                   (k->row->term_offset + t) * term->stride[3];
         for (int64_t i = 0; i < n; i++) x[i] += bias[i * term->stride[3]];
     }
-    if (a->terms_first) cap(a->softcap, x, n);
 }
 
 /* Scores of row r in a tile to weights relative to the row's new maximum. */

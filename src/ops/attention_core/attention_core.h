@@ -1,12 +1,12 @@
 /* Scaled dot-product attention over grouped heads: what every attention op runs in the end.
  *
- *     x[t] = scale * (q . k[t]), then soft cap and additive terms (in the order that the op wants)
+ *     x[t] = softcap(scale * (q . k[t])) + terms[t]
  *     y = sum over visible t of softmax(x)[t] * v[t]
  *
  * Query head h reads key/value head h / (heads / kv_heads). Query s of batch row b stands at key index
- * first_query + s, and sees the keys in [0, n_keys), when causal those up to its own index, and with
- * a window w only the last w of these. A query that sees no key, or only keys with a term of
- * -infinity, gives zeros. A sink joins the softmax's denominator as one more score without a value. */
+ * p = first_query + s, and sees the keys in [0, n_keys) that are in [p - left, p + right]. A query
+ * that sees no key, or only keys with a term of -infinity, gives zeros. A sink joins the softmax's
+ * denominator as one more score without a value. */
 #ifndef DBT_OPS_ATTENTION_CORE_H
 #define DBT_OPS_ATTENTION_CORE_H
 
@@ -33,9 +33,9 @@ typedef struct dbt_attention_term {
 
 typedef enum dbt_attention_qk {
     DBT_ATTENTION_QK_NONE,
-    DBT_ATTENTION_QK_SCALED,  /* scale * q . k */
-    DBT_ATTENTION_QK_SECOND,  /* after the first of soft cap and terms */
-    DBT_ATTENTION_QK_SCORE,   /* what goes into the softmax */
+    DBT_ATTENTION_QK_SCALED, /* scale * q . k */
+    DBT_ATTENTION_QK_CAPPED, /* after the soft cap */
+    DBT_ATTENTION_QK_SCORE,  /* what goes into the softmax */
     DBT_ATTENTION_QK_SOFTMAX
 } dbt_attention_qk;
 
@@ -48,16 +48,15 @@ typedef struct dbt_attention {
     dibit_type k_type, v_type; /* float, float16, bfloat16 or double */
     const dbt_attention_row *rows; /* [batch] */
     float scale, softcap;          /* softcap 0: none */
-    bool terms_first;              /* terms before the soft cap instead of after it */
-    bool causal;
-    int64_t window; /* 0: none */
+    int64_t left, right;           /* negative: no limit; causal: right 0 */
     dbt_attention_term terms[2];
     bool has_sink;
     const float *sink; /* [heads], or NULL: 0 */
     dbt_attention_qk qk_kind;
-    float *qk; /* [batch, heads, queries, qk_columns]; what a query does not see is 0 */
+    float *qk; /* [batch, heads, queries, qk_columns] */
     int64_t qk_columns;
-    bool qk_hidden; /* gives scores of unseen keys too, -infinity where masked by causality */
+    bool qk_all;     /* SCALED and CAPPED also for keys that are not seen: all columns are keys */
+    float qk_unseen; /* what else stands there */
     uint64_t isa;
     dbt_pool *pool;
 } dbt_attention;
@@ -67,15 +66,15 @@ static inline void dbt_attention_visible(const dbt_attention *a, const dbt_atten
                                          int64_t s, int64_t *begin, int64_t *end) {
     const int64_t at = row->first_query + s;
     int64_t lo = 0, hi = row->n_keys;
-    if (a->causal && at + 1 < hi) hi = at + 1;
-    if (a->window > 0 && at + 1 - a->window > lo) lo = at + 1 - a->window;
+    if (a->right >= 0 && at + a->right < hi - 1) hi = at + a->right + 1;
+    if (a->left >= 0 && at - a->left > 0) lo = at - a->left;
     if (hi < 0) hi = 0;
     *begin = lo < hi ? lo : hi;
     *end = hi;
 }
 
 /* The definition, in double. bound, when not NULL, is laid out as y and gets how far y may be off
- * when everything is computed in float. */
+ * when everything is computed in float; y NULL: bound alone. */
 void dbt_attention_ref(const dbt_attention *a, float *bound);
 
 /* Runs the fastest kernel for a->isa; scratch as dbt_attention_scratch says. Results depend neither

@@ -15,6 +15,16 @@ static const dbt_state_row *state_of(const dbt_cpu_call *call, const dbt_kv_desc
     return call->states ? call->states[d->state] : NULL;
 }
 
+dibit_type dbt_kv_type(const dbt_cpu_call *call, const dbt_kv_desc *d) {
+    const dibit_tensor *const present = present_of(call, d);
+    const dbt_state_row *const state = state_of(call, d);
+    if (!state) return present ? present->type : DIBIT_TYPE_FLOAT;
+    if (present && d->batch > 0 && present->data == state[0].data) return present->type;
+    const dbt_node *const node = call->node;
+    return d->past < node->n_inputs && node->inputs[d->past] ? node->inputs[d->past]->type
+                                                             : node->outputs[d->present]->type;
+}
+
 uint64_t dbt_kv_scratch(const dbt_cpu_call *call, const dbt_kv_desc *d) {
     if (state_of(call, d)) return 0;
     uint64_t offset = 0;
@@ -55,20 +65,16 @@ dibit_status dbt_kv_open(const dbt_cpu_call *call, const dbt_kv_desc *d, void *s
     const dibit_tensor *const past = past_of(call, d), *const present = present_of(call, d);
     const dbt_state_row *const state = state_of(call, d);
     kv->dim = d->dim;
+    kv->type = dbt_kv_type(call, d);
     if (state) {
         kv->rows = call->states[d->state];
         kv->is_output = present && d->batch > 0 && present->data == state[0].data;
-        kv->type = kv->is_output ? present->type
-                   : d->past < call->n_inputs && call->node->inputs[d->past]
-                       ? call->node->inputs[d->past]->type
-                       : call->node->outputs[d->present]->type;
         return DIBIT_OK;
     }
     uint64_t offset = 0;
     dbt_scratch_add(&offset, (uint64_t)d->batch, sizeof(dbt_state_row));
     kv->rows = scratch;
     kv->is_output = present != NULL;
-    kv->type = present ? present->type : DIBIT_TYPE_FLOAT;
     const int64_t length = past ? past->dims[2] : 0;
     const int64_t capacity = present ? present->dims[2] : length + d->appended;
     char *const data = present ? present->data : (char *)scratch + offset;
@@ -89,6 +95,28 @@ void dbt_kv_store(const dbt_kv *kv, const dbt_attention_span *span, int64_t head
     char *const dst = (char *)(uintptr_t)span->data +
                       (uint64_t)(head * span->head_stride + index * span->row_stride) * bytes;
     dbt_pack_elements(kv->type, x, dst, kv->dim);
+}
+
+dibit_status dbt_kv_append(const dbt_kv *kv, int64_t b, int64_t heads, const dbt_kv_tokens *tokens,
+                           float *row, dibit_error *error) {
+    dbt_state_row *const state = &kv->rows[b];
+    const dbt_attention_span span = dbt_kv_span(kv, b);
+    DBT_FAIL_IF(tokens->n > state->capacity - state->length, error, DIBIT_CAPACITY,
+                "the cache holds %lld tokens, %lld are needed", (long long)state->capacity,
+                (long long)(state->length + tokens->n));
+    for (int64_t h = 0; h < heads; h++) {
+        for (int64_t s = 0; s < tokens->n; s++) {
+            const float *x = tokens->x + b * tokens->stride[0] + h * tokens->stride[1] +
+                             s * tokens->stride[2];
+            if (tokens->bias) {
+                for (int64_t d = 0; d < kv->dim; d++) row[d] = x[d] + tokens->bias[h * kv->dim + d];
+                x = row;
+            }
+            dbt_kv_store(kv, &span, h, state->length + s, x);
+        }
+    }
+    state->length += tokens->n;
+    return DIBIT_OK;
 }
 
 dbt_attention_span dbt_kv_span(const dbt_kv *kv, int64_t b) {

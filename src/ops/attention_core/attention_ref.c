@@ -51,9 +51,8 @@ static double score(const place *p, int64_t t, dbt_attention_qk kind, double *si
     x *= (double)a->scale;
     if (size) *size = sum * fabs((double)a->scale);
     if (kind == DBT_ATTENTION_QK_SCALED) return x;
-    x = a->terms_first ? with_terms(p, t, x) : capped(a, x);
-    if (kind == DBT_ATTENTION_QK_SECOND) return x;
-    return a->terms_first ? capped(a, x) : with_terms(p, t, x);
+    x = capped(a, x);
+    return kind == DBT_ATTENTION_QK_CAPPED ? x : with_terms(p, t, x);
 }
 
 static void write_qk(const place *p, int64_t begin, int64_t end, double top, double sum) {
@@ -63,15 +62,14 @@ static void write_qk(const place *p, int64_t begin, int64_t end, double top, dou
     for (int64_t c = 0; c < a->qk_columns; c++) {
         const int64_t t = c - p->row->term_offset;
         const bool seen = t >= begin && t < end;
-        const bool exists = t >= 0 && t < p->row->n_keys;
-        if (seen && a->qk_kind == DBT_ATTENTION_QK_SOFTMAX) {
+        const bool all = a->qk_all && a->qk_kind <= DBT_ATTENTION_QK_CAPPED;
+        if (!seen && !all) {
+            qk[c] = a->qk_unseen;
+        } else if (a->qk_kind == DBT_ATTENTION_QK_SOFTMAX) {
             const double x = score(p, t, DBT_ATTENTION_QK_SCORE, NULL);
             qk[c] = sum > 0 ? (float)(exp(x - top) / sum) : 0.0f;
-        } else if (seen || (exists && a->qk_hidden && a->qk_kind == DBT_ATTENTION_QK_SCALED)) {
-            qk[c] = (float)score(p, t, a->qk_kind, NULL);
         } else {
-            const bool masked = a->qk_hidden && a->qk_kind != DBT_ATTENTION_QK_SOFTMAX;
-            qk[c] = masked ? -INFINITY : 0.0f;
+            qk[c] = (float)score(p, t, a->qk_kind, NULL);
         }
     }
 }
@@ -95,7 +93,7 @@ static void one_query(const place *p, float *bound) {
     for (int64_t t = begin; t < end && !nothing; t++) {
         sum += exp(score(p, t, DBT_ATTENTION_QK_SCORE, NULL) - top);
     }
-    float *const y = a->y + p->b * a->y_stride[0] + p->h * a->y_stride[1] + p->s * a->y_stride[2];
+    const int64_t y = p->b * a->y_stride[0] + p->h * a->y_stride[1] + p->s * a->y_stride[2];
     for (int64_t d = 0; d < a->v_dim; d++) {
         double acc = 0, size = 0;
         const int64_t v = p->kv * p->row->v.head_stride + d;
@@ -105,14 +103,14 @@ static void one_query(const place *p, float *bound) {
             acc += e;
             size += fabs(e);
         }
-        y[d] = (float)acc;
+        if (a->y) a->y[y + d] = (float)acc;
         if (!bound) continue;
         /* exp turns absolute error of scores (numerator and denominator) into relative error. */
         const double relative = expm1(2 * error * (double)FLT_EPSILON / 2) +
                                 ((double)(end - begin) + 16) * (double)FLT_EPSILON;
-        bound[y + d - a->y] = (float)(relative * size + (double)FLT_MIN);
+        bound[y + d] = (float)(relative * size + (double)FLT_MIN);
     }
-    if (a->qk_kind != DBT_ATTENTION_QK_NONE) write_qk(p, begin, end, top, sum);
+    if (a->y && a->qk_kind != DBT_ATTENTION_QK_NONE) write_qk(p, begin, end, top, sum);
 }
 
 void dbt_attention_ref(const dbt_attention *a, float *bound) {

@@ -60,11 +60,10 @@ static void make_problem(dbt_attention *a, dbt_arena *arena, uint64_t *seed) {
                          .queries = pick(seed, 0, 2) ? pick(seed, 1, 3) : pick(seed, 1, 30),
                          .k_dim = pick(seed, 1, 40), .v_dim = pick(seed, 1, 40),
                          .k_type = types[pick(seed, 0, 3)], .v_type = types[pick(seed, 0, 3)],
-                         .scale = 0.3f, .causal = pick(seed, 0, 1)};
+                         .scale = 0.3f, .left = -1, .right = pick(seed, 0, 3) - 1};
     a->heads = a->kv_heads * pick(seed, 1, 5);
     if (pick(seed, 0, 2) == 0) a->softcap = 1.5f;
-    a->terms_first = pick(seed, 0, 1);
-    if (pick(seed, 0, 2) == 0) a->window = pick(seed, 1, 150);
+    if (pick(seed, 0, 2) == 0) a->left = pick(seed, 0, 150);
     const int64_t longest = pick(seed, 0, 2) == 0 ? 700 : 150;
     dbt_attention_row *const rows =
         need(dbt_arena_array(arena, (uint64_t)a->batch, sizeof *rows));
@@ -164,16 +163,16 @@ static void test_by_hand(void **unused) {
     dbt_attention a = {.batch = 1, .heads = 1, .kv_heads = 1, .queries = 2, .k_dim = 2, .v_dim = 1,
                        .q = q, .q_stride = {4, 4, 2}, .y = y, .y_stride = {2, 2, 1},
                        .k_type = DIBIT_TYPE_FLOAT, .v_type = DIBIT_TYPE_FLOAT, .rows = &row,
-                       .scale = 1, .causal = true};
+                       .scale = 1, .left = -1};
     assert_true(dbt_attention_scratch(&a) <= sizeof scratch);
     dbt_attention_run(&a, scratch);
     assert_float_equal(y[0], 1.5f, 1e-6f);
     assert_float_equal(y[1], 3.0f, 1e-6f);
-    a.window = 1;
+    a.left = 0;
     dbt_attention_run(&a, scratch);
     assert_float_equal(y[0], 2.0f, 1e-6f);
     assert_float_equal(y[1], 6.0f, 1e-6f);
-    a.window = 0;
+    a.left = -1;
     a.has_sink = true; /* one more score of 0 without a value */
     dbt_attention_run(&a, scratch);
     assert_float_equal(y[0], 1.0f, 1e-6f);

@@ -51,7 +51,8 @@ static dbt_attention describe(const gqa *g) {
         .y_stride = {g->queries * g->heads * dim, dim, g->heads * dim}, .k_type = g->k.type,
         .v_type = g->v.type, .rows = g->rows,
         .scale = a->scale == 0.0f ? 1.0f / sqrtf((float)dim) : a->scale, .softcap = a->softcap,
-        .causal = a->causal == 1, .window = a->local_window_size > 0 ? a->local_window_size : 0,
+        .left = a->local_window_size > 0 ? a->local_window_size - 1 : -1,
+        .right = a->causal == 1 ? 0 : -1,
         .has_sink = a->smooth_softmax == 1 || in(c, DBT_GQA_SINK), .isa = c->options->isa,
         .pool = c->pool};
     if (in(c, DBT_GQA_SINK)) t.sink = in(c, DBT_GQA_SINK)->data;
@@ -378,6 +379,29 @@ dibit_status dbt_gqa_cpu_run(const dbt_cpu_call *c) {
         if (g.k.is_output) dbt_kv_clear(&g.k, b, g.kv_heads, end);
         if (g.v.is_output) dbt_kv_clear(&g.v, b, g.kv_heads, end);
         g.k.rows[b].length = g.v.rows[b].length = p->length;
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dbt_gqa_cpu_bound(const dbt_cpu_call *c, float *const *bound) {
+    gqa g;
+    lay_out(c, &g); /* rows, stages and turned queries lie in scratch as the run left them */
+    g.k.type = dbt_kv_type(c, &g.k_desc);
+    g.v.type = dbt_kv_type(c, &g.v_desc);
+    dbt_attention core = describe(&g);
+    core.y = NULL;
+    dbt_attention_ref(&core, bound[0]);
+    for (uint32_t i = 1; i < c->n_outputs; i++) {
+        if (!bound[i]) continue;
+        const float *const y = c->out[i]->data;
+        const int64_t n = dbt_tensor_count(c->out[i]), width = i < 3 ? g.dim : 1;
+        for (int64_t row = 0; row < n; row += width) {
+            float most = 0;
+            for (int64_t d = 0; d < width; d++) most = fmaxf(most, fabsf(y[row + d]));
+            /* Keys: a norm sums dim squares, a turn two products. Scores are rounded once. */
+            const float roundings = i < 3 ? (float)g.dim / 2 + 8 : 2;
+            for (int64_t d = 0; d < width; d++) bound[i][row + d] = roundings * 0x1p-24f * most;
+        }
     }
     return DIBIT_OK;
 }

@@ -213,6 +213,7 @@ const dbt_op dbt_group_query_attention_ops[] = {
      .infer = infer_gqa,
      .cpu_scratch = dbt_gqa_cpu_scratch,
      .cpu_run = dbt_gqa_cpu_run,
+     .cpu_bound = dbt_gqa_cpu_bound,
      .state_kind = state_kind},
     {0},
 };

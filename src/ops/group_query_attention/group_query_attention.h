@@ -34,6 +34,7 @@ enum {
 
 uint64_t dbt_gqa_cpu_scratch(const dbt_cpu_call *call);
 dibit_status dbt_gqa_cpu_run(const dbt_cpu_call *call);
+dibit_status dbt_gqa_cpu_bound(const dbt_cpu_call *call, float *const *bound);
 
 /* L(T) of a windowed cache. */
 static inline int64_t dbt_gqa_resident(int64_t total, int64_t capacity, int64_t window) {
