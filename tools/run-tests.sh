@@ -81,6 +81,16 @@ stage_oracle() {
     return $status
 }
 
+# ONNX's own node tests, made by the installed onnx package.
+stage_conformance() {
+    build test || return 1
+    tests/conformance/run.sh build/test > "$logs/conformance.out" 2>&1
+    status=$?
+    cat "$logs/conformance.out"
+    tail -n 1 "$logs/conformance.out" >> "$results"
+    return $status
+}
+
 stage_asan() { build asan && run_ctest asan; }
 stage_tsan() { build tsan && run_ctest tsan -L threads; }
 stage_aarch64() { tools/arm64-sysroot.sh && build aarch64 && run_ctest aarch64 -LE host; }

@@ -14,6 +14,7 @@ typedef struct rewrite {
     bool *moved;         /* [n_nodes] */
     bool *pinned;        /* [n_values]: used by a node that is not moved, or a graph output */
     dbt_value **selected; /* [n_values]: what LastRows makes of it */
+    int64_t *sample;      /* [dims]: values of dims, unresolved where a node has to run first */
 } rewrite;
 
 static bool has_rows(const rewrite *r, const dbt_value *value) {
@@ -21,10 +22,26 @@ static bool has_rows(const rewrite *r, const dbt_value *value) {
     return !value->constant && rank >= 2 && value->shape.dims[rank - 2] == r->rows;
 }
 
-static bool is_candidate(const dbt_graph *graph, const dbt_value *value) {
+/* How many rows there are must be known when the run begins: the dim may not depend on what nodes
+ * find out. */
+static dibit_status sample_dims(rewrite *r) {
+    const dbt_dims *const dims = r->graph->dims;
+    const int32_t n = dbt_dims_count(dims);
+    r->sample = dbt_arena_array(r->graph->arena, (uint64_t)n, sizeof *r->sample);
+    if (!r->sample) return dbt_fail_memory(r->error, "dims", (uint64_t)n * sizeof *r->sample);
+    dbt_dims_reset(dims, r->sample);
+    for (int32_t d = 0; d < n; d++) {
+        if (dbt_dim_symbol_name(dims, d) && !dbt_dim_is_fresh(dims, d)) r->sample[d] = 64;
+    }
+    dbt_dims_evaluate(dims, r->sample);
+    return DIBIT_OK;
+}
+
+static bool is_candidate(const rewrite *r, const dbt_value *value) {
     return dbt_type_is_float(value->type) && value->shape.rank == 3 && value->producer &&
            !value->producer->guard && value->producer->op->n_states == 0 &&
-           !dbt_dim_is_const(graph->dims, value->shape.dims[1], NULL);
+           !dbt_dim_is_const(r->graph->dims, value->shape.dims[1], NULL) &&
+           r->sample[value->shape.dims[1]] != DBT_DIM_UNRESOLVED;
 }
 
 /* From the last node to the first: a value is pinned as soon as somebody needs all its rows. */
@@ -32,7 +49,7 @@ static void find_moved(const rewrite *r) {
     const dbt_graph *const g = r->graph;
     for (uint32_t o = 0; o < g->n_outputs; o++) {
         const dbt_value *const value = g->outputs[o];
-        if (!is_candidate(g, value) || !has_rows(r, value)) r->pinned[value->id] = true;
+        if (!is_candidate(r, value) || !has_rows(r, value)) r->pinned[value->id] = true;
     }
     for (uint32_t n = g->n_nodes; n-- > 0;) {
         const dbt_node *const node = g->nodes[n];
@@ -88,7 +105,7 @@ static dibit_status redirect(const rewrite *r, uint32_t n_nodes) {
     }
     for (uint32_t o = 0; o < g->n_outputs; o++) {
         dbt_value *const value = g->outputs[o];
-        if (!is_candidate(g, value) || !has_rows(r, value) || r->moved[value->producer->id]) continue;
+        if (!is_candidate(r, value) || !has_rows(r, value) || r->moved[value->producer->id]) continue;
         DBT_TRY(select_rows(r, value, &g->outputs[o]));
         g->outputs[o]->is_output = true;
         value->is_output = false;
@@ -120,8 +137,9 @@ dibit_status dbt_rewrite_last_rows(dbt_graph *graph, dbt_dim *last_rows, dbt_dim
                                    dibit_error *error) {
     *last_rows = *all_rows = DBT_DIM_NONE;
     rewrite r = {.graph = graph, .error = error, .rows = DBT_DIM_NONE};
+    DBT_TRY(sample_dims(&r));
     for (uint32_t o = 0; o < graph->n_outputs && r.rows == DBT_DIM_NONE; o++) {
-        if (is_candidate(graph, graph->outputs[o])) r.rows = graph->outputs[o]->shape.dims[1];
+        if (is_candidate(&r, graph->outputs[o])) r.rows = graph->outputs[o]->shape.dims[1];
     }
     if (r.rows == DBT_DIM_NONE) return DIBIT_OK;
     const uint32_t n_nodes = graph->n_nodes;
