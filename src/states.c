@@ -29,6 +29,14 @@ static uint64_t replace_bytes(const dibit_session *session, int32_t i, const int
     return bytes;
 }
 
+/* A dim of past, which its present shares: models may name it there and let inference find it here. */
+static bool known_dim(const dibit_session *session, int32_t i, int32_t d, int64_t *value) {
+    const dbt_plan *const plan = session->plan;
+    const dbt_shape *const present = &plan->tensors[plan->states[i].present].value->shape;
+    return dbt_dim_is_const(plan->graph->dims, past_of(session, i)->value->shape.dims[d], value) ||
+           (d < present->rank && dbt_dim_is_const(plan->graph->dims, present->dims[d], value));
+}
+
 /* The dims that do not grow must be known: they are what memory is laid out by. */
 static dibit_status init_dims(const dibit_session *session, int32_t i, dbt_state_part *part,
                               dibit_error *error) {
@@ -41,10 +49,8 @@ static dibit_status init_dims(const dibit_session *session, int32_t i, dbt_state
     part->dims[0] = 1;
     for (int32_t d = 1; d < past->shape.rank; d++) {
         if (d == pair->axis) continue;
-        DBT_FAIL_IF(!dbt_dim_is_const(session->plan->graph->dims, past->shape.dims[d],
-                                      &part->dims[d]) ||
-                        part->dims[d] > INT32_MAX,
-                    error, DIBIT_UNSUPPORTED, "dim %d of past input '%s' must be a number", (int)d,
+        DBT_FAIL_IF(!known_dim(session, i, d, &part->dims[d]) || part->dims[d] > INT32_MAX, error,
+                    DIBIT_UNSUPPORTED, "dim %d of past input '%s' must be a number", (int)d,
                     past->name);
     }
     return DIBIT_OK;
