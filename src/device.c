@@ -30,6 +30,9 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
     if (status == DIBIT_OK) {
         status = dbt_pool_create(&allocator, desc->n_threads, &device->pool, error);
     }
+    if (status == DIBIT_OK && desc->kind == DIBIT_DEVICE_NULL) {
+        status = dbt_hal_null_create(&device->allocator, desc->null_pending_seed, &device->hal, error);
+    }
     if (status != DIBIT_OK) {
         dibit_device_destroy(&device);
         return status;
@@ -38,7 +41,7 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
     char isa[128];
     dbt_cpu_isa_text(device->isa, isa);
     snprintf(device->name, sizeof device->name, "%s, %u thread%s, %s",
-             desc->kind == DIBIT_DEVICE_NULL ? "null" : "cpu", n, n == 1 ? "" : "s", isa);
+             device->hal ? device->hal->name : "cpu", n, n == 1 ? "" : "s", isa);
     *out = device;
     return DIBIT_OK;
 }
@@ -46,6 +49,7 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
 void dibit_device_destroy(dibit_device **device) {
     dibit_device *const d = device ? *device : NULL;
     if (!d) return;
+    if (d->hal) d->hal->calls->destroy(d->hal);
     dbt_pool_destroy(&d->pool);
     if (d->null_refuse) dbt_release(&d->allocator, d->null_refuse, strlen(d->null_refuse) + 1);
     const dibit_allocator allocator = d->allocator;

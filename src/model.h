@@ -18,6 +18,7 @@ struct dibit_device {
     dibit_device_desc desc;
     dbt_pool *pool;
     uint64_t isa;
+    dbt_hal *hal;      /* NULL for the CPU */
     char *null_refuse; /* ",Softmax,Gather," */
     char name[192];
 };

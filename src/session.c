@@ -21,16 +21,14 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
     dbt_graph *graph;
     DBT_TRY(dbt_graph_build(session->model->onnx, &session->arena, &graph, error));
     const dibit_session_desc *const desc = &session->desc;
-    const bool null_device = session->device->desc.kind == DIBIT_DEVICE_NULL;
     const dbt_plan_options options = {
         .cpu = {.isa = session->device->isa, .activations = desc->activations},
         .pool = session->device->pool,
         .keep_values = desc->keep_values,
         .no_fusion = desc->no_fusion,
         .noise = desc->noise_seed != 0,
-        .device = null_device,
-        .device_name = null_device ? "null" : "cpu",
-        .device_refuses = null_device ? null_device_refuses : NULL,
+        .hal = session->device->hal,
+        .device_refuses = session->device->hal ? null_device_refuses : NULL,
         .device_user = session->device};
     DBT_TRY(dbt_plan_create(graph, &session->arena, &options, &session->plan, error));
     DBT_TRY(dbt_exec_init(&session->exec, session->plan, &session->arena.allocator, error));
@@ -225,9 +223,10 @@ dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
     const uint64_t end = dbt_os_nanoseconds() + SLICE_NS;
     dibit_status status = DIBIT_OK;
     while (session->exec.next_step < session->plan->n_steps) {
-        status = dbt_exec_step(&session->exec, error);
+        bool waiting;
+        status = dbt_exec_step(&session->exec, &waiting, error);
         if (status != DIBIT_PENDING) break;
-        if (dbt_os_nanoseconds() >= end) return DIBIT_PENDING;
+        if (waiting || dbt_os_nanoseconds() >= end) return DIBIT_PENDING;
     }
     session->running = false;
     DBT_TRY(status);
@@ -288,7 +287,7 @@ dibit_status dibit_session_step(const dibit_session *session, uint32_t index, di
     const dbt_step *const step = &plan->steps[index];
     *out = (dibit_step_info){.name = step->name,
                              .op = step->op,
-                             .device = step->on_device ? plan->options.device_name : "cpu",
+                             .device = step->on_device ? plan->options.hal->name : "cpu",
                              .kernel = step->kernel,
                              .why = step->why,
                              .runs = step->runs,

@@ -22,6 +22,7 @@ dibit_status dbt_exec_init(dbt_exec *exec, dbt_plan *plan, const dibit_allocator
 
 void dbt_exec_free(dbt_exec *exec) {
     if (!exec->plan) return;
+    dbt_gpu_free(exec);
     for (int32_t i = 0; i < exec->plan->n_slots; i++) {
         dbt_block_free(&exec->plan->slots[i].block, &exec->allocator);
     }
@@ -38,6 +39,9 @@ void dbt_exec_free(dbt_exec *exec) {
 
 void dbt_exec_reset(dbt_exec *exec) {
     dbt_dims_reset(exec->plan->graph->dims, exec->dims);
+    dbt_hal *const hal = exec->plan->options.hal;
+    if (exec->reading) hal->calls->cancel(hal);
+    exec->reading = false;
     exec->next_step = 0;
     exec->state_rows = NULL;
     exec->batch = 0;
@@ -183,10 +187,12 @@ static uint64_t bound_bytes(dbt_exec *exec, const dbt_plan_tensor *t) {
 static dibit_status reserve_tensor(dbt_exec *exec, dbt_plan_tensor *t, dibit_error *error) {
     if (t->place == DBT_PLACE_VIEW) {
         t->t.data = exec->plan->tensors[t->root].t.data;
+        t->buffer = exec->plan->tensors[t->root].buffer;
         return DIBIT_OK;
     }
     DBT_FAIL_IF(t->bytes == UINT64_MAX, error, DIBIT_BAD_INPUT,
                 "output '%s' would have a negative or too large dim", t->value->name);
+    if (t->on_device) return dbt_gpu_reserve(exec, t, error);
     dbt_slot *const slot = &exec->plan->slots[t->slot];
     if (slot->block.bytes < t->bytes || !slot->block.data) {
         uint64_t wanted = t->bytes > 64 ? t->bytes : 64;
@@ -322,7 +328,11 @@ static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error)
     DBT_TRY(dbt_exec_reserve(exec, step, error));
     if (step->view) return DIBIT_OK;
     switch (step->kind) {
-    case DBT_STEP_OP: return dbt_cpu_exec_op(exec, step, error);
+    case DBT_STEP_OP:
+        return step->on_device ? dbt_gpu_exec_step(exec, step, error)
+                               : dbt_cpu_exec_op(exec, step, error);
+    case DBT_STEP_UPLOAD:
+    case DBT_STEP_DOWNLOAD: return dbt_gpu_exec_step(exec, step, error);
     case DBT_STEP_UNPACK:
         dbt_unpack_elements(step->in[0]->type, step->in[0]->data, step->out[0]->data,
                             dbt_tensor_count(step->out[0]));
@@ -331,16 +341,19 @@ static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error)
         dbt_pack_elements(step->out[0]->type, step->in[0]->data, step->out[0]->data,
                           dbt_tensor_count(step->out[0]));
         return DIBIT_OK;
-    default: return DIBIT_OK;
     }
+    return DIBIT_OK;
 }
 
-dibit_status dbt_exec_step(dbt_exec *exec, dibit_error *error) {
+dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error) {
     dbt_step *const step = &exec->plan->steps[exec->next_step];
+    *waiting = false;
     const uint64_t start = exec->profile ? dbt_os_nanoseconds() : 0;
     const dibit_status status = run_step(exec, step, error);
+    *waiting = status == DIBIT_PENDING;
+    if (*waiting) return DIBIT_PENDING;
     if (status != DIBIT_OK) {
-        if (status != DIBIT_PENDING) dbt_error_prefix(error, "node '%s' (%s)", step->name, step->op);
+        dbt_error_prefix(error, "node '%s' (%s)", step->name, step->op);
         return status;
     }
     if (exec->profile) {

@@ -19,6 +19,7 @@ typedef struct dbt_exec {
     dbt_block noise_block;
     uint64_t noise;        /* state of the noise generator; 0: none */
     bool profile;
+    bool reading;          /* a download is under way */
     /* The run. */
     int32_t next_step;
     int64_t batch;              /* rows of states */
@@ -44,11 +45,16 @@ dibit_status dbt_exec_bind_dims(dbt_exec *exec, int32_t tensor, const int64_t *d
 dibit_status dbt_exec_start(dbt_exec *exec, uint32_t last_rows, dibit_error *error);
 /* The value of a dim, or DBT_DIM_UNRESOLVED. Valid after the symbols it needs are set. */
 int64_t dbt_exec_dim(dbt_exec *exec, dbt_dim d);
-/* Runs the next step; PENDING as long as there are more. */
-dibit_status dbt_exec_step(dbt_exec *exec, dibit_error *error);
+/* Runs the next step; PENDING as long as there are more. *waiting: the device has not got there yet,
+ * so that calling again at once makes little sense. */
+dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error);
 
 /* exec/cpu_exec.c */
 dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error);
+/* exec/gpu_exec.c: a step on the device, or to or from it. PENDING: call again. */
+dibit_status dbt_gpu_exec_step(dbt_exec *exec, dbt_step *step, dibit_error *error);
+dibit_status dbt_gpu_reserve(dbt_exec *exec, dbt_plan_tensor *t, dibit_error *error);
+void dbt_gpu_free(dbt_exec *exec);
 /* Makes room for a step's outputs and scratch. exec/exec.c */
 dibit_status dbt_exec_reserve(dbt_exec *exec, dbt_step *step, dibit_error *error);
 dibit_status dbt_exec_scratch(dbt_exec *exec, uint64_t bytes, dibit_error *error);

@@ -116,6 +116,7 @@ static dibit_status need(planner *p, const dbt_value *value, int which, int32_t 
     *out = have[which];
     if (*out >= 0) return DIBIT_OK;
     if (which & ON_DEVICE) {
+        if (value->constant) return new_tensor(p, value, which, DBT_PLACE_CONSTANT, out);
         int32_t host;
         DBT_TRY(need(p, value, which & ~ON_DEVICE, &host));
         return convert(p, DBT_STEP_UPLOAD, host, which, out);
@@ -165,16 +166,6 @@ static bool is_present(const dbt_node *node, uint32_t output) {
     return false;
 }
 
-static const char *refuses_device(const planner *p, const dbt_node *node) {
-    const dbt_plan_options *const o = &p->plan->options;
-    if (!o->device) return "";
-    if (node->op->gpu_refuses) {
-        const char *const why = node->op->gpu_refuses(node);
-        if (why) return why;
-    }
-    return o->device_refuses ? o->device_refuses(o->device_user, node) : NULL;
-}
-
 static bool has_fresh_dims(const planner *p, const dbt_node *node) {
     for (uint32_t o = 0; o < node->n_outputs; o++) {
         const dbt_value *const v = node->outputs[o];
@@ -185,6 +176,19 @@ static bool has_fresh_dims(const planner *p, const dbt_node *node) {
         }
     }
     return false;
+}
+
+/* NULL when the session's device runs the node; else why the CPU does. */
+static const char *refuses_device(const planner *p, const dbt_node *node) {
+    const dbt_plan_options *const o = &p->plan->options;
+    if (!o->hal) return "";
+    if (dbt_node_has_rows(node)) return "states are kept in CPU memory";
+    if (has_fresh_dims(p, node)) return "the size of its output depends on data";
+    if (node->n_inputs + node->n_outputs > o->hal->limits.max_bindings) {
+        return "it binds more buffers than the device allows";
+    }
+    const char *const why = node->op->gpu_refuses ? node->op->gpu_refuses(node) : NULL;
+    return why || !o->device_refuses ? why : o->device_refuses(o->device_user, node);
 }
 
 static dibit_status plan_node(planner *p, const dbt_node *node) {

@@ -10,6 +10,7 @@
 #ifndef DBT_PLAN_PLAN_H
 #define DBT_PLAN_PLAN_H
 
+#include "gpu/hal.h"
 #include "plan/build.h"
 
 typedef enum dbt_place {
@@ -31,7 +32,8 @@ typedef struct dbt_plan_tensor {
     int32_t root;     /* VIEW: the tensor whose memory it is; else its own index */
     int32_t first_step, last_step; /* in which it is made and used last */
     uint64_t bytes;   /* at the present dims; UINT64_MAX while they are unresolved */
-    dibit_tensor t;
+    dibit_tensor t;   /* on the device data is NULL */
+    dbt_hal_buffer *buffer; /* on the device: its own for constants, else its slot's */
 } dbt_plan_tensor;
 
 typedef enum dbt_step_kind {
@@ -71,7 +73,7 @@ typedef struct dbt_plan_state {
 typedef struct dbt_slot {
     bool on_device;
     dbt_block block;      /* CPU */
-    void *buffer;         /* device: the HAL's */
+    dbt_hal_buffer *buffer; /* device */
     uint64_t buffer_bytes;
     int32_t last_step;    /* while planning: when it becomes free */
     uint64_t estimate;    /* while planning: bytes at guessed dims */
@@ -81,9 +83,9 @@ typedef struct dbt_plan_options {
     dbt_cpu_options cpu;
     dbt_pool *pool;
     bool keep_values, no_fusion, noise;
-    bool device;                     /* the session's device is not the CPU */
-    const char *device_name;
-    const char *(*device_refuses)(void *user, const dbt_node *node); /* NULL: it takes the node */
+    dbt_hal *hal; /* NULL: the session's device is the CPU */
+    /* NULL when the device takes the node, else why not. */
+    const char *(*device_refuses)(void *user, const dbt_node *node);
     void *device_user;
 } dbt_plan_options;
 

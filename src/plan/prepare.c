@@ -40,8 +40,21 @@ static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_erro
     return DIBIT_OK;
 }
 
+/* Straight into a device buffer; the plan's memory holds a copy only where the type changes. */
+static dibit_status upload_constant(const dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+    dbt_hal *const hal = plan->options.hal;
+    if (t->t.bytes == 0) return DIBIT_OK;
+    if (!t->buffer) DBT_TRY(hal->calls->buffer_create(hal, t->t.bytes, &t->buffer, error));
+    DBT_TRY(hal->calls->write(hal, t->buffer, 0, t->t.data, t->t.bytes, error));
+    t->t.data = NULL;
+    return DIBIT_OK;
+}
+
 static dibit_status load_tensor(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
-    if (t->place == DBT_PLACE_CONSTANT) return load_constant(plan, t, error);
+    if (t->place == DBT_PLACE_CONSTANT) {
+        DBT_TRY(load_constant(plan, t, error));
+        return t->on_device ? upload_constant(plan, t, error) : DIBIT_OK;
+    }
     if (t->place == DBT_PLACE_HOST) {
         t->t.bytes = DBT_MAX_CONTENTS * 8;
         t->t.data = dbt_arena_alloc(plan->arena, t->t.bytes);
