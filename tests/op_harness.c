@@ -17,8 +17,8 @@ typedef struct harness {
     dibit_error *error;
     const void *attrs;
     uint32_t n_outputs;
-    dibit_tensor stored[DBT_CASE_MAX];       /* inputs as cpu_run gets them */
-    const dibit_tensor *in[DBT_CASE_MAX];    /* NULL where absent */
+    dibit_tensor stored[DBT_CASE_MAX];    /* inputs as cpu_run gets them */
+    const dibit_tensor *in[DBT_CASE_MAX]; /* NULL where absent */
     const dibit_tensor *consts[DBT_CASE_MAX];
     dbt_cpu_options options;
     void *prepared;
@@ -98,8 +98,8 @@ static void set_contents(const harness *h, inference *f, uint32_t i, bool symbol
     for (int64_t k = 0; k < n; k++) {
         char name[64];
         snprintf(name, sizeof name, "content_%u_%lld", (unsigned)i, (long long)k);
-        contents[k] = symbols ? dbt_dim_number(f->dims, name)
-                              : dbt_dim_const(f->dims, integer_at(t, k));
+        contents[k] =
+            symbols ? dbt_dim_number(f->dims, name) : dbt_dim_const(f->dims, integer_at(t, k));
     }
     f->in_values[i].contents = contents;
 }
@@ -126,7 +126,10 @@ static void make_input(const harness *h, inference *f, uint32_t i, inference_mod
         return;
     }
     dbt_constant *const k = need(dbt_arena_alloc(h->arena, sizeof *k));
-    *k = (dbt_constant){.name = v->name, .type = t->type, .rank = t->rank, .data = t->data,
+    *k = (dbt_constant){.name = v->name,
+                        .type = t->type,
+                        .rank = t->rank,
+                        .data = t->data,
                         .count = dbt_tensor_count(t)};
     memcpy(k->dims, t->dims, sizeof k->dims);
     assert_true(dbt_packed_bytes(t->type, (uint64_t)k->count, &k->bytes.bytes));
@@ -141,17 +144,29 @@ static dibit_status infer_once(const harness *h, inference *f, inference_mode mo
     for (uint32_t i = 0; i < h->c->n_inputs; i++) {
         if (h->in[i]) make_input(h, f, i, mode);
     }
-    f->node = (dbt_node){.name = "case", .op = h->op, .attrs = h->attrs, .opset = h->c->opset,
-                         .n_inputs = h->c->n_inputs, .n_outputs = h->n_outputs,
-                         .inputs = f->in, .outputs = f->out};
+    f->node = (dbt_node){.name = "case",
+                         .op = h->op,
+                         .attrs = h->attrs,
+                         .opset = h->c->opset,
+                         .n_inputs = h->c->n_inputs,
+                         .n_outputs = h->n_outputs,
+                         .inputs = f->in,
+                         .outputs = f->out};
     for (uint32_t i = 0; i < h->n_outputs; i++) {
         if (!is_wanted(h, i)) continue;
         dbt_value *const v = f->out[i] = &f->out_values[i];
         *v = (dbt_value){.name = "output", .shape = {.rank = -1}, .producer = &f->node};
     }
-    dbt_infer infer = {.node = &f->node, .attrs = h->attrs, .n_inputs = h->c->n_inputs,
-                       .n_outputs = h->n_outputs, .in = f->in, .out = f->out, .dims = f->dims,
-                       .tensors = tensors, .arena = h->arena, .error = h->error};
+    dbt_infer infer = {.node = &f->node,
+                       .attrs = h->attrs,
+                       .n_inputs = h->c->n_inputs,
+                       .n_outputs = h->n_outputs,
+                       .in = f->in,
+                       .out = f->out,
+                       .dims = f->dims,
+                       .tensors = tensors,
+                       .arena = h->arena,
+                       .error = h->error};
     return h->op->infer(&infer);
 }
 
@@ -200,8 +215,8 @@ static void check_symbolic(const harness *h, inference_mode mode, const dbt_op_r
             if (is_resolved(values, v->shape.dims[d]) &&
                 values[v->shape.dims[d]] != r->out[i].dims[d]) {
                 fail_msg("%s: dim %d of output %u is inferred as %lld with symbols, is %lld",
-                         h->op->name, (int)d, (unsigned)i,
-                         (long long)values[v->shape.dims[d]], (long long)r->out[i].dims[d]);
+                         h->op->name, (int)d, (unsigned)i, (long long)values[v->shape.dims[d]],
+                         (long long)r->out[i].dims[d]);
             }
         }
         for (int64_t k = 0; v->contents && k < dbt_tensor_count(&r->out[i]); k++) {
@@ -223,9 +238,9 @@ static dibit_status infer_outputs(harness *h, inference *f, dbt_op_result *r) {
         const dbt_value *const v = f->out[i];
         if (v->shape.rank < 0) fail_msg("%s: output %u has no rank", h->op->name, (unsigned)i);
         r->types[i] = v->type;
-        r->out[i] = (dibit_tensor){
-            .type = is_cache(h, true, i) ? v->type : dbt_storage_type(v->type),
-            .rank = v->shape.rank};
+        r->out[i] =
+            (dibit_tensor){.type = is_cache(h, true, i) ? v->type : dbt_storage_type(v->type),
+                           .rank = v->shape.rank};
         for (int32_t d = 0; d < v->shape.rank; d++) {
             if (!dbt_dim_is_const(f->dims, v->shape.dims[d], &r->out[i].dims[d])) {
                 char text[200];
@@ -311,9 +326,16 @@ static dibit_status run_once(const harness *h, const inference *f, dbt_pool *poo
         shared.data = out[0]->data;
         in[0] = &shared;
     }
-    dbt_cpu_call call = {.node = &f->node, .attrs = h->attrs, .n_inputs = h->c->n_inputs,
-                         .n_outputs = h->n_outputs, .in = in, .out = out, .prepared = h->prepared,
-                         .options = &h->options, .pool = pool, .error = h->error,
+    dbt_cpu_call call = {.node = &f->node,
+                         .attrs = h->attrs,
+                         .n_inputs = h->c->n_inputs,
+                         .n_outputs = h->n_outputs,
+                         .in = in,
+                         .out = out,
+                         .prepared = h->prepared,
+                         .options = &h->options,
+                         .pool = pool,
+                         .error = h->error,
                          .states = make_states(h, &f->node, out)};
     const uint64_t scratch_bytes = h->op->cpu_scratch ? h->op->cpu_scratch(&call) : 0;
     call.scratch = guarded(h, scratch_bytes);
@@ -389,8 +411,13 @@ static dibit_status run_all_ways(const harness *h, const inference *f, dbt_op_re
 static dibit_status prepare(harness *h, const inference *f, dbt_op_result *r) {
     r->kernel = "";
     if (!h->op->cpu_prepare) return DIBIT_OK;
-    dbt_cpu_prepare p = {.node = &f->node, .attrs = h->attrs, .options = &h->options,
-                         .in = h->consts, .arena = h->arena, .kernel = "", .why = "",
+    dbt_cpu_prepare p = {.node = &f->node,
+                         .attrs = h->attrs,
+                         .options = &h->options,
+                         .in = h->consts,
+                         .arena = h->arena,
+                         .kernel = "",
+                         .why = "",
                          .error = h->error};
     DBT_TRY(h->op->cpu_prepare(&p));
     h->prepared = p.prepared;
@@ -407,8 +434,8 @@ static dibit_status run_case(harness *h, dbt_op_result *r) {
     DBT_TRY(dbt_attrs_parse(h->op, c->attrs, c->n_attrs, h->arena, &h->attrs, h->error));
     for (uint32_t i = 0; i < c->n_inputs; i++) {
         if (c->inputs[i].type == DIBIT_TYPE_UNDEFINED) continue;
-        const bool raw = (is_constant(h, i) && i < 32 && (h->op->raw_inputs >> i & 1)) ||
-                         is_cache(h, false, i);
+        const bool raw =
+            (is_constant(h, i) && i < 32 && (h->op->raw_inputs >> i & 1)) || is_cache(h, false, i);
         h->stored[i] = to_storage(h, &c->inputs[i], raw);
         h->in[i] = &h->stored[i];
         if (is_constant(h, i)) h->consts[i] = h->in[i];
@@ -426,7 +453,9 @@ static dibit_status run_case(harness *h, dbt_op_result *r) {
 dibit_status dbt_op_case_run(const dbt_op_case *c, dbt_op_result *result, dibit_error *error) {
     memset(result, 0, sizeof *result);
     dbt_arena_init(&result->arena, NULL);
-    harness h = {.c = c, .arena = &result->arena, .error = error,
+    harness h = {.c = c,
+                 .arena = &result->arena,
+                 .error = error,
                  .n_outputs = c->n_outputs ? c->n_outputs : 1,
                  .options = {dbt_cpu_isa(c->isa), c->activations}};
     const dibit_status status = run_case(&h, result);

@@ -31,10 +31,22 @@ static void check(const char *name, float (*f)(float), double (*reference)(doubl
     if (worst > limit) fail_msg("%s(%.9g) is %.2f ulp off", name, (double)where, worst);
 }
 
-static void test_exp(void **state) { (void)state; check("exp", dbt_expf, exp, 2); }
-static void test_tanh(void **state) { (void)state; check("tanh", dbt_tanhf, tanh, 2); }
-static void test_erf(void **state) { (void)state; check("erf", dbt_erff, erf, 2); }
-static void test_sigmoid(void **state) { (void)state; check("sigmoid", dbt_sigmoidf, sigmoid, 3); }
+static void test_exp(void **state) {
+    (void)state;
+    check("exp", dbt_expf, exp, 2);
+}
+static void test_tanh(void **state) {
+    (void)state;
+    check("tanh", dbt_tanhf, tanh, 2);
+}
+static void test_erf(void **state) {
+    (void)state;
+    check("erf", dbt_erff, erf, 2);
+}
+static void test_sigmoid(void **state) {
+    (void)state;
+    check("sigmoid", dbt_sigmoidf, sigmoid, 3);
+}
 
 static void test_sum_and_max_of_every_length(void **state) {
     (void)state;
@@ -52,8 +64,10 @@ static void test_sum_and_max_of_every_length(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_exp),     cmocka_unit_test(test_tanh),
-        cmocka_unit_test(test_erf),     cmocka_unit_test(test_sigmoid),
+        cmocka_unit_test(test_exp),
+        cmocka_unit_test(test_tanh),
+        cmocka_unit_test(test_erf),
+        cmocka_unit_test(test_sigmoid),
         cmocka_unit_test(test_sum_and_max_of_every_length),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -4,8 +4,8 @@
 #include <string.h>
 
 static const char *kind_name(dbt_onnx_attr_kind kind) {
-    static const char *const names[] = {"nothing", "a float", "an int",  "a string", "a tensor",
-                                        "a graph", "floats",  "ints",    "strings"};
+    static const char *const names[] = {"nothing", "a float", "an int", "a string", "a tensor",
+                                        "a graph", "floats",  "ints",   "strings"};
     return (unsigned)kind < sizeof names / sizeof *names ? names[kind] : "something else";
 }
 
@@ -90,14 +90,14 @@ dibit_status dbt_attrs_parse(const dbt_op *op, const dbt_onnx_attr *given, uint3
         if (def->kind == DBT_ATTR_IGNORED) continue;
         const dbt_onnx_attr *const attr = find_given(given, n_given, def->name);
         if (!attr) {
-            DBT_FAIL_IF(def->required, error, DIBIT_BAD_FILE, "attribute '%s' is missing", def->name);
+            DBT_FAIL_IF(def->required, error, DIBIT_BAD_FILE, "attribute '%s' is missing",
+                        def->name);
             store_default(def, attrs + def->offset);
             continue;
         }
         const dbt_onnx_attr_kind want = onnx_kind(def->kind);
-        DBT_FAIL_IF(attr->kind != want, error, DIBIT_BAD_FILE,
-                    "attribute '%s' must be %s, got %s", def->name, kind_name(want),
-                    kind_name(attr->kind));
+        DBT_FAIL_IF(attr->kind != want, error, DIBIT_BAD_FILE, "attribute '%s' must be %s, got %s",
+                    def->name, kind_name(want), kind_name(attr->kind));
         store_given(def, attr, attrs + def->offset);
     }
     *out = attrs;

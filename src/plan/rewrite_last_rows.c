@@ -10,9 +10,9 @@
 typedef struct rewrite {
     dbt_graph *graph;
     dibit_error *error;
-    dbt_dim rows;        /* S: the dim that becomes last_rows */
-    bool *moved;         /* [n_nodes] */
-    bool *pinned;        /* [n_values]: used by a node that is not moved, or a graph output */
+    dbt_dim rows;         /* S: the dim that becomes last_rows */
+    bool *moved;          /* [n_nodes] */
+    bool *pinned;         /* [n_values]: used by a node that is not moved, or a graph output */
     dbt_value **selected; /* [n_values]: what LastRows makes of it */
     int64_t *sample;      /* [dims]: values of dims, unresolved where a node has to run first */
 } rewrite;
@@ -105,7 +105,8 @@ static dibit_status redirect(const rewrite *r, uint32_t n_nodes) {
     }
     for (uint32_t o = 0; o < g->n_outputs; o++) {
         dbt_value *const value = g->outputs[o];
-        if (!is_candidate(r, value) || !has_rows(r, value) || r->moved[value->producer->id]) continue;
+        if (!is_candidate(r, value) || !has_rows(r, value) || r->moved[value->producer->id])
+            continue;
         DBT_TRY(select_rows(r, value, &g->outputs[o]));
         g->outputs[o]->is_output = true;
         value->is_output = false;
@@ -147,7 +148,8 @@ dibit_status dbt_rewrite_last_rows(dbt_graph *graph, dbt_dim *last_rows, dbt_dim
     r.pinned = dbt_arena_array(graph->arena, graph->n_values, sizeof *r.pinned);
     r.selected = dbt_arena_array(graph->arena, graph->n_values, sizeof *r.selected);
     dbt_node **const order = dbt_arena_array(graph->arena, n_nodes, sizeof *order);
-    if (!r.moved || !r.pinned || !r.selected || !order) return dbt_fail_memory(error, "a rewrite", 1);
+    if (!r.moved || !r.pinned || !r.selected || !order)
+        return dbt_fail_memory(error, "a rewrite", 1);
     memcpy(order, graph->nodes, n_nodes * sizeof *order);
     find_moved(&r);
     DBT_TRY(redirect(&r, n_nodes));

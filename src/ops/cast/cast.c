@@ -32,8 +32,9 @@ static dibit_status cast_contents(const dbt_infer *infer) {
         }
         if (to == DIBIT_TYPE_BOOL) {
             const dbt_dim zero = dbt_dim_const(infer->dims, 0);
-            contents[k] = dbt_dim_apply(infer->dims, DBT_DIM_EQUAL, zero,
-                                        dbt_dim_apply(infer->dims, DBT_DIM_EQUAL, zero, contents[k]));
+            contents[k] =
+                dbt_dim_apply(infer->dims, DBT_DIM_EQUAL, zero,
+                              dbt_dim_apply(infer->dims, DBT_DIM_EQUAL, zero, contents[k]));
         }
     }
     return dbt_infer_set_contents(infer, contents, n);
@@ -64,12 +65,14 @@ static void cast_task(void *ctx, int64_t i, uint32_t thread) {
     const cast_call *const c = ctx;
     const int64_t begin = dbt_task_begin(c->n, c->n_tasks, i);
     const int64_t end = dbt_task_begin(c->n, c->n_tasks, i + 1);
-    dbt_cast(c->x->type, (const char *)c->x->data + begin * (dibit_type_bits(c->x->type) / 8), c->to,
-             (char *)c->y->data + begin * (dibit_type_bits(c->y->type) / 8), end - begin);
+    dbt_cast(c->x->type, (const char *)c->x->data + begin * (dibit_type_bits(c->x->type) / 8),
+             c->to, (char *)c->y->data + begin * (dibit_type_bits(c->y->type) / 8), end - begin);
 }
 
 static dibit_status run_cast(const dbt_cpu_call *call) {
-    cast_call c = {.x = call->in[0], .y = call->out[0], .to = call->node->outputs[0]->type,
+    cast_call c = {.x = call->in[0],
+                   .y = call->out[0],
+                   .to = call->node->outputs[0]->type,
                    .n = dbt_tensor_count(call->in[0])};
     c.n_tasks = dbt_task_count(c.n, 2);
     dbt_parallel_for(call->pool, c.n_tasks, cast_task, &c);
@@ -115,21 +118,67 @@ static dibit_status run_dropout(const dbt_cpu_call *call) {
 }
 
 const dbt_op dbt_cast_ops[] = {
-    {.domain = "", .name = "Cast", .since = 6, .min_inputs = 1, .max_inputs = 1, .min_outputs = 1,
-     .max_outputs = 1, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .attrs = cast_defs, .n_attrs = 3,
-     .attrs_bytes = sizeof(cast_attrs), .infer = infer_cast, .cpu_run = run_cast},
-    {.domain = "", .name = "CastLike", .since = 15, .min_inputs = 2, .max_inputs = 2,
-     .min_outputs = 1, .max_outputs = 1, .kind = 1, .flags = DBT_OP_IN_PLACE,
-     .attrs = cast_defs + 1, .n_attrs = 2, .infer = infer_cast, .cpu_run = run_cast},
-    {.domain = "", .name = "Identity", .since = 1, .min_inputs = 1, .max_inputs = 1,
-     .min_outputs = 1, .max_outputs = 1, .flags = DBT_OP_ROWWISE | DBT_OP_VIEW,
-     .infer = infer_identity, .cpu_run = dbt_cpu_view},
+    {.domain = "",
+     .name = "Cast",
+     .since = 6,
+     .min_inputs = 1,
+     .max_inputs = 1,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .attrs = cast_defs,
+     .n_attrs = 3,
+     .attrs_bytes = sizeof(cast_attrs),
+     .infer = infer_cast,
+     .cpu_run = run_cast},
+    {.domain = "",
+     .name = "CastLike",
+     .since = 15,
+     .min_inputs = 2,
+     .max_inputs = 2,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .kind = 1,
+     .flags = DBT_OP_IN_PLACE,
+     .attrs = cast_defs + 1,
+     .n_attrs = 2,
+     .infer = infer_cast,
+     .cpu_run = run_cast},
+    {.domain = "",
+     .name = "Identity",
+     .since = 1,
+     .min_inputs = 1,
+     .max_inputs = 1,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_ROWWISE | DBT_OP_VIEW,
+     .infer = infer_identity,
+     .cpu_run = dbt_cpu_view},
     /* Not a view: the mask has to be written. Before opset 10 the mask was no bool. */
-    {.domain = "", .name = "Dropout", .since = 7, .until = 9, .min_inputs = 1, .max_inputs = 1,
-     .min_outputs = 1, .max_outputs = 1, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
-     .attrs = dropout_defs, .n_attrs = 1, .infer = infer_dropout, .cpu_run = run_dropout},
-    {.domain = "", .name = "Dropout", .since = 10, .min_inputs = 1, .max_inputs = 3,
-     .min_outputs = 1, .max_outputs = 2, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
-     .attrs = dropout_defs, .n_attrs = 2, .infer = infer_dropout, .cpu_run = run_dropout},
+    {.domain = "",
+     .name = "Dropout",
+     .since = 7,
+     .until = 9,
+     .min_inputs = 1,
+     .max_inputs = 1,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .attrs = dropout_defs,
+     .n_attrs = 1,
+     .infer = infer_dropout,
+     .cpu_run = run_dropout},
+    {.domain = "",
+     .name = "Dropout",
+     .since = 10,
+     .min_inputs = 1,
+     .max_inputs = 3,
+     .min_outputs = 1,
+     .max_outputs = 2,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .attrs = dropout_defs,
+     .n_attrs = 2,
+     .infer = infer_dropout,
+     .cpu_run = run_dropout},
     {0},
 };

@@ -6,39 +6,42 @@
 #include "base/half.h"
 
 /* T(name, C type, least, 2^bits beyond the largest, largest) */
-#define INTEGERS(T)                                                                                 \
-    T(i8, int8_t, INT8_MIN, 0x1p7f, INT8_MAX)                                                       \
-    T(i16, int16_t, INT16_MIN, 0x1p15f, INT16_MAX)                                                  \
-    T(i32, int32_t, INT32_MIN, 0x1p31f, INT32_MAX)                                                  \
-    T(i64, int64_t, INT64_MIN, 0x1p63f, INT64_MAX)                                                  \
-    T(u8, uint8_t, 0, 0x1p8f, UINT8_MAX)                                                            \
-    T(u16, uint16_t, 0, 0x1p16f, UINT16_MAX)                                                        \
-    T(u32, uint32_t, 0, 0x1p32f, UINT32_MAX)                                                        \
+#define INTEGERS(T)                                                                                \
+    T(i8, int8_t, INT8_MIN, 0x1p7f, INT8_MAX)                                                      \
+    T(i16, int16_t, INT16_MIN, 0x1p15f, INT16_MAX)                                                 \
+    T(i32, int32_t, INT32_MIN, 0x1p31f, INT32_MAX)                                                 \
+    T(i64, int64_t, INT64_MIN, 0x1p63f, INT64_MAX)                                                 \
+    T(u8, uint8_t, 0, 0x1p8f, UINT8_MAX)                                                           \
+    T(u16, uint16_t, 0, 0x1p16f, UINT16_MAX)                                                       \
+    T(u32, uint32_t, 0, 0x1p32f, UINT32_MAX)                                                       \
     T(u64, uint64_t, 0, 0x1p64f, UINT64_MAX)
 
-#define LOOP(name, S, D, expression)                                                                \
-    static void name(const void *x_, void *y_, int64_t n) {                                         \
-        const S *const x = x_;                                                                      \
-        D *const y = y_;                                                                            \
-        for (int64_t i = 0; i < n; i++) y[i] = (D)(expression);                                     \
+#define LOOP(name, S, D, expression)                                                               \
+    static void name(const void *x_, void *y_, int64_t n) {                                        \
+        const S *const x = x_;                                                                     \
+        D *const y = y_;                                                                           \
+        for (int64_t i = 0; i < n; i++) y[i] = (D)(expression);                                    \
     }
 
-#define TO_INTEGER(d, D, least, beyond, largest)                                                    \
-    LOOP(f32_to_##d, float, D,                                                                      \
-         x[i] != x[i] ? 0 : x[i] <= (float)(least) ? least : x[i] >= beyond ? largest : (D)x[i])    \
-    LOOP(i8_to_##d, int8_t, D, x[i])                                                                \
-    LOOP(i16_to_##d, int16_t, D, x[i])                                                              \
-    LOOP(i32_to_##d, int32_t, D, x[i])                                                              \
-    LOOP(i64_to_##d, int64_t, D, x[i])                                                              \
-    LOOP(u8_to_##d, uint8_t, D, x[i])                                                               \
-    LOOP(u16_to_##d, uint16_t, D, x[i])                                                             \
-    LOOP(u32_to_##d, uint32_t, D, x[i])                                                             \
-    LOOP(u64_to_##d, uint64_t, D, x[i])                                                             \
+#define TO_INTEGER(d, D, least, beyond, largest)                                                   \
+    LOOP(f32_to_##d, float, D,                                                                     \
+         x[i] != x[i]             ? 0                                                              \
+         : x[i] <= (float)(least) ? least                                                          \
+         : x[i] >= beyond         ? largest                                                        \
+                                  : (D)x[i])                                                               \
+    LOOP(i8_to_##d, int8_t, D, x[i])                                                               \
+    LOOP(i16_to_##d, int16_t, D, x[i])                                                             \
+    LOOP(i32_to_##d, int32_t, D, x[i])                                                             \
+    LOOP(i64_to_##d, int64_t, D, x[i])                                                             \
+    LOOP(u8_to_##d, uint8_t, D, x[i])                                                              \
+    LOOP(u16_to_##d, uint16_t, D, x[i])                                                            \
+    LOOP(u32_to_##d, uint32_t, D, x[i])                                                            \
+    LOOP(u64_to_##d, uint64_t, D, x[i])                                                            \
     LOOP(bool_to_##d, uint8_t, D, x[i] != 0)
 INTEGERS(TO_INTEGER)
 
-#define FROM_INTEGER(s, S, least, beyond, largest)                                                  \
-    LOOP(s##_to_f32, S, float, x[i])                                                                \
+#define FROM_INTEGER(s, S, least, beyond, largest)                                                 \
+    LOOP(s##_to_f32, S, float, x[i])                                                               \
     LOOP(s##_to_bool, S, uint8_t, x[i] != 0)
 INTEGERS(FROM_INTEGER)
 LOOP(f32_to_f32, float, float, x[i])
@@ -63,9 +66,9 @@ static int type_index(dibit_type type) {
     }
 }
 
-#define ROW(s)                                                                                      \
-    {[F32] = s##_to_f32, [I8] = s##_to_i8,   [I16] = s##_to_i16, [I32] = s##_to_i32,                \
-     [I64] = s##_to_i64, [U8] = s##_to_u8,   [U16] = s##_to_u16, [U32] = s##_to_u32,                \
+#define ROW(s)                                                                                     \
+    {[F32] = s##_to_f32, [I8] = s##_to_i8,    [I16] = s##_to_i16, [I32] = s##_to_i32,              \
+     [I64] = s##_to_i64, [U8] = s##_to_u8,    [U16] = s##_to_u16, [U32] = s##_to_u32,              \
      [U64] = s##_to_u64, [BOOL] = s##_to_bool}
 static void (*const loops[TYPES][TYPES])(const void *x, void *y, int64_t n) = {
     [F32] = ROW(f32), [I8] = ROW(i8),   [I16] = ROW(i16), [I32] = ROW(i32), [I64] = ROW(i64),

@@ -8,19 +8,23 @@ static void check(dibit_type from, const void *x, dibit_type to, const void *wan
     const dibit_tensor in = DBT_TENSOR(from, x, n);
     const dibit_tensor out = DBT_TENSOR(dbt_storage_type(to), want, n);
     const dbt_onnx_attr attr = DBT_INT("to", to);
-    dbt_op_case_expect(&(dbt_op_case){.name = "Cast", .opset = 19, .inputs = &in, .n_inputs = 1,
-                                      .attrs = &attr, .n_attrs = 1}, 0, &out);
+    dbt_op_case_expect(&(dbt_op_case){.name = "Cast",
+                                      .opset = 19,
+                                      .inputs = &in,
+                                      .n_inputs = 1,
+                                      .attrs = &attr,
+                                      .n_attrs = 1},
+                       0, &out);
     static const uint8_t like[8];
     const dibit_tensor two[2] = {in, DBT_TENSOR(to, like, 1)};
-    dbt_op_case_expect(&(dbt_op_case){.name = "CastLike", .opset = 19, .inputs = two, .n_inputs = 2},
-                       0, &out);
+    dbt_op_case_expect(
+        &(dbt_op_case){.name = "CastLike", .opset = 19, .inputs = two, .n_inputs = 2}, 0, &out);
 }
 
 static void test_floats_are_truncated_and_saturate(void **state) {
     (void)state;
     const float x[8] = {-1.9f, 1.9f, -300, 300, 3e9f, -3e9f, NAN, 1e30f};
-    check(DIBIT_TYPE_FLOAT, x, DIBIT_TYPE_INT8,
-          (int8_t[]){-1, 1, -128, 127, 127, -128, 0, 127}, 8);
+    check(DIBIT_TYPE_FLOAT, x, DIBIT_TYPE_INT8, (int8_t[]){-1, 1, -128, 127, 127, -128, 0, 127}, 8);
     check(DIBIT_TYPE_FLOAT, x, DIBIT_TYPE_UINT8, (uint8_t[]){0, 1, 0, 255, 255, 0, 0, 255}, 8);
     check(DIBIT_TYPE_FLOAT, x, DIBIT_TYPE_INT32,
           (int32_t[]){-1, 1, -300, 300, INT32_MAX, INT32_MIN, 0, INT32_MAX}, 8);
@@ -81,12 +85,16 @@ static void test_identity_and_dropout_pass_on(void **state) {
     const float f[3] = {1, -2, 3}, ratio = 0.5f;
     const uint8_t no = 0, yes = 1, kept[3] = {1, 1, 1};
     const dibit_tensor ints = DBT_TENSOR(DIBIT_TYPE_INT64, x, 3);
-    dbt_op_case_expect(&(dbt_op_case){.name = "Identity", .opset = 14, .inputs = &ints,
-                                      .n_inputs = 1}, 0, &ints);
+    dbt_op_case_expect(
+        &(dbt_op_case){.name = "Identity", .opset = 14, .inputs = &ints, .n_inputs = 1}, 0, &ints);
     dibit_tensor in[3] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 3), DBT_SCALAR(DIBIT_TYPE_FLOAT, &ratio),
                           DBT_SCALAR(DIBIT_TYPE_BOOL, &no)};
     const dibit_tensor mask = DBT_TENSOR(DIBIT_TYPE_BOOL, kept, 3);
-    dbt_op_case c = {.name = "Dropout", .opset = 13, .inputs = in, .n_inputs = 3, .constants = 6,
+    dbt_op_case c = {.name = "Dropout",
+                     .opset = 13,
+                     .inputs = in,
+                     .n_inputs = 3,
+                     .constants = 6,
                      .n_outputs = 2};
     dbt_op_case_expect(&c, 0, &in[0]);
     dbt_op_case_expect(&c, 1, &mask);

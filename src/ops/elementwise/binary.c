@@ -12,7 +12,9 @@ static const dbt_attr_def mod_attrs[] = {
     {.name = "fmod", .kind = DBT_ATTR_INT, .offset = offsetof(binary_attrs, fmod)},
 };
 static const dbt_attr_def shift_attrs[] = {
-    {.name = "direction", .kind = DBT_ATTR_STRING, .required = true,
+    {.name = "direction",
+     .kind = DBT_ATTR_STRING,
+     .required = true,
      .offset = offsetof(binary_attrs, direction)},
 };
 
@@ -61,15 +63,33 @@ static dibit_status run(const dbt_cpu_call *call) {
     return dbt_binary_run(actual_kind(call->node), call->in[0], call->in[1], call->out[0], call);
 }
 
-#define BINARY(name_, since_, kind_)                                                                \
-    {.domain = "", .name = (name_), .since = (since_), .min_inputs = 2, .max_inputs = 2,            \
-     .min_outputs = 1, .max_outputs = 1, .kind = (kind_),                                           \
-     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer, .cpu_run = run}
-#define BINARY_ATTRS(name_, since_, kind_, attrs_)                                                  \
-    {.domain = "", .name = (name_), .since = (since_), .min_inputs = 2, .max_inputs = 2,            \
-     .min_outputs = 1, .max_outputs = 1, .kind = (kind_),                                           \
-     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .attrs = (attrs_), .n_attrs = 1,                    \
-     .attrs_bytes = sizeof(binary_attrs), .infer = infer, .cpu_run = run}
+#define BINARY(name_, since_, kind_)                                                               \
+    {.domain = "",                                                                                 \
+     .name = (name_),                                                                              \
+     .since = (since_),                                                                            \
+     .min_inputs = 2,                                                                              \
+     .max_inputs = 2,                                                                              \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .kind = (kind_),                                                                              \
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,                                                    \
+     .infer = infer,                                                                               \
+     .cpu_run = run}
+#define BINARY_ATTRS(name_, since_, kind_, attrs_)                                                 \
+    {.domain = "",                                                                                 \
+     .name = (name_),                                                                              \
+     .since = (since_),                                                                            \
+     .min_inputs = 2,                                                                              \
+     .max_inputs = 2,                                                                              \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .kind = (kind_),                                                                              \
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,                                                    \
+     .attrs = (attrs_),                                                                            \
+     .n_attrs = 1,                                                                                 \
+     .attrs_bytes = sizeof(binary_attrs),                                                          \
+     .infer = infer,                                                                               \
+     .cpu_run = run}
 
 const dbt_op dbt_elementwise_binary_ops[] = {
     BINARY("Add", 7, DBT_BINARY_ADD),

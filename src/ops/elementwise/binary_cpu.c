@@ -5,60 +5,60 @@
 #include "ops/elementwise/formulas.h"
 
 /* Three loops, so that the steps are constants: both advance, only a, only b. */
-#define KERNEL(name, T, R, expression)                                                              \
-    static void name(const void *a_, const void *b_, void *y_, int64_t n, int64_t a_step,           \
-                     int64_t b_step) {                                                              \
-        const T *const av = a_, *const bv = b_;                                                     \
-        R *const y = y_;                                                                            \
-        if (a_step && b_step) {                                                                     \
-            for (int64_t i = 0; i < n; i++) {                                                       \
-                const T a = av[i], b = bv[i];                                                       \
-                y[i] = (R)(expression);                                                             \
-            }                                                                                       \
-        } else if (a_step) {                                                                        \
-            const T b = *bv;                                                                        \
-            for (int64_t i = 0; i < n; i++) {                                                       \
-                const T a = av[i];                                                                  \
-                y[i] = (R)(expression);                                                             \
-            }                                                                                       \
-        } else {                                                                                    \
-            const T a = *av;                                                                        \
-            for (int64_t i = 0; i < n; i++) {                                                       \
-                const T b = bv[b_step ? i : 0];                                                     \
-                y[i] = (R)(expression);                                                             \
-            }                                                                                       \
-        }                                                                                           \
+#define KERNEL(name, T, R, expression)                                                             \
+    static void name(const void *a_, const void *b_, void *y_, int64_t n, int64_t a_step,          \
+                     int64_t b_step) {                                                             \
+        const T *const av = a_, *const bv = b_;                                                    \
+        R *const y = y_;                                                                           \
+        if (a_step && b_step) {                                                                    \
+            for (int64_t i = 0; i < n; i++) {                                                      \
+                const T a = av[i], b = bv[i];                                                      \
+                y[i] = (R)(expression);                                                            \
+            }                                                                                      \
+        } else if (a_step) {                                                                       \
+            const T b = *bv;                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                      \
+                const T a = av[i];                                                                 \
+                y[i] = (R)(expression);                                                            \
+            }                                                                                      \
+        } else {                                                                                   \
+            const T a = *av;                                                                       \
+            for (int64_t i = 0; i < n; i++) {                                                      \
+                const T b = bv[b_step ? i : 0];                                                    \
+                y[i] = (R)(expression);                                                            \
+            }                                                                                      \
+        }                                                                                          \
     }
 
 /* W is an unsigned type at least as wide as int: arithmetic in it wraps. */
-#define INTEGER_KERNELS(s, T, W)                                                                    \
-    KERNEL(add_##s, T, T, (W)a + (W)b)                                                              \
-    KERNEL(sub_##s, T, T, (W)a - (W)b)                                                              \
-    KERNEL(mul_##s, T, T, (W)a * (W)b)                                                              \
-    KERNEL(max_##s, T, T, a > b ? a : b)                                                            \
-    KERNEL(min_##s, T, T, a < b ? a : b)                                                            \
+#define INTEGER_KERNELS(s, T, W)                                                                   \
+    KERNEL(add_##s, T, T, (W)a + (W)b)                                                             \
+    KERNEL(sub_##s, T, T, (W)a - (W)b)                                                             \
+    KERNEL(mul_##s, T, T, (W)a *(W)b)                                                              \
+    KERNEL(max_##s, T, T, a > b ? a : b)                                                           \
+    KERNEL(min_##s, T, T, a < b ? a : b)                                                           \
     COMPARE_KERNELS(s, T)
-#define SIGNED_KERNELS(s, T, W)                                                                     \
-    INTEGER_KERNELS(s, T, W)                                                                        \
-    KERNEL(prelu_##s, T, T, a < 0 ? (T)((W)a * (W)b) : a)                                           \
-    KERNEL(div_##s, T, T, b == 0 ? 0 : b == -1 ? (T)(0 - (W)a) : (T)(a / b))                        \
-    KERNEL(fmod_##s, T, T, b == 0 || b == -1 ? 0 : a % b)                                           \
+#define SIGNED_KERNELS(s, T, W)                                                                    \
+    INTEGER_KERNELS(s, T, W)                                                                       \
+    KERNEL(prelu_##s, T, T, a < 0 ? (T)((W)a * (W)b) : a)                                          \
+    KERNEL(div_##s, T, T, b == 0 ? 0 : b == -1 ? (T)(0 - (W)a) : (T)(a / b))                       \
+    KERNEL(fmod_##s, T, T, b == 0 || b == -1 ? 0 : a % b)                                          \
     KERNEL(mod_##s, T, T, b == 0 || b == -1 ? 0 : a % b + ((a % b != 0 && (a ^ b) < 0) ? b : 0))
-#define UNSIGNED_KERNELS(s, T, W)                                                                   \
-    INTEGER_KERNELS(s, T, W)                                                                        \
-    KERNEL(prelu_##s, T, T, ((void)b, a))                                                           \
-    KERNEL(div_##s, T, T, b == 0 ? 0 : a / b)                                                       \
-    KERNEL(mod_##s, T, T, b == 0 ? 0 : a % b)                                                       \
-    KERNEL(bit_and_##s, T, T, a & b)                                                                \
-    KERNEL(bit_or_##s, T, T, a | b)                                                                 \
-    KERNEL(bit_xor_##s, T, T, a ^ b)                                                                \
-    KERNEL(shift_left_##s, T, T, b < 8 * sizeof(T) ? (W)a << (b % (8 * sizeof(T))) : 0)             \
+#define UNSIGNED_KERNELS(s, T, W)                                                                  \
+    INTEGER_KERNELS(s, T, W)                                                                       \
+    KERNEL(prelu_##s, T, T, ((void)b, a))                                                          \
+    KERNEL(div_##s, T, T, b == 0 ? 0 : a / b)                                                      \
+    KERNEL(mod_##s, T, T, b == 0 ? 0 : a % b)                                                      \
+    KERNEL(bit_and_##s, T, T, a &b)                                                                \
+    KERNEL(bit_or_##s, T, T, a | b)                                                                \
+    KERNEL(bit_xor_##s, T, T, a ^ b)                                                               \
+    KERNEL(shift_left_##s, T, T, b < 8 * sizeof(T) ? (W)a << (b % (8 * sizeof(T))) : 0)            \
     KERNEL(shift_right_##s, T, T, b < 8 * sizeof(T) ? (W)a >> (b % (8 * sizeof(T))) : 0)
-#define COMPARE_KERNELS(s, T)                                                                       \
-    KERNEL(equal_##s, T, uint8_t, a == b)                                                           \
-    KERNEL(less_##s, T, uint8_t, a < b)                                                             \
-    KERNEL(less_equal_##s, T, uint8_t, a <= b)                                                      \
-    KERNEL(greater_##s, T, uint8_t, a > b)                                                          \
+#define COMPARE_KERNELS(s, T)                                                                      \
+    KERNEL(equal_##s, T, uint8_t, a == b)                                                          \
+    KERNEL(less_##s, T, uint8_t, a < b)                                                            \
+    KERNEL(less_equal_##s, T, uint8_t, a <= b)                                                     \
+    KERNEL(greater_##s, T, uint8_t, a > b)                                                         \
     KERNEL(greater_equal_##s, T, uint8_t, a >= b)
 
 SIGNED_KERNELS(i8, int8_t, uint32_t)
@@ -71,7 +71,7 @@ UNSIGNED_KERNELS(u32, uint32_t, uint32_t)
 UNSIGNED_KERNELS(u64, uint64_t, uint64_t)
 
 KERNEL(equal_bool, uint8_t, uint8_t, !a == !b)
-KERNEL(and_bool, uint8_t, uint8_t, a && b)
+KERNEL(and_bool, uint8_t, uint8_t, a &&b)
 KERNEL(or_bool, uint8_t, uint8_t, a || b)
 KERNEL(xor_bool, uint8_t, uint8_t, !a != !b)
 
@@ -84,7 +84,7 @@ static float floor_mod(float a, float b) {
 COMPARE_KERNELS(f32, float)
 KERNEL(add_f32, float, float, a + b)
 KERNEL(sub_f32, float, float, a - b)
-KERNEL(mul_f32, float, float, a * b)
+KERNEL(mul_f32, float, float, a *b)
 KERNEL(div_f32, float, float, a / b)
 KERNEL(mod_f32, float, float, floor_mod(a, b))
 KERNEL(fmod_f32, float, float, fmodf(a, b))
@@ -131,7 +131,7 @@ static int type_index(dibit_type type) {
 #define ROW_SIGNED(op) [I8] = op##_i8, [I16] = op##_i16, [I32] = op##_i32, [I64] = op##_i64
 #define ROW_NUMBER(op) [F32] = op##_f32, ROW_SIGNED(op), ROW_UNSIGNED(op)
 /* Bits do not care for the sign. */
-#define ROW_BITS(op)                                                                                \
+#define ROW_BITS(op)                                                                               \
     [I8] = op##_u8, [I16] = op##_u16, [I32] = op##_u32, [I64] = op##_u64, ROW_UNSIGNED(op)
 
 static const dbt_binary_fn kernels[DBT_BINARY_KINDS][TYPES] = {
@@ -195,10 +195,14 @@ dibit_status dbt_binary_run(dbt_binary_kind kind, const dibit_tensor *a, const d
                             dibit_tensor *y, const dbt_cpu_call *call) {
     dbt_broadcast plan;
     DBT_TRY(dbt_broadcast_plan(y, (const dibit_tensor *const[]){a, b}, 2, &plan, call->error));
-    const binary_call c = {.fn = dbt_binary_kernel(kind, a->type), .a = a->data, .b = b->data,
-                           .y = y->data, .in_bytes = dibit_type_bits(a->type) / 8,
+    const binary_call c = {.fn = dbt_binary_kernel(kind, a->type),
+                           .a = a->data,
+                           .b = b->data,
+                           .y = y->data,
+                           .in_bytes = dibit_type_bits(a->type) / 8,
                            .out_bytes = dibit_type_bits(y->type) / 8,
-                           .a_step = plan.step[0], .b_step = plan.step[1]};
+                           .a_step = plan.step[0],
+                           .b_step = plan.step[1]};
     dbt_broadcast_for(&plan, call->pool, dbt_binary_cost(kind), binary_run, &c);
     return DIBIT_OK;
 }

@@ -7,13 +7,14 @@ enum { MAX_RUN = 4096 };
 static dibit_status check(const dibit_tensor *out, const dibit_tensor *in, uint32_t i,
                           dibit_error *error) {
     const int32_t shift = out->rank - in->rank;
-    DBT_FAIL_IF(shift < 0, error, DIBIT_BAD_INPUT, "input %u has rank %d, more than the result's %d",
-                (unsigned)i, (int)in->rank, (int)out->rank);
+    DBT_FAIL_IF(shift < 0, error, DIBIT_BAD_INPUT,
+                "input %u has rank %d, more than the result's %d", (unsigned)i, (int)in->rank,
+                (int)out->rank);
     for (int32_t d = 0; d < in->rank; d++) {
         const int64_t have = in->dims[d], want = out->dims[d + shift];
         DBT_FAIL_IF(have != want && have != 1, error, DIBIT_BAD_INPUT,
-                    "shapes do not broadcast: dim %d of input %u is %lld, of the result %lld", (int)d,
-                    (unsigned)i, (long long)have, (long long)want);
+                    "shapes do not broadcast: dim %d of input %u is %lld, of the result %lld",
+                    (int)d, (unsigned)i, (long long)have, (long long)want);
     }
     return DIBIT_OK;
 }

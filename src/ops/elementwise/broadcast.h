@@ -9,10 +9,10 @@ enum { DBT_BROADCAST_INPUTS = 3 };
 
 typedef struct dbt_broadcast {
     uint32_t n_inputs;
-    int64_t n;       /* elements of a run; the output is contiguous */
+    int64_t n;                          /* elements of a run; the output is contiguous */
     int64_t step[DBT_BROADCAST_INPUTS]; /* of each input along a run: 0 or 1 */
-    int64_t rows;    /* runs in all: the product of dims */
-    int32_t rank;    /* of the outer dims */
+    int64_t rows;                       /* runs in all: the product of dims */
+    int32_t rank;                       /* of the outer dims */
     int64_t dims[DIBIT_MAX_RANK];
     int64_t strides[DBT_BROADCAST_INPUTS][DIBIT_MAX_RANK]; /* elements; 0 where repeated */
 } dbt_broadcast;

@@ -55,7 +55,7 @@ static dibit_status run(const dbt_cpu_call *call) {
         {.type = DIBIT_TYPE_FLOAT, .data = (void *)(uintptr_t)&attrs->max},
     };
     for (uint32_t i = 0; i < 2; i++) {
-        const dibit_tensor *limit = call->node->op->kind ? &given[i]
+        const dibit_tensor *limit = call->node->op->kind     ? &given[i]
                                     : i + 1 < call->n_inputs ? call->in[i + 1]
                                                              : NULL;
         if (!limit) continue;
@@ -66,12 +66,30 @@ static dibit_status run(const dbt_cpu_call *call) {
 }
 
 const dbt_op dbt_elementwise_clip_ops[] = {
-    {.domain = "", .name = "Clip", .since = 6, .until = 10, .min_inputs = 1, .max_inputs = 1,
-     .min_outputs = 1, .max_outputs = 1, .kind = 1, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
-     .attrs = attrs_6, .n_attrs = 2, .attrs_bytes = sizeof(clip_attrs), .infer = infer_6,
+    {.domain = "",
+     .name = "Clip",
+     .since = 6,
+     .until = 10,
+     .min_inputs = 1,
+     .max_inputs = 1,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .kind = 1,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .attrs = attrs_6,
+     .n_attrs = 2,
+     .attrs_bytes = sizeof(clip_attrs),
+     .infer = infer_6,
      .cpu_run = run},
-    {.domain = "", .name = "Clip", .since = 11, .min_inputs = 1, .max_inputs = 3, .min_outputs = 1,
-     .max_outputs = 1, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer_11,
+    {.domain = "",
+     .name = "Clip",
+     .since = 11,
+     .min_inputs = 1,
+     .max_inputs = 3,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .infer = infer_11,
      .cpu_run = run},
     {0},
 };

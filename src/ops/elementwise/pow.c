@@ -101,7 +101,15 @@ static dibit_status run(const dbt_cpu_call *call) {
 }
 
 const dbt_op dbt_elementwise_pow_ops[] = {
-    {.domain = "", .name = "Pow", .since = 7, .min_inputs = 2, .max_inputs = 2, .min_outputs = 1,
-     .max_outputs = 1, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer, .cpu_run = run},
+    {.domain = "",
+     .name = "Pow",
+     .since = 7,
+     .min_inputs = 2,
+     .max_inputs = 2,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .infer = infer,
+     .cpu_run = run},
     {0},
 };

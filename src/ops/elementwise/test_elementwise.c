@@ -101,18 +101,24 @@ static void test_unary_formulas(void **state) {
         if (c->approximate) attrs[n++] = (dbt_onnx_attr)DBT_STRING("approximate", c->approximate);
         const dibit_tensor in = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 3, N / 3);
         const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, want, 3, N / 3);
-        dbt_op_case_expect(&(dbt_op_case){.domain = c->domain, .name = c->name, .opset = 24,
-                                          .attrs = attrs, .n_attrs = n, .inputs = &in,
-                                          .n_inputs = 1}, 0, &out);
+        dbt_op_case_expect(&(dbt_op_case){.domain = c->domain,
+                                          .name = c->name,
+                                          .opset = 24,
+                                          .attrs = attrs,
+                                          .n_attrs = n,
+                                          .inputs = &in,
+                                          .n_inputs = 1},
+                           0, &out);
     }
 }
 
-#define UNARY(name_, opset_, type_, out_type_, x_, want_, n_)                                       \
-    do {                                                                                            \
-        const dibit_tensor in_ = DBT_TENSOR(type_, x_, n_);                                         \
-        const dibit_tensor out_ = DBT_TENSOR(out_type_, want_, n_);                                 \
-        dbt_op_case_expect(&(dbt_op_case){.name = (name_), .opset = (opset_), .inputs = &in_,       \
-                                          .n_inputs = 1}, 0, &out_);                                \
+#define UNARY(name_, opset_, type_, out_type_, x_, want_, n_)                                      \
+    do {                                                                                           \
+        const dibit_tensor in_ = DBT_TENSOR(type_, x_, n_);                                        \
+        const dibit_tensor out_ = DBT_TENSOR(out_type_, want_, n_);                                \
+        dbt_op_case_expect(                                                                        \
+            &(dbt_op_case){.name = (name_), .opset = (opset_), .inputs = &in_, .n_inputs = 1}, 0,  \
+            &out_);                                                                                \
     } while (0)
 
 static void test_unary_integers_and_bools(void **state) {
@@ -122,7 +128,8 @@ static void test_unary_integers_and_bools(void **state) {
     UNARY("Neg", 13, DIBIT_TYPE_INT8, DIBIT_TYPE_INT8, i8, ((int8_t[]){-128, 3, 0, -127}), 4);
     UNARY("Sign", 13, DIBIT_TYPE_INT8, DIBIT_TYPE_INT8, i8, ((int8_t[]){-1, -1, 0, 1}), 4);
     UNARY("Relu", 14, DIBIT_TYPE_INT8, DIBIT_TYPE_INT8, i8, ((int8_t[]){0, 0, 0, 127}), 4);
-    UNARY("BitwiseNot", 18, DIBIT_TYPE_INT8, DIBIT_TYPE_INT8, i8, ((int8_t[]){127, 2, -1, -128}), 4);
+    UNARY("BitwiseNot", 18, DIBIT_TYPE_INT8, DIBIT_TYPE_INT8, i8, ((int8_t[]){127, 2, -1, -128}),
+          4);
     const uint16_t u16[3] = {0, 1, 65535};
     UNARY("BitwiseNot", 18, DIBIT_TYPE_UINT16, DIBIT_TYPE_UINT16, u16,
           ((uint16_t[]){65535, 65534, 0}), 3);
@@ -139,7 +146,8 @@ static void test_unary_integers_and_bools(void **state) {
     UNARY("IsInf", 20, DIBIT_TYPE_FLOAT, DIBIT_TYPE_BOOL, f, ((uint8_t[]){0, 1, 1, 0}), 4);
     UNARY("Exp", 13, DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT, f,
           ((float[]){NAN, 0, INFINITY, 2.7182818f}), 4);
-    UNARY("Erf", 13, DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT, f, ((float[]){NAN, -1, 1, 0.84270079f}), 4);
+    UNARY("Erf", 13, DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT, f, ((float[]){NAN, -1, 1, 0.84270079f}),
+          4);
 }
 
 /* ---- Binary ---- */
@@ -240,9 +248,9 @@ static int64_t source_index(int32_t rank, const int64_t *dims, const shape_case 
     return index;
 }
 
-static const dibit_type binary_types[] = {
-    DIBIT_TYPE_FLOAT,  DIBIT_TYPE_INT8,  DIBIT_TYPE_INT16,  DIBIT_TYPE_INT32, DIBIT_TYPE_INT64,
-    DIBIT_TYPE_UINT8, DIBIT_TYPE_UINT16, DIBIT_TYPE_UINT32, DIBIT_TYPE_UINT64};
+static const dibit_type binary_types[] = {DIBIT_TYPE_FLOAT,  DIBIT_TYPE_INT8,   DIBIT_TYPE_INT16,
+                                          DIBIT_TYPE_INT32,  DIBIT_TYPE_INT64,  DIBIT_TYPE_UINT8,
+                                          DIBIT_TYPE_UINT16, DIBIT_TYPE_UINT32, DIBIT_TYPE_UINT64};
 
 static void store(dibit_type type, void *data, int64_t i, int64_t v) {
     switch (dibit_type_bits(type)) {
@@ -293,7 +301,8 @@ static void check_binary(const binary_case *c, const shape_case *s, dibit_type t
         {.name = "a", .type = type, .rank = s->a_rank, .data = is_float ? (void *)af : (void *)ai},
         {.name = "b", .type = type, .rank = s->b_rank, .data = is_float ? (void *)bf : (void *)bi},
     };
-    dibit_tensor out = {.type = out_type, .rank = s->rank,
+    dibit_tensor out = {.type = out_type,
+                        .rank = s->rank,
                         .data = is_float && !c->to_bool ? (void *)wf : (void *)wi};
     memcpy(in[0].dims, s->a, sizeof s->a);
     memcpy(in[1].dims, s->b, sizeof s->b);
@@ -301,8 +310,8 @@ static void check_binary(const binary_case *c, const shape_case *s, dibit_type t
     /* A double quotient floored can be off by a whole divisor at the border: leave float Mod's to the
      * few elements below. */
     if (is_float && strcmp(c->name, "Mod") == 0) return;
-    dbt_op_case_expect(&(dbt_op_case){.name = c->name, .opset = c->opset, .inputs = in,
-                                      .n_inputs = 2}, 0, &out);
+    dbt_op_case_expect(
+        &(dbt_op_case){.name = c->name, .opset = c->opset, .inputs = in, .n_inputs = 2}, 0, &out);
 }
 
 static void test_binary_ops_broadcast_over_all_types(void **state) {
@@ -317,14 +326,18 @@ static void test_binary_ops_broadcast_over_all_types(void **state) {
     }
 }
 
-#define BINARY(name_, opset_, type_, out_type_, a_, b_, want_, n_, attr_)                           \
-    do {                                                                                            \
-        const dibit_tensor in_[2] = {DBT_TENSOR(type_, a_, n_), DBT_TENSOR(type_, b_, n_)};         \
-        const dibit_tensor out_ = DBT_TENSOR(out_type_, want_, n_);                                 \
-        const dbt_onnx_attr *const at_ = (attr_);                                                   \
-        dbt_op_case_expect(&(dbt_op_case){.name = (name_), .opset = (opset_), .inputs = in_,        \
-                                          .n_inputs = 2, .attrs = at_, .n_attrs = at_ ? 1 : 0},     \
-                           0, &out_);                                                               \
+#define BINARY(name_, opset_, type_, out_type_, a_, b_, want_, n_, attr_)                          \
+    do {                                                                                           \
+        const dibit_tensor in_[2] = {DBT_TENSOR(type_, a_, n_), DBT_TENSOR(type_, b_, n_)};        \
+        const dibit_tensor out_ = DBT_TENSOR(out_type_, want_, n_);                                \
+        const dbt_onnx_attr *const at_ = (attr_);                                                  \
+        dbt_op_case_expect(&(dbt_op_case){.name = (name_),                                         \
+                                          .opset = (opset_),                                       \
+                                          .inputs = in_,                                           \
+                                          .n_inputs = 2,                                           \
+                                          .attrs = at_,                                            \
+                                          .n_attrs = at_ ? 1 : 0},                                 \
+                           0, &out_);                                                              \
     } while (0)
 
 static void test_binary_edges(void **state) {
@@ -333,9 +346,10 @@ static void test_binary_edges(void **state) {
     const dbt_onnx_attr left = DBT_STRING("direction", "LEFT");
     const dbt_onnx_attr right = DBT_STRING("direction", "RIGHT");
     const int32_t a[4] = {INT32_MIN, 7, -7, 5}, b[4] = {-1, 0, 4, -3};
-    BINARY("Div", 14, DIBIT_TYPE_INT32, DIBIT_TYPE_INT32, a, b,
-           ((int32_t[]){INT32_MIN, 0, -1, -1}), 4, NULL);
-    BINARY("Mod", 13, DIBIT_TYPE_INT32, DIBIT_TYPE_INT32, a, b, ((int32_t[]){0, 0, 1, -1}), 4, NULL);
+    BINARY("Div", 14, DIBIT_TYPE_INT32, DIBIT_TYPE_INT32, a, b, ((int32_t[]){INT32_MIN, 0, -1, -1}),
+           4, NULL);
+    BINARY("Mod", 13, DIBIT_TYPE_INT32, DIBIT_TYPE_INT32, a, b, ((int32_t[]){0, 0, 1, -1}), 4,
+           NULL);
     BINARY("Mod", 13, DIBIT_TYPE_INT32, DIBIT_TYPE_INT32, a, b, ((int32_t[]){0, 0, -3, 2}), 4,
            &fmod1);
     const float fa[4] = {-7.5f, 7.5f, 5, -4}, fb[4] = {4, -4, 0.5f, 2};
@@ -349,9 +363,12 @@ static void test_binary_edges(void **state) {
     BINARY("BitShift", 11, DIBIT_TYPE_UINT8, DIBIT_TYPE_UINT8, s, w, ((uint8_t[]){0, 0, 127, 0}), 4,
            &right);
     const int16_t x[2] = {-2, 12}, y[2] = {7, 10};
-    BINARY("BitwiseAnd", 18, DIBIT_TYPE_INT16, DIBIT_TYPE_INT16, x, y, ((int16_t[]){6, 8}), 2, NULL);
-    BINARY("BitwiseOr", 18, DIBIT_TYPE_INT16, DIBIT_TYPE_INT16, x, y, ((int16_t[]){-1, 14}), 2, NULL);
-    BINARY("BitwiseXor", 18, DIBIT_TYPE_INT16, DIBIT_TYPE_INT16, x, y, ((int16_t[]){-7, 6}), 2, NULL);
+    BINARY("BitwiseAnd", 18, DIBIT_TYPE_INT16, DIBIT_TYPE_INT16, x, y, ((int16_t[]){6, 8}), 2,
+           NULL);
+    BINARY("BitwiseOr", 18, DIBIT_TYPE_INT16, DIBIT_TYPE_INT16, x, y, ((int16_t[]){-1, 14}), 2,
+           NULL);
+    BINARY("BitwiseXor", 18, DIBIT_TYPE_INT16, DIBIT_TYPE_INT16, x, y, ((int16_t[]){-7, 6}), 2,
+           NULL);
     const uint8_t p[4] = {0, 0, 1, 1}, q[4] = {0, 1, 0, 1};
     BINARY("And", 7, DIBIT_TYPE_BOOL, DIBIT_TYPE_BOOL, p, q, ((uint8_t[]){0, 0, 0, 1}), 4, NULL);
     BINARY("Or", 7, DIBIT_TYPE_BOOL, DIBIT_TYPE_BOOL, p, q, ((uint8_t[]){0, 1, 1, 1}), 4, NULL);
@@ -375,8 +392,10 @@ static void test_pow_over_types_of_the_exponent(void **state) {
     const float x[4] = {-2, 3, 0.5f, 9}, e[4] = {3, -1, 2, 0.5f}, two = 2, half = 0.5f;
     const int64_t ei[4] = {3, 0, -1, 2}, three = 3;
     const int32_t b[4] = {-2, 3, -1, 7};
-    const dibit_tensor xt = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 4), et = DBT_TENSOR(DIBIT_TYPE_FLOAT, e, 4);
-    const dibit_tensor eit = DBT_TENSOR(DIBIT_TYPE_INT64, ei, 4), bt = DBT_TENSOR(DIBIT_TYPE_INT32, b, 4);
+    const dibit_tensor xt = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 4),
+                       et = DBT_TENSOR(DIBIT_TYPE_FLOAT, e, 4);
+    const dibit_tensor eit = DBT_TENSOR(DIBIT_TYPE_INT64, ei, 4),
+                       bt = DBT_TENSOR(DIBIT_TYPE_INT32, b, 4);
     const dibit_tensor twot = DBT_SCALAR(DIBIT_TYPE_FLOAT, &two);
     const dibit_tensor halft = DBT_SCALAR(DIBIT_TYPE_FLOAT, &half);
     const dibit_tensor threet = DBT_SCALAR(DIBIT_TYPE_INT64, &three);
@@ -394,7 +413,8 @@ static void test_pow_over_types_of_the_exponent(void **state) {
 static void test_variadic_sums_and_means(void **state) {
     (void)state;
     const float a[3] = {1, 2, 3}, b[1] = {10}, c[6] = {100, 200, 300, 400, 500, 600};
-    const dibit_tensor in[3] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, a, 3), DBT_TENSOR(DIBIT_TYPE_FLOAT, b, 1),
+    const dibit_tensor in[3] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, a, 3),
+                                DBT_TENSOR(DIBIT_TYPE_FLOAT, b, 1),
                                 DBT_TENSOR(DIBIT_TYPE_FLOAT, c, 2, 3)};
     const float sum[6] = {111, 212, 313, 411, 512, 613};
     const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, sum, 2, 3);
@@ -414,7 +434,8 @@ static void test_where_broadcasts_and_selects_shapes(void **state) {
     const uint8_t condition[2] = {1, 0};
     const int64_t x[3] = {1, 2, 3}, y[1] = {-1}, want[6] = {1, 2, 3, -1, -1, -1};
     const dibit_tensor in[3] = {DBT_TENSOR(DIBIT_TYPE_BOOL, condition, 2, 1),
-                                DBT_TENSOR(DIBIT_TYPE_INT64, x, 3), DBT_TENSOR(DIBIT_TYPE_INT64, y, 1)};
+                                DBT_TENSOR(DIBIT_TYPE_INT64, x, 3),
+                                DBT_TENSOR(DIBIT_TYPE_INT64, y, 1)};
     const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_INT64, want, 2, 3);
     dbt_op_case_expect(&(dbt_op_case){.name = "Where", .opset = 9, .inputs = in, .n_inputs = 3}, 0,
                        &out);
@@ -422,15 +443,16 @@ static void test_where_broadcasts_and_selects_shapes(void **state) {
     const dibit_tensor in8[3] = {in[0], DBT_TENSOR(DIBIT_TYPE_UINT8, few, 3),
                                  DBT_TENSOR(DIBIT_TYPE_UINT8, other, 1)};
     const dibit_tensor out8 = DBT_TENSOR(DIBIT_TYPE_UINT8, want8, 2, 3);
-    dbt_op_case_expect(&(dbt_op_case){.name = "Where", .opset = 16, .inputs = in8, .n_inputs = 3}, 0,
-                       &out8);
+    dbt_op_case_expect(&(dbt_op_case){.name = "Where", .opset = 16, .inputs = in8, .n_inputs = 3},
+                       0, &out8);
 }
 
 static void test_clip_takes_limits_both_ways(void **state) {
     (void)state;
     const float x[4] = {-5, 0.5f, 5, NAN}, lo = -1, hi = 1;
     const dibit_tensor in[3] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 4),
-                                DBT_SCALAR(DIBIT_TYPE_FLOAT, &lo), DBT_SCALAR(DIBIT_TYPE_FLOAT, &hi)};
+                                DBT_SCALAR(DIBIT_TYPE_FLOAT, &lo),
+                                DBT_SCALAR(DIBIT_TYPE_FLOAT, &hi)};
     const dibit_tensor upper[3] = {in[0], DBT_ABSENT, in[2]};
     const dbt_onnx_attr attrs[2] = {DBT_FLOAT("min", -1), DBT_FLOAT("max", 1)};
     const float both[4] = {-1, 0.5f, 1, NAN}, top[4] = {-5, 0.5f, 1, NAN};
@@ -438,13 +460,16 @@ static void test_clip_takes_limits_both_ways(void **state) {
     const dibit_tensor want_top = DBT_TENSOR(DIBIT_TYPE_FLOAT, top, 4);
     dbt_op_case_expect(&(dbt_op_case){.name = "Clip", .opset = 13, .inputs = in, .n_inputs = 3}, 0,
                        &want_both);
-    dbt_op_case_expect(&(dbt_op_case){.name = "Clip", .opset = 6, .inputs = in, .n_inputs = 1,
-                                      .attrs = attrs, .n_attrs = 2}, 0, &want_both);
+    dbt_op_case_expect(
+        &(dbt_op_case){
+            .name = "Clip", .opset = 6, .inputs = in, .n_inputs = 1, .attrs = attrs, .n_attrs = 2},
+        0, &want_both);
     dbt_op_case_expect(&(dbt_op_case){.name = "Clip", .opset = 13, .inputs = upper, .n_inputs = 3},
                        0, &want_top);
     const int64_t xi[3] = {-9, 2, 9}, loi = -1, hii = 3, wanti[3] = {-1, 2, 3};
     const dibit_tensor ini[3] = {DBT_TENSOR(DIBIT_TYPE_INT64, xi, 3),
-                                 DBT_SCALAR(DIBIT_TYPE_INT64, &loi), DBT_SCALAR(DIBIT_TYPE_INT64, &hii)};
+                                 DBT_SCALAR(DIBIT_TYPE_INT64, &loi),
+                                 DBT_SCALAR(DIBIT_TYPE_INT64, &hii)};
     const dibit_tensor outi = DBT_TENSOR(DIBIT_TYPE_INT64, wanti, 3);
     dbt_op_case_expect(&(dbt_op_case){.name = "Clip", .opset = 12, .inputs = ini, .n_inputs = 3}, 0,
                        &outi);
@@ -458,19 +483,26 @@ static void test_gelus_with_a_bias(void **state) {
                                 DBT_TENSOR(DIBIT_TYPE_FLOAT, bias, 3)};
     const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, want, 2, 3);
     for (int i = 0; i < 6; i++) want[i] = (float)gelu((double)x[i] + (double)bias[i % 3]);
-    dbt_op_case_expect(&(dbt_op_case){.domain = "com.microsoft", .name = "BiasGelu", .opset = 1,
-                                      .inputs = in, .n_inputs = 2}, 0, &out);
+    dbt_op_case_expect(
+        &(dbt_op_case){
+            .domain = "com.microsoft", .name = "BiasGelu", .opset = 1, .inputs = in, .n_inputs = 2},
+        0, &out);
     for (int i = 0; i < 6; i++) want[i] = (float)fast_gelu((double)x[i] + (double)bias[i % 3]);
-    dbt_op_case_expect(&(dbt_op_case){.domain = "com.microsoft", .name = "FastGelu", .opset = 1,
-                                      .inputs = in, .n_inputs = 2}, 0, &out);
+    dbt_op_case_expect(
+        &(dbt_op_case){
+            .domain = "com.microsoft", .name = "FastGelu", .opset = 1, .inputs = in, .n_inputs = 2},
+        0, &out);
 }
 
 static void test_bad_nodes_are_refused(void **state) {
     (void)state;
     const float f[6] = {0};
-    const dibit_tensor ff[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 2), DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 3)};
-    const dibit_tensor fi[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 2), DBT_TENSOR(DIBIT_TYPE_INT32, f, 2)};
-    const dibit_tensor ii[2] = {DBT_TENSOR(DIBIT_TYPE_INT32, f, 2), DBT_TENSOR(DIBIT_TYPE_INT32, f, 2)};
+    const dibit_tensor ff[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 2),
+                                DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 3)};
+    const dibit_tensor fi[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, f, 2),
+                                DBT_TENSOR(DIBIT_TYPE_INT32, f, 2)};
+    const dibit_tensor ii[2] = {DBT_TENSOR(DIBIT_TYPE_INT32, f, 2),
+                                DBT_TENSOR(DIBIT_TYPE_INT32, f, 2)};
     dbt_op_case c = {.name = "Add", .opset = 14, .inputs = ff, .n_inputs = 2};
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "do not broadcast: 2 against 3");
     c.inputs = fi;
@@ -480,12 +512,17 @@ static void test_bad_nodes_are_refused(void **state) {
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "int32 make no sense for And");
     c.name = "BitShift";
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "attribute 'direction' is missing");
-    const dbt_onnx_attr up = DBT_STRING("direction", "UP"), rough = DBT_STRING("approximate", "rough");
+    const dbt_onnx_attr up = DBT_STRING("direction", "UP"),
+                        rough = DBT_STRING("approximate", "rough");
     c.attrs = &up;
     c.n_attrs = 1;
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "must be LEFT or RIGHT, got 'UP'");
-    dbt_op_case_refused(&(dbt_op_case){.name = "Gelu", .opset = 20, .inputs = ff, .n_inputs = 1,
-                                       .attrs = &rough, .n_attrs = 1},
+    dbt_op_case_refused(&(dbt_op_case){.name = "Gelu",
+                                       .opset = 20,
+                                       .inputs = ff,
+                                       .n_inputs = 1,
+                                       .attrs = &rough,
+                                       .n_attrs = 1},
                         DIBIT_BAD_FILE, "must be none or tanh, got 'rough'");
     dbt_op_case_refused(&(dbt_op_case){.name = "Exp", .opset = 13, .inputs = ii, .n_inputs = 1},
                         DIBIT_BAD_FILE, "int32 makes no sense for Exp");

@@ -5,11 +5,15 @@
 
 #include "base/math.h"
 
-#define ALPHA(default_)                                                                             \
-    {.name = "alpha", .kind = DBT_ATTR_FLOAT, .offset = offsetof(dbt_unary_attrs, alpha),           \
+#define ALPHA(default_)                                                                            \
+    {.name = "alpha",                                                                              \
+     .kind = DBT_ATTR_FLOAT,                                                                       \
+     .offset = offsetof(dbt_unary_attrs, alpha),                                                   \
      .f = (default_)}
-#define BETA(name_, default_)                                                                       \
-    {.name = (name_), .kind = DBT_ATTR_FLOAT, .offset = offsetof(dbt_unary_attrs, beta),            \
+#define BETA(name_, default_)                                                                      \
+    {.name = (name_),                                                                              \
+     .kind = DBT_ATTR_FLOAT,                                                                       \
+     .offset = offsetof(dbt_unary_attrs, beta),                                                    \
      .f = (default_)}
 static const dbt_attr_def hard_sigmoid_attrs[] = {ALPHA(0.2f), BETA("beta", 0.5f)};
 static const dbt_attr_def selu_attrs[] = {ALPHA(1.67326319217681884765625f),
@@ -18,21 +22,27 @@ static const dbt_attr_def leaky_relu_attrs[] = {ALPHA(0.01f)};
 static const dbt_attr_def quick_gelu_attrs[] = {ALPHA(1.702f)};
 static const dbt_attr_def alpha_1_attrs[] = {ALPHA(1.0f)};
 static const dbt_attr_def is_inf_attrs[] = {
-    {.name = "detect_negative", .kind = DBT_ATTR_INT, .i = 1,
+    {.name = "detect_negative",
+     .kind = DBT_ATTR_INT,
+     .i = 1,
      .offset = offsetof(dbt_unary_attrs, detect_negative)},
-    {.name = "detect_positive", .kind = DBT_ATTR_INT, .i = 1,
+    {.name = "detect_positive",
+     .kind = DBT_ATTR_INT,
+     .i = 1,
      .offset = offsetof(dbt_unary_attrs, detect_positive)},
 };
 static const dbt_attr_def gelu_attrs[] = {
-    {.name = "approximate", .kind = DBT_ATTR_STRING, .s = "none",
+    {.name = "approximate",
+     .kind = DBT_ATTR_STRING,
+     .s = "none",
      .offset = offsetof(dbt_unary_attrs, approximate)},
 };
 
 static dbt_unary_kind actual_kind(const dbt_node *node) {
     const dbt_unary_attrs *const attrs = node->attrs;
     const dbt_unary_kind kind = (dbt_unary_kind)node->op->kind;
-    const bool tanh_form = kind == DBT_UNARY_GELU && node->op->n_attrs > 0 &&
-                           strcmp(attrs->approximate, "tanh") == 0;
+    const bool tanh_form =
+        kind == DBT_UNARY_GELU && node->op->n_attrs > 0 && strcmp(attrs->approximate, "tanh") == 0;
     return tanh_form ? DBT_UNARY_FAST_GELU : kind;
 }
 
@@ -136,14 +146,18 @@ static dibit_status bound_bias(const dbt_cpu_call *call, float *const *bounds) {
     return DIBIT_OK;
 }
 
-#define COMMON(name_, kind_)                                                                        \
-    .name = (name_), .min_inputs = 1, .max_inputs = 1, .min_outputs = 1, .max_outputs = 1,          \
-    .kind = DBT_UNARY_##kind_, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer,           \
+#define COMMON(name_, kind_)                                                                       \
+    .name = (name_), .min_inputs = 1, .max_inputs = 1, .min_outputs = 1, .max_outputs = 1,         \
+    .kind = DBT_UNARY_##kind_, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer,          \
     .cpu_run = run, .cpu_bound = bound
 #define UNARY(name_, since_, kind_) {.domain = "", .since = (since_), COMMON(name_, kind_)}
-#define UNARY_ATTRS(domain_, name_, since_, kind_, attrs_)                                          \
-    {.domain = (domain_), .since = (since_), COMMON(name_, kind_), .attrs = (attrs_),               \
-     .n_attrs = sizeof(attrs_) / sizeof *(attrs_), .attrs_bytes = sizeof(dbt_unary_attrs)}
+#define UNARY_ATTRS(domain_, name_, since_, kind_, attrs_)                                         \
+    {.domain = (domain_),                                                                          \
+     .since = (since_),                                                                            \
+     COMMON(name_, kind_),                                                                         \
+     .attrs = (attrs_),                                                                            \
+     .n_attrs = sizeof(attrs_) / sizeof *(attrs_),                                                 \
+     .attrs_bytes = sizeof(dbt_unary_attrs)}
 
 const dbt_op dbt_elementwise_unary_ops[] = {
     UNARY("Abs", 6, ABS),
@@ -189,13 +203,29 @@ const dbt_op dbt_elementwise_unary_ops[] = {
     UNARY_ATTRS("", "IsInf", 10, IS_INF, is_inf_attrs),
     UNARY_ATTRS("com.microsoft", "QuickGelu", 1, SWISH, quick_gelu_attrs),
     {.domain = "com.microsoft", .since = 1, COMMON("Gelu", GELU)},
-    {.domain = "com.microsoft", .name = "FastGelu", .since = 1, .min_inputs = 1, .max_inputs = 2,
-     .min_outputs = 1, .max_outputs = 1, .kind = DBT_UNARY_FAST_GELU,
-     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer_bias, .cpu_run = run_bias,
+    {.domain = "com.microsoft",
+     .name = "FastGelu",
+     .since = 1,
+     .min_inputs = 1,
+     .max_inputs = 2,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .kind = DBT_UNARY_FAST_GELU,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .infer = infer_bias,
+     .cpu_run = run_bias,
      .cpu_bound = bound_bias},
-    {.domain = "com.microsoft", .name = "BiasGelu", .since = 1, .min_inputs = 2, .max_inputs = 2,
-     .min_outputs = 1, .max_outputs = 1, .kind = DBT_UNARY_GELU,
-     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer_bias, .cpu_run = run_bias,
+    {.domain = "com.microsoft",
+     .name = "BiasGelu",
+     .since = 1,
+     .min_inputs = 2,
+     .max_inputs = 2,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .kind = DBT_UNARY_GELU,
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
+     .infer = infer_bias,
+     .cpu_run = run_bias,
      .cpu_bound = bound_bias},
     {0},
 };

@@ -12,52 +12,51 @@ typedef struct dbt_unary_attrs {
 
 /* X(KIND, cost, y_ulps, x_error, error, y): y is the formula in x, with the attributes in p. The
  * error is y_ulps * u * |y| + x_error * u * |x| + error * u, u = 2^-24. */
-#define DBT_UNARY_FLOATS(X)                                                                         \
-    X(ABS, 1, 0, 0, 0, fabsf(x))                                                                    \
-    X(NEG, 1, 0, 0, 0, -x)                                                                          \
-    X(SIGN, 1, 0, 0, 0, x > 0 ? 1.0f : x < 0 ? -1.0f : x)                                           \
-    X(FLOOR, 1, 0, 0, 0, floorf(x))                                                                 \
-    X(CEIL, 1, 0, 0, 0, ceilf(x))                                                                   \
-    X(ROUND, 1, 0, 0, 0, rintf(x))                                                                  \
-    X(SQRT, 4, 1, 0, 0, sqrtf(x))                                                                   \
-    X(RECIPROCAL, 2, 1, 0, 0, 1.0f / x)                                                             \
-    X(EXP, 6, 4, 0, 0, dbt_expf(x))                                                                 \
-    X(LOG, 16, 4, 0, 0, logf(x))                                                                    \
-    X(SIN, 16, 4, 0, 0, sinf(x))                                                                    \
-    X(COS, 16, 4, 0, 0, cosf(x))                                                                    \
-    X(TAN, 32, 4, 0, 0, tanf(x))                                                                    \
-    X(ASIN, 16, 4, 0, 0, asinf(x))                                                                  \
-    X(ACOS, 16, 4, 0, 0, acosf(x))                                                                  \
-    X(ATAN, 16, 4, 0, 0, atanf(x))                                                                  \
-    X(SINH, 32, 8, 0, 0, sinhf(x))                                                                  \
-    X(COSH, 32, 8, 0, 0, coshf(x))                                                                  \
-    X(TANH, 8, 4, 0, 0, dbt_tanhf(x))                                                               \
-    X(ASINH, 32, 8, 0, 0, asinhf(x))                                                                \
-    X(ACOSH, 32, 8, 0, 0, acoshf(x))                                                                \
-    X(ATANH, 32, 8, 0, 0, atanhf(x))                                                                \
-    X(SIGMOID, 8, 8, 0, 0, dbt_sigmoidf(x))                                                         \
-    X(HARD_SIGMOID, 1, 4, 2 * fabsf(p->alpha), fabsf(p->beta),                                      \
-      clamp01(p->alpha * x + p->beta))                                                              \
-    X(HARD_SWISH, 2, 4, 4, 0, x * clamp01(x * (1.0f / 6.0f) + 0.5f))                                \
-    X(RELU, 1, 0, 0, 0, x < 0 ? 0.0f : x)                                                           \
-    X(LEAKY_RELU, 1, 1, 0, 0, x < 0 ? p->alpha * x : x)                                             \
-    X(THRESHOLDED_RELU, 1, 0, 0, 0, x > p->alpha ? x : 0.0f)                                        \
-    X(ELU, 16, 8, 0, 0, x < 0 ? p->alpha * expm1f(x) : x)                                           \
-    X(SELU, 16, 8, 0, 0, p->beta * (x < 0 ? p->alpha * expm1f(x) : x))                              \
-    X(CELU, 16, 8, 1, 0, x < 0 ? p->alpha * expm1f(x / p->alpha) : x)                               \
-    X(SOFTPLUS, 32, 8, 0, 0, (x > 0 ? x : 0.0f) + log1pf(dbt_expf(-fabsf(x))))                      \
-    X(SOFTSIGN, 2, 4, 0, 0, x / (1.0f + fabsf(x)))                                                  \
-    X(MISH, 12, 12, 0, 0, mish(x))                                                                  \
-    X(SWISH, 8, 12, 1, 0, x * dbt_sigmoidf(p->alpha * x))                                           \
-    X(ERF, 12, 4, 0, 0, dbt_erff(x))                                                                \
-    X(GELU, 12, 8, 4, 0, dbt_gelu(x))                                                               \
+#define DBT_UNARY_FLOATS(X)                                                                        \
+    X(ABS, 1, 0, 0, 0, fabsf(x))                                                                   \
+    X(NEG, 1, 0, 0, 0, -x)                                                                         \
+    X(SIGN, 1, 0, 0, 0, x > 0 ? 1.0f : x < 0 ? -1.0f : x)                                          \
+    X(FLOOR, 1, 0, 0, 0, floorf(x))                                                                \
+    X(CEIL, 1, 0, 0, 0, ceilf(x))                                                                  \
+    X(ROUND, 1, 0, 0, 0, rintf(x))                                                                 \
+    X(SQRT, 4, 1, 0, 0, sqrtf(x))                                                                  \
+    X(RECIPROCAL, 2, 1, 0, 0, 1.0f / x)                                                            \
+    X(EXP, 6, 4, 0, 0, dbt_expf(x))                                                                \
+    X(LOG, 16, 4, 0, 0, logf(x))                                                                   \
+    X(SIN, 16, 4, 0, 0, sinf(x))                                                                   \
+    X(COS, 16, 4, 0, 0, cosf(x))                                                                   \
+    X(TAN, 32, 4, 0, 0, tanf(x))                                                                   \
+    X(ASIN, 16, 4, 0, 0, asinf(x))                                                                 \
+    X(ACOS, 16, 4, 0, 0, acosf(x))                                                                 \
+    X(ATAN, 16, 4, 0, 0, atanf(x))                                                                 \
+    X(SINH, 32, 8, 0, 0, sinhf(x))                                                                 \
+    X(COSH, 32, 8, 0, 0, coshf(x))                                                                 \
+    X(TANH, 8, 4, 0, 0, dbt_tanhf(x))                                                              \
+    X(ASINH, 32, 8, 0, 0, asinhf(x))                                                               \
+    X(ACOSH, 32, 8, 0, 0, acoshf(x))                                                               \
+    X(ATANH, 32, 8, 0, 0, atanhf(x))                                                               \
+    X(SIGMOID, 8, 8, 0, 0, dbt_sigmoidf(x))                                                        \
+    X(HARD_SIGMOID, 1, 4, 2 * fabsf(p->alpha), fabsf(p->beta), clamp01(p->alpha * x + p->beta))    \
+    X(HARD_SWISH, 2, 4, 4, 0, x *clamp01(x * (1.0f / 6.0f) + 0.5f))                                \
+    X(RELU, 1, 0, 0, 0, x < 0 ? 0.0f : x)                                                          \
+    X(LEAKY_RELU, 1, 1, 0, 0, x < 0 ? p->alpha * x : x)                                            \
+    X(THRESHOLDED_RELU, 1, 0, 0, 0, x > p->alpha ? x : 0.0f)                                       \
+    X(ELU, 16, 8, 0, 0, x < 0 ? p->alpha * expm1f(x) : x)                                          \
+    X(SELU, 16, 8, 0, 0, p->beta *(x < 0 ? p->alpha * expm1f(x) : x))                              \
+    X(CELU, 16, 8, 1, 0, x < 0 ? p->alpha * expm1f(x / p->alpha) : x)                              \
+    X(SOFTPLUS, 32, 8, 0, 0, (x > 0 ? x : 0.0f) + log1pf(dbt_expf(-fabsf(x))))                     \
+    X(SOFTSIGN, 2, 4, 0, 0, x / (1.0f + fabsf(x)))                                                 \
+    X(MISH, 12, 12, 0, 0, mish(x))                                                                 \
+    X(SWISH, 8, 12, 1, 0, x *dbt_sigmoidf(p->alpha *x))                                            \
+    X(ERF, 12, 4, 0, 0, dbt_erff(x))                                                               \
+    X(GELU, 12, 8, 4, 0, dbt_gelu(x))                                                              \
     X(FAST_GELU, 12, 8, 8, 0, dbt_fast_gelu(x))
 
 typedef enum dbt_unary_kind {
 #define DBT_UNARY_ENUM(kind, ...) DBT_UNARY_##kind,
     DBT_UNARY_FLOATS(DBT_UNARY_ENUM)
 #undef DBT_UNARY_ENUM
-    DBT_UNARY_IS_NAN, /* float to bool */
+        DBT_UNARY_IS_NAN, /* float to bool */
     DBT_UNARY_IS_INF,
     DBT_UNARY_NOT,         /* bool */
     DBT_UNARY_BITWISE_NOT, /* integers */

@@ -14,18 +14,18 @@ static inline float mish(float x) {
     return x * (t / (t + 2.0f));
 }
 
-#define KERNEL(name, T, R, expression)                                                              \
-    static void name(const dbt_unary_attrs *p, const void *x_, void *y_, int64_t n) {               \
-        (void)p;                                                                                    \
-        const T *const xs = x_;                                                                     \
-        R *const ys = y_;                                                                           \
-        for (int64_t i = 0; i < n; i++) {                                                           \
-            const T x = xs[i];                                                                      \
-            ys[i] = (R)(expression);                                                                \
-        }                                                                                           \
+#define KERNEL(name, T, R, expression)                                                             \
+    static void name(const dbt_unary_attrs *p, const void *x_, void *y_, int64_t n) {              \
+        (void)p;                                                                                   \
+        const T *const xs = x_;                                                                    \
+        R *const ys = y_;                                                                          \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            const T x = xs[i];                                                                     \
+            ys[i] = (R)(expression);                                                               \
+        }                                                                                          \
     }
 
-#define FLOAT_KERNEL(kind, cost, y_ulps, x_error, error, formula)                                   \
+#define FLOAT_KERNEL(kind, cost, y_ulps, x_error, error, formula)                                  \
     KERNEL(float_##kind, float, float, formula)
 DBT_UNARY_FLOATS(FLOAT_KERNEL)
 KERNEL(float_IS_NAN, float, uint8_t, x != x)
@@ -33,15 +33,15 @@ KERNEL(float_IS_INF, float, uint8_t,
        (x == INFINITY && p->detect_positive) || (x == -INFINITY && p->detect_negative))
 KERNEL(bool_NOT, uint8_t, uint8_t, !x)
 
-#define SIGNED_KERNELS(T, W)                                                                        \
-    KERNEL(T##_ABS, T, T, x < 0 ? (T)(0 - (W)x) : x)                                                \
-    KERNEL(T##_NEG, T, T, 0 - (W)x)                                                                 \
-    KERNEL(T##_SIGN, T, T, (x > 0) - (x < 0))                                                       \
-    KERNEL(T##_RELU, T, T, x > 0 ? x : 0)                                                           \
+#define SIGNED_KERNELS(T, W)                                                                       \
+    KERNEL(T##_ABS, T, T, x < 0 ? (T)(0 - (W)x) : x)                                               \
+    KERNEL(T##_NEG, T, T, 0 - (W)x)                                                                \
+    KERNEL(T##_SIGN, T, T, (x > 0) - (x < 0))                                                      \
+    KERNEL(T##_RELU, T, T, x > 0 ? x : 0)                                                          \
     KERNEL(T##_BITWISE_NOT, T, T, ~x)
-#define UNSIGNED_KERNELS(T)                                                                         \
-    KERNEL(T##_SAME, T, T, x)                                                                       \
-    KERNEL(T##_SIGN, T, T, x > 0)                                                                   \
+#define UNSIGNED_KERNELS(T)                                                                        \
+    KERNEL(T##_SAME, T, T, x)                                                                      \
+    KERNEL(T##_SIGN, T, T, x > 0)                                                                  \
     KERNEL(T##_BITWISE_NOT, T, T, ~x)
 SIGNED_KERNELS(int8_t, uint32_t)
 SIGNED_KERNELS(int16_t, uint32_t)
@@ -56,15 +56,20 @@ static const dbt_unary_fn float_kernels[DBT_UNARY_KINDS] = {
 #define FLOAT_ROW(kind, ...) [DBT_UNARY_##kind] = float_##kind,
     DBT_UNARY_FLOATS(FLOAT_ROW)
 #undef FLOAT_ROW
-    [DBT_UNARY_IS_NAN] = float_IS_NAN,
+        [DBT_UNARY_IS_NAN] = float_IS_NAN,
     [DBT_UNARY_IS_INF] = float_IS_INF,
 };
 
-#define SIGNED_ROW(T)                                                                               \
-    {[DBT_UNARY_ABS] = T##_ABS, [DBT_UNARY_NEG] = T##_NEG, [DBT_UNARY_SIGN] = T##_SIGN,             \
-     [DBT_UNARY_RELU] = T##_RELU, [DBT_UNARY_BITWISE_NOT] = T##_BITWISE_NOT}
-#define UNSIGNED_ROW(T)                                                                             \
-    {[DBT_UNARY_ABS] = T##_SAME, [DBT_UNARY_SIGN] = T##_SIGN, [DBT_UNARY_RELU] = T##_SAME,          \
+#define SIGNED_ROW(T)                                                                              \
+    {[DBT_UNARY_ABS] = T##_ABS,                                                                    \
+     [DBT_UNARY_NEG] = T##_NEG,                                                                    \
+     [DBT_UNARY_SIGN] = T##_SIGN,                                                                  \
+     [DBT_UNARY_RELU] = T##_RELU,                                                                  \
+     [DBT_UNARY_BITWISE_NOT] = T##_BITWISE_NOT}
+#define UNSIGNED_ROW(T)                                                                            \
+    {[DBT_UNARY_ABS] = T##_SAME,                                                                   \
+     [DBT_UNARY_SIGN] = T##_SIGN,                                                                  \
+     [DBT_UNARY_RELU] = T##_SAME,                                                                  \
      [DBT_UNARY_BITWISE_NOT] = T##_BITWISE_NOT}
 static const dbt_unary_fn integer_kernels[8][DBT_UNARY_KINDS] = {
     SIGNED_ROW(int8_t),    SIGNED_ROW(int16_t),    SIGNED_ROW(int32_t),    SIGNED_ROW(int64_t),
@@ -72,8 +77,8 @@ static const dbt_unary_fn integer_kernels[8][DBT_UNARY_KINDS] = {
 };
 
 dbt_unary_fn dbt_unary_kernel(dbt_unary_kind kind, dibit_type type) {
-    static const dibit_type integers[8] = {DIBIT_TYPE_INT8,   DIBIT_TYPE_INT16,  DIBIT_TYPE_INT32,
-                                           DIBIT_TYPE_INT64,  DIBIT_TYPE_UINT8,  DIBIT_TYPE_UINT16,
+    static const dibit_type integers[8] = {DIBIT_TYPE_INT8,   DIBIT_TYPE_INT16, DIBIT_TYPE_INT32,
+                                           DIBIT_TYPE_INT64,  DIBIT_TYPE_UINT8, DIBIT_TYPE_UINT16,
                                            DIBIT_TYPE_UINT32, DIBIT_TYPE_UINT64};
     if (type == DIBIT_TYPE_FLOAT) return float_kernels[kind];
     if (type == DIBIT_TYPE_BOOL) return kind == DBT_UNARY_NOT ? bool_NOT : NULL;
@@ -95,9 +100,9 @@ static int64_t cost_of(dbt_unary_kind kind) {
 float dbt_unary_bound(dbt_unary_kind kind, const dbt_unary_attrs *p, float x, float y) {
     const float u = 0x1p-24f;
     switch (kind) {
-#define BOUND(kind, cost, y_ulps, x_error, error, formula)                                          \
-    case DBT_UNARY_##kind:                                                                          \
-        return u * ((float)(y_ulps)*fabsf(y) + (float)(x_error)*fabsf(x) + (float)(error)) +        \
+#define BOUND(kind, cost, y_ulps, x_error, error, formula)                                         \
+    case DBT_UNARY_##kind:                                                                         \
+        return u * ((float)(y_ulps) * fabsf(y) + (float)(x_error) * fabsf(x) + (float)(error)) +   \
                ((y_ulps) ? 0x1p-149f : 0.0f);
         DBT_UNARY_FLOATS(BOUND)
 #undef BOUND
@@ -124,8 +129,11 @@ static void task(void *ctx, int64_t i, uint32_t thread) {
 dibit_status dbt_unary_run(dbt_unary_kind kind, const dbt_unary_attrs *attrs,
                            const dbt_cpu_call *call) {
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
-    unary_call c = {.fn = dbt_unary_kernel(kind, x->type), .attrs = attrs, .x = x->data,
-                    .y = y->data, .n = dbt_tensor_count(x),
+    unary_call c = {.fn = dbt_unary_kernel(kind, x->type),
+                    .attrs = attrs,
+                    .x = x->data,
+                    .y = y->data,
+                    .n = dbt_tensor_count(x),
                     .x_bytes = dibit_type_bits(x->type) / 8,
                     .y_bytes = dibit_type_bits(y->type) / 8};
     c.n_tasks = dbt_task_count(c.n, cost_of(kind));

@@ -4,12 +4,17 @@
 #include "base/math.h"
 #include "ops/elementwise/elementwise.h"
 
-typedef enum variadic_kind { VARIADIC_MAX, VARIADIC_MIN, VARIADIC_SUM, VARIADIC_MEAN } variadic_kind;
+typedef enum variadic_kind {
+    VARIADIC_MAX,
+    VARIADIC_MIN,
+    VARIADIC_SUM,
+    VARIADIC_MEAN
+} variadic_kind;
 
 static dbt_binary_kind step_kind(const dbt_op *op) {
-    return op->kind == VARIADIC_MAX ? DBT_BINARY_MAX
-         : op->kind == VARIADIC_MIN ? DBT_BINARY_MIN
-                                    : DBT_BINARY_ADD;
+    return op->kind == VARIADIC_MAX   ? DBT_BINARY_MAX
+           : op->kind == VARIADIC_MIN ? DBT_BINARY_MIN
+                                      : DBT_BINARY_ADD;
 }
 
 static dibit_status infer(dbt_infer *infer) {
@@ -69,10 +74,18 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     return DIBIT_OK;
 }
 
-#define VARIADIC(name_, kind_)                                                                      \
-    {.domain = "", .name = (name_), .since = 6, .min_inputs = 1, .max_inputs = DBT_VARIADIC,        \
-     .min_outputs = 1, .max_outputs = 1, .kind = (kind_),                                           \
-     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer, .cpu_run = run,                     \
+#define VARIADIC(name_, kind_)                                                                     \
+    {.domain = "",                                                                                 \
+     .name = (name_),                                                                              \
+     .since = 6,                                                                                   \
+     .min_inputs = 1,                                                                              \
+     .max_inputs = DBT_VARIADIC,                                                                   \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .kind = (kind_),                                                                              \
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,                                                    \
+     .infer = infer,                                                                               \
+     .cpu_run = run,                                                                               \
      .cpu_bound = bound}
 
 const dbt_op dbt_elementwise_variadic_ops[] = {

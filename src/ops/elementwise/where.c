@@ -35,13 +35,13 @@ typedef struct where_call {
     int64_t step[3];
 } where_call;
 
-#define SELECT(T)                                                                                   \
-    do {                                                                                            \
-        const T *const x = (const T *)c->x + in[1], *const y = (const T *)c->y + in[2];             \
-        T *const to = (T *)c->out + out;                                                            \
-        for (int64_t i = 0; i < n; i++) {                                                           \
-            to[i] = condition[i * c->step[0]] ? x[i * c->step[1]] : y[i * c->step[2]];              \
-        }                                                                                           \
+#define SELECT(T)                                                                                  \
+    do {                                                                                           \
+        const T *const x = (const T *)c->x + in[1], *const y = (const T *)c->y + in[2];            \
+        T *const to = (T *)c->out + out;                                                           \
+        for (int64_t i = 0; i < n; i++) {                                                          \
+            to[i] = condition[i * c->step[0]] ? x[i * c->step[1]] : y[i * c->step[2]];             \
+        }                                                                                          \
     } while (0)
 
 static void select_run(const void *ctx, const int64_t *in, int64_t out, int64_t n) {
@@ -58,8 +58,10 @@ static void select_run(const void *ctx, const int64_t *in, int64_t out, int64_t 
 static dibit_status run(const dbt_cpu_call *call) {
     dbt_broadcast plan;
     DBT_TRY(dbt_broadcast_plan(call->out[0], call->in, 3, &plan, call->error));
-    const where_call c = {.condition = call->in[0]->data, .x = call->in[1]->data,
-                          .y = call->in[2]->data, .out = call->out[0]->data,
+    const where_call c = {.condition = call->in[0]->data,
+                          .x = call->in[1]->data,
+                          .y = call->in[2]->data,
+                          .out = call->out[0]->data,
                           .element_bytes = dibit_type_bits(call->in[1]->type) / 8,
                           .step = {plan.step[0], plan.step[1], plan.step[2]}};
     dbt_broadcast_for(&plan, call->pool, 2, select_run, &c);
@@ -67,7 +69,15 @@ static dibit_status run(const dbt_cpu_call *call) {
 }
 
 const dbt_op dbt_elementwise_where_ops[] = {
-    {.domain = "", .name = "Where", .since = 9, .min_inputs = 3, .max_inputs = 3, .min_outputs = 1,
-     .max_outputs = 1, .flags = DBT_OP_ROWWISE, .infer = infer, .cpu_run = run},
+    {.domain = "",
+     .name = "Where",
+     .since = 9,
+     .min_inputs = 3,
+     .max_inputs = 3,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_ROWWISE,
+     .infer = infer,
+     .cpu_run = run},
     {0},
 };

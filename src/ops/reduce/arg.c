@@ -9,7 +9,8 @@ typedef struct arg_attrs {
 static const dbt_attr_def defs[] = {
     {.name = "axis", .kind = DBT_ATTR_INT, .offset = offsetof(arg_attrs, axis)},
     {.name = "keepdims", .kind = DBT_ATTR_INT, .i = 1, .offset = offsetof(arg_attrs, keepdims)},
-    {.name = "select_last_index", .kind = DBT_ATTR_INT,
+    {.name = "select_last_index",
+     .kind = DBT_ATTR_INT,
      .offset = offsetof(arg_attrs, select_last_index)},
 };
 
@@ -37,15 +38,15 @@ static dibit_status infer(dbt_infer *infer) {
 /* n elements `stride` apart. */
 typedef int64_t (*arg_fn)(const void *x, int64_t n, int64_t stride, bool least, bool last);
 
-#define ARG(name, T)                                                                                \
-    static int64_t name(const void *x_, int64_t n, int64_t stride, bool least, bool last) {         \
-        const T *const x = x_;                                                                      \
-        int64_t best = 0;                                                                           \
-        for (int64_t i = 1; i < n; i++) {                                                           \
-            const T v = x[i * stride], b = x[best * stride];                                        \
-            if ((least ? v < b : v > b) || (last && v == b)) best = i;                              \
-        }                                                                                           \
-        return best;                                                                                \
+#define ARG(name, T)                                                                               \
+    static int64_t name(const void *x_, int64_t n, int64_t stride, bool least, bool last) {        \
+        const T *const x = x_;                                                                     \
+        int64_t best = 0;                                                                          \
+        for (int64_t i = 1; i < n; i++) {                                                          \
+            const T v = x[i * stride], b = x[best * stride];                                       \
+            if ((least ? v < b : v > b) || (last && v == b)) best = i;                             \
+        }                                                                                          \
+        return best;                                                                               \
     }
 ARG(arg_f32, float)
 ARG(arg_i8, int8_t)
@@ -93,9 +94,14 @@ static dibit_status run(const dbt_cpu_call *call) {
     const arg_attrs *const attrs = call->attrs;
     const dibit_tensor *const x = call->in[0];
     const int32_t axis = (int32_t)(attrs->axis < 0 ? attrs->axis + x->rank : attrs->axis);
-    arg_call c = {.fn = kernel_of(x->type), .x = x->data, .y = call->out[0]->data, .inner = 1,
-                  .n = x->dims[axis], .outputs = dbt_tensor_count(call->out[0]),
-                  .element_bytes = dibit_type_bits(x->type) / 8, .least = call->node->op->kind,
+    arg_call c = {.fn = kernel_of(x->type),
+                  .x = x->data,
+                  .y = call->out[0]->data,
+                  .inner = 1,
+                  .n = x->dims[axis],
+                  .outputs = dbt_tensor_count(call->out[0]),
+                  .element_bytes = dibit_type_bits(x->type) / 8,
+                  .least = call->node->op->kind,
                   .last = attrs->select_last_index != 0};
     for (int32_t i = axis + 1; i < x->rank; i++) c.inner *= x->dims[i];
     if (c.outputs == 0) return DIBIT_OK;
@@ -106,10 +112,21 @@ static dibit_status run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-#define ARG_OP(name_, since_, until_, n_attrs_, least_)                                             \
-    {.domain = "", .name = (name_), .since = (since_), .until = (until_), .min_inputs = 1,          \
-     .max_inputs = 1, .min_outputs = 1, .max_outputs = 1, .kind = (least_), .attrs = defs,          \
-     .n_attrs = (n_attrs_), .attrs_bytes = sizeof(arg_attrs), .infer = infer, .cpu_run = run}
+#define ARG_OP(name_, since_, until_, n_attrs_, least_)                                            \
+    {.domain = "",                                                                                 \
+     .name = (name_),                                                                              \
+     .since = (since_),                                                                            \
+     .until = (until_),                                                                            \
+     .min_inputs = 1,                                                                              \
+     .max_inputs = 1,                                                                              \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .kind = (least_),                                                                             \
+     .attrs = defs,                                                                                \
+     .n_attrs = (n_attrs_),                                                                        \
+     .attrs_bytes = sizeof(arg_attrs),                                                             \
+     .infer = infer,                                                                               \
+     .cpu_run = run}
 
 const dbt_op dbt_reduce_arg_ops[] = {
     ARG_OP("ArgMax", 1, 11, 2, 0),

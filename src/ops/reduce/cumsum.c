@@ -13,8 +13,8 @@ static const dbt_attr_def defs[] = {
     {.name = "reverse", .kind = DBT_ATTR_INT, .offset = offsetof(cumsum_attrs, reverse)},
 };
 
-static const uint32_t types = DBT_TYPES_FLOAT | DBT_TYPES_INDEX |
-                              DBT_TYPE_BIT(DIBIT_TYPE_UINT32) | DBT_TYPE_BIT(DIBIT_TYPE_UINT64);
+static const uint32_t types = DBT_TYPES_FLOAT | DBT_TYPES_INDEX | DBT_TYPE_BIT(DIBIT_TYPE_UINT32) |
+                              DBT_TYPE_BIT(DIBIT_TYPE_UINT64);
 
 static dibit_status infer(dbt_infer *infer) {
     DBT_TRY(dbt_infer_type(infer, 0, types));
@@ -40,17 +40,17 @@ typedef struct cumsum_call {
 } cumsum_call;
 
 /* Column by column of the inner axes, so that in place works. */
-#define CUMSUM(name, T, term)                                                                       \
-    static void name(const cumsum_call *c, int64_t line) {                                          \
-        const int64_t base = line / c->inner * c->n * c->inner + line % c->inner;                   \
-        const T *const x = (const T *)c->x + base;                                                  \
-        T *const y = (T *)c->y + base, sum = 0;                                                     \
-        for (int64_t k = 0; k < c->n; k++) {                                                        \
-            const int64_t i = (c->reverse ? c->n - 1 - k : k) * c->inner;                           \
-            const T before = sum, v = x[i];                                                         \
-            sum += term;                                                                            \
-            y[i] = c->exclusive ? before : sum;                                                     \
-        }                                                                                           \
+#define CUMSUM(name, T, term)                                                                      \
+    static void name(const cumsum_call *c, int64_t line) {                                         \
+        const int64_t base = line / c->inner * c->n * c->inner + line % c->inner;                  \
+        const T *const x = (const T *)c->x + base;                                                 \
+        T *const y = (T *)c->y + base, sum = 0;                                                    \
+        for (int64_t k = 0; k < c->n; k++) {                                                       \
+            const int64_t i = (c->reverse ? c->n - 1 - k : k) * c->inner;                          \
+            const T before = sum, v = x[i];                                                        \
+            sum += term;                                                                           \
+            y[i] = c->exclusive ? before : sum;                                                    \
+        }                                                                                          \
     }
 CUMSUM(cumsum_f32, float, c->magnitude ? fabsf(v) : v)
 CUMSUM(cumsum_u32, uint32_t, v)
@@ -82,8 +82,13 @@ static dibit_status make_call(const dbt_cpu_call *call, cumsum_call *out) {
     DBT_FAIL_IF(axis < -(int64_t)x->rank || axis >= x->rank, call->error, DIBIT_OUT_OF_RANGE,
                 "axis %lld is out of range for rank %d", (long long)axis, (int)x->rank);
     if (axis < 0) axis += x->rank;
-    cumsum_call c = {.type = x->type, .x = x->data, .y = call->out[0]->data, .outer = 1,
-                     .n = x->dims[axis], .inner = 1, .exclusive = attrs->exclusive != 0,
+    cumsum_call c = {.type = x->type,
+                     .x = x->data,
+                     .y = call->out[0]->data,
+                     .outer = 1,
+                     .n = x->dims[axis],
+                     .inner = 1,
+                     .exclusive = attrs->exclusive != 0,
                      .reverse = attrs->reverse != 0};
     for (int32_t i = 0; i < axis; i++) c.outer *= x->dims[i];
     for (int32_t i = (int32_t)axis + 1; i < x->rank; i++) c.inner *= x->dims[i];
@@ -113,9 +118,20 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
 }
 
 const dbt_op dbt_reduce_cumsum_ops[] = {
-    {.domain = "", .name = "CumSum", .since = 11, .min_inputs = 2, .max_inputs = 2,
-     .min_outputs = 1, .max_outputs = 1, .flags = DBT_OP_IN_PLACE, .host_inputs = 2, .attrs = defs,
-     .n_attrs = 2, .attrs_bytes = sizeof(cumsum_attrs), .infer = infer, .cpu_run = run,
+    {.domain = "",
+     .name = "CumSum",
+     .since = 11,
+     .min_inputs = 2,
+     .max_inputs = 2,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     .flags = DBT_OP_IN_PLACE,
+     .host_inputs = 2,
+     .attrs = defs,
+     .n_attrs = 2,
+     .attrs_bytes = sizeof(cumsum_attrs),
+     .infer = infer,
+     .cpu_run = run,
      .cpu_bound = bound},
     {0},
 };

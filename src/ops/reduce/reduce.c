@@ -15,7 +15,8 @@ static const dbt_attr_def attribute_form[] = {
 };
 static const dbt_attr_def input_form[] = {
     {.name = "keepdims", .kind = DBT_ATTR_INT, .i = 1, .offset = offsetof(reduce_attrs, keepdims)},
-    {.name = "noop_with_empty_axes", .kind = DBT_ATTR_INT,
+    {.name = "noop_with_empty_axes",
+     .kind = DBT_ATTR_INT,
      .offset = offsetof(reduce_attrs, noop_with_empty_axes)},
 };
 
@@ -72,8 +73,7 @@ static dibit_status infer_contents(const dbt_infer *infer, uint32_t mask) {
         const int64_t base = dbt_reduce_offset(&p.kept, o / width) + o % width;
         dbt_dim a = DBT_DIM_NONE;
         for (int64_t k = 0; k < p.reduced.count * n; k++) {
-            const dbt_dim v =
-                x->contents[base + dbt_reduce_offset(&p.reduced, k / n) + k % n];
+            const dbt_dim v = x->contents[base + dbt_reduce_offset(&p.reduced, k / n) + k % n];
             a = k == 0 ? v : combine(infer->dims, kind, a, v);
         }
         int64_t value;
@@ -179,13 +179,25 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     return DIBIT_OK;
 }
 
-#define REDUCE(name_, since_, until_, kind_, form_, max_inputs_)                                    \
-    {.domain = "", .name = (name_), .since = (since_), .until = (until_), .min_inputs = 1,          \
-     .max_inputs = (max_inputs_), .min_outputs = 1, .max_outputs = 1, .kind = (kind_),              \
-     .host_inputs = 2, .attrs = (form_), .n_attrs = 2, .attrs_bytes = sizeof(reduce_attrs),         \
-     .infer = infer, .cpu_run = run, .cpu_bound = bound}
-#define REDUCE_SINCE(name_, input_since_, kind_)                                                    \
-    REDUCE(name_, 1, (input_since_)-1, kind_, attribute_form, 1),                                   \
+#define REDUCE(name_, since_, until_, kind_, form_, max_inputs_)                                   \
+    {.domain = "",                                                                                 \
+     .name = (name_),                                                                              \
+     .since = (since_),                                                                            \
+     .until = (until_),                                                                            \
+     .min_inputs = 1,                                                                              \
+     .max_inputs = (max_inputs_),                                                                  \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .kind = (kind_),                                                                              \
+     .host_inputs = 2,                                                                             \
+     .attrs = (form_),                                                                             \
+     .n_attrs = 2,                                                                                 \
+     .attrs_bytes = sizeof(reduce_attrs),                                                          \
+     .infer = infer,                                                                               \
+     .cpu_run = run,                                                                               \
+     .cpu_bound = bound}
+#define REDUCE_SINCE(name_, input_since_, kind_)                                                   \
+    REDUCE(name_, 1, (input_since_) - 1, kind_, attribute_form, 1),                                \
         REDUCE(name_, input_since_, 0, kind_, input_form, 2)
 
 const dbt_op dbt_reduce_ops[] = {

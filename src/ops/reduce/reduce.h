@@ -31,9 +31,9 @@ typedef struct dbt_reduce_dims {
 
 typedef struct dbt_reduce_plan {
     dbt_reduce_dims kept, reduced;
-    bool columns;   /* the innermost group is kept */
-    int64_t n;      /* its size */
-    int64_t count;  /* elements in one result */
+    bool columns;  /* the innermost group is kept */
+    int64_t n;     /* its size */
+    int64_t count; /* elements in one result */
     int64_t outputs;
 } dbt_reduce_plan;
 

@@ -21,8 +21,8 @@ dbt_reduce_plan dbt_reduce_make_plan(const dibit_tensor *x, uint32_t mask) {
         *(reduced ? &p.count : &p.outputs) *= dim;
         if (dim == 1) continue;
         dbt_reduce_dims *const outer = reduced ? &p.reduced : &p.kept;
-        const bool in_run = first || (reduced == last_reduced && outer->rank == 0 &&
-                                      reduced != p.columns);
+        const bool in_run =
+            first || (reduced == last_reduced && outer->rank == 0 && reduced != p.columns);
         if (first) p.columns = !reduced;
         if (in_run) {
             p.n *= dim;
@@ -44,45 +44,45 @@ dbt_reduce_plan dbt_reduce_make_plan(const dibit_tensor *x, uint32_t mask) {
 /* For every step a run over n contiguous elements, in DBT_LANES partial results, and columns: m
  * results side by side that each take one element. `a` is the partial result, v the element, s a
  * shift that only the exponential needs. */
-#define STEP(name, init, step, combine)                                                             \
-    static float name##_run(const float *x, int64_t n, float s) {                                   \
-        (void)s;                                                                                    \
-        float lanes[DBT_LANES];                                                                     \
-        for (int k = 0; k < DBT_LANES; k++) lanes[k] = init;                                        \
-        int64_t i = 0;                                                                              \
-        for (; i + DBT_LANES <= n; i += DBT_LANES) {                                                \
-            for (int k = 0; k < DBT_LANES; k++) {                                                   \
-                const float a = lanes[k], v = x[i + k];                                             \
-                lanes[k] = step;                                                                    \
-            }                                                                                       \
-        }                                                                                           \
-        for (int k = 0; i + k < n; k++) {                                                           \
-            const float a = lanes[k], v = x[i + k];                                                 \
-            lanes[k] = step;                                                                        \
-        }                                                                                           \
-        for (int half = DBT_LANES / 2; half > 0; half /= 2) {                                       \
-            for (int k = 0; k < half; k++) {                                                        \
-                const float a = lanes[k], v = lanes[k + half];                                      \
-                lanes[k] = combine;                                                                 \
-            }                                                                                       \
-        }                                                                                           \
-        return lanes[0];                                                                            \
-    }                                                                                               \
-    static void name##_columns(const float *x, int64_t m, float *result, const float *shift) {      \
-        (void)shift;                                                                                \
-        for (int64_t k = 0; k < m; k++) {                                                           \
-            const float a = result[k], v = x[k], s = shift[k];                                      \
-            (void)s;                                                                                \
-            result[k] = step;                                                                       \
-        }                                                                                           \
-    }                                                                                               \
+#define STEP(name, init, step, combine)                                                            \
+    static float name##_run(const float *x, int64_t n, float s) {                                  \
+        (void)s;                                                                                   \
+        float lanes[DBT_LANES];                                                                    \
+        for (int k = 0; k < DBT_LANES; k++) lanes[k] = init;                                       \
+        int64_t i = 0;                                                                             \
+        for (; i + DBT_LANES <= n; i += DBT_LANES) {                                               \
+            for (int k = 0; k < DBT_LANES; k++) {                                                  \
+                const float a = lanes[k], v = x[i + k];                                            \
+                lanes[k] = step;                                                                   \
+            }                                                                                      \
+        }                                                                                          \
+        for (int k = 0; i + k < n; k++) {                                                          \
+            const float a = lanes[k], v = x[i + k];                                                \
+            lanes[k] = step;                                                                       \
+        }                                                                                          \
+        for (int half = DBT_LANES / 2; half > 0; half /= 2) {                                      \
+            for (int k = 0; k < half; k++) {                                                       \
+                const float a = lanes[k], v = lanes[k + half];                                     \
+                lanes[k] = combine;                                                                \
+            }                                                                                      \
+        }                                                                                          \
+        return lanes[0];                                                                           \
+    }                                                                                              \
+    static void name##_columns(const float *x, int64_t m, float *result, const float *shift) {     \
+        (void)shift;                                                                               \
+        for (int64_t k = 0; k < m; k++) {                                                          \
+            const float a = result[k], v = x[k], s = shift[k];                                     \
+            (void)s;                                                                               \
+            result[k] = step;                                                                      \
+        }                                                                                          \
+    }                                                                                              \
     static float name##_combine(float a, float v) { return combine; }
 
 STEP(sum, 0.0f, a + v, a + v)
 STEP(magnitude, 0.0f, a + fabsf(v), a + v)
 STEP(square, 0.0f, a + v * v, a + v)
 STEP(exponential, 0.0f, a + dbt_expf(v - s), a + v)
-STEP(product, 1.0f, a * v, a * v)
+STEP(product, 1.0f, a *v, a *v)
 /* NaN wins. */
 STEP(largest, -INFINITY, v > a || v != v ? v : a, v > a || v != v ? v : a)
 STEP(smallest, INFINITY, v < a || v != v ? v : a, v < a || v != v ? v : a)
@@ -169,7 +169,10 @@ static void task(void *ctx, int64_t i, uint32_t thread) {
 void dbt_reduce_float(dbt_reduce_kind kind, const dbt_reduce_plan *plan, const float *x, float *y,
                       dbt_pool *pool) {
     if (plan->outputs == 0) return;
-    reduce_call c = {.kind = kind, .plan = plan, .x = x, .y = y,
+    reduce_call c = {.kind = kind,
+                     .plan = plan,
+                     .x = x,
+                     .y = y,
                      .blocks = plan->columns ? (plan->n + COLUMNS - 1) / COLUMNS : 1};
     c.units = plan->kept.count * c.blocks;
     const int64_t cost = kind == DBT_REDUCE_LOG_SUM_EXP ? 10 : 1;

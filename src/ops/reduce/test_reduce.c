@@ -10,14 +10,14 @@ typedef struct reduce_case {
 } reduce_case;
 
 static const reduce_case ops[] = {
-    {"ReduceSum", 13}, {"ReduceMean", 18}, {"ReduceMax", 18},    {"ReduceMin", 18},
-    {"ReduceProd", 18}, {"ReduceL1", 18},  {"ReduceL2", 18},     {"ReduceLogSum", 18},
+    {"ReduceSum", 13},       {"ReduceMean", 18},      {"ReduceMax", 18}, {"ReduceMin", 18},
+    {"ReduceProd", 18},      {"ReduceL1", 18},        {"ReduceL2", 18},  {"ReduceLogSum", 18},
     {"ReduceLogSumExp", 18}, {"ReduceSumSquare", 18},
 };
 
 static double first(const char *op) {
-    return strcmp(op, "ReduceMax") == 0   ? -INFINITY
-           : strcmp(op, "ReduceMin") == 0 ? INFINITY
+    return strcmp(op, "ReduceMax") == 0    ? -INFINITY
+           : strcmp(op, "ReduceMin") == 0  ? INFINITY
            : strcmp(op, "ReduceProd") == 0 ? 1
                                            : 0;
 }
@@ -81,7 +81,8 @@ static void check(const reduce_case *op, const axes_case *c, bool keepdims, bool
     uint64_t seed = 11;
     uint32_t mask = 0;
     int64_t count = 1, outputs = 1, n = 1;
-    dibit_tensor in[2] = {{.name = "x", .rank = c->rank}, DBT_TENSOR(DIBIT_TYPE_INT64, c->axes, c->n_axes)};
+    dibit_tensor in[2] = {{.name = "x", .rank = c->rank},
+                          DBT_TENSOR(DIBIT_TYPE_INT64, c->axes, c->n_axes)};
     dibit_tensor out = {.type = DIBIT_TYPE_FLOAT, .data = want};
     for (int32_t i = 0; i < c->n_axes; i++) mask |= 1u << ((c->axes[i] + c->rank) % c->rank);
     for (int32_t d = 0; d < c->rank; d++) {
@@ -108,12 +109,18 @@ static void check(const reduce_case *op, const axes_case *c, bool keepdims, bool
     in[0].type = out.type = integers ? DIBIT_TYPE_INT32 : DIBIT_TYPE_FLOAT;
     in[0].data = integers ? (void *)xi : (void *)x;
     out.data = integers ? (void *)wanti : (void *)want;
-    const dbt_onnx_attr attrs[2] = {
-        DBT_INT("keepdims", keepdims),
-        {.name = "axes", .kind = DBT_ONNX_ATTR_INTS, .count = (uint32_t)c->n_axes, .ints = c->axes}};
-    dbt_op_case_expect(&(dbt_op_case){.name = op->name, .attrs = attrs, .inputs = in, .constants = 2,
+    const dbt_onnx_attr attrs[2] = {DBT_INT("keepdims", keepdims),
+                                    {.name = "axes",
+                                     .kind = DBT_ONNX_ATTR_INTS,
+                                     .count = (uint32_t)c->n_axes,
+                                     .ints = c->axes}};
+    dbt_op_case_expect(&(dbt_op_case){.name = op->name,
+                                      .attrs = attrs,
+                                      .inputs = in,
+                                      .constants = 2,
                                       .opset = as_input ? op->input_since : op->input_since - 1,
-                                      .n_attrs = as_input ? 1 : 2, .n_inputs = as_input ? 2 : 1},
+                                      .n_attrs = as_input ? 1 : 2,
+                                      .n_inputs = as_input ? 2 : 1},
                        0, &out);
 }
 
@@ -123,7 +130,8 @@ static void test_every_reduction_over_every_pattern_of_axes(void **state) {
         for (size_t a = 0; a < sizeof axes_cases / sizeof *axes_cases; a++) {
             for (unsigned way = 0; way < 8; way++) {
                 /* A product of 5000 numbers has no place to go. */
-                if (strcmp(ops[o].name, "ReduceProd") == 0 && axes_cases[a].dims[1] == 5000) continue;
+                if (strcmp(ops[o].name, "ReduceProd") == 0 && axes_cases[a].dims[1] == 5000)
+                    continue;
                 check(&ops[o], &axes_cases[a], way & 1, way & 2, way & 4);
             }
         }
@@ -136,7 +144,8 @@ static void expect_empty(const char *op, float want) {
     const int64_t axis = 1;
     const dibit_tensor two[2] = {in, DBT_TENSOR(DIBIT_TYPE_INT64, &axis, 1)};
     const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, w, 2, 1);
-    dbt_op_case_expect(&(dbt_op_case){.name = op, .opset = 20, .inputs = two, .n_inputs = 2}, 0, &out);
+    dbt_op_case_expect(&(dbt_op_case){.name = op, .opset = 20, .inputs = two, .n_inputs = 2}, 0,
+                       &out);
 }
 
 static void test_nothing_reduces_to_the_neutral_element(void **state) {
@@ -167,7 +176,8 @@ static void test_host_values_pass_through(void **state) {
     (void)state;
     /* The harness compares what infer says of int64 inputs with the result. */
     const int64_t x[6] = {2, 3, 4, 5, -6, 7}, axis = 1;
-    const dibit_tensor in[2] = {DBT_TENSOR(DIBIT_TYPE_INT64, x, 2, 3), DBT_TENSOR(DIBIT_TYPE_INT64, &axis, 1)};
+    const dibit_tensor in[2] = {DBT_TENSOR(DIBIT_TYPE_INT64, x, 2, 3),
+                                DBT_TENSOR(DIBIT_TYPE_INT64, &axis, 1)};
     const dibit_tensor sum = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){9, 6}), 2, 1);
     const dibit_tensor product = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){24, -210}), 2, 1);
     const dibit_tensor least = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){2, -6}), 2, 1);
@@ -184,8 +194,10 @@ static void test_extremes_of_other_types(void **state) {
     const uint8_t b[4] = {0, 1, 0, 0}, u[4] = {3, 200, 9, 100};
     const uint64_t w[2] = {UINT64_MAX, 1};
     const float nan[3] = {1, NAN, 2};
-    const dibit_tensor bt = DBT_TENSOR(DIBIT_TYPE_BOOL, b, 4), ut = DBT_TENSOR(DIBIT_TYPE_UINT8, u, 4);
-    const dibit_tensor wt = DBT_TENSOR(DIBIT_TYPE_UINT64, w, 2), nt = DBT_TENSOR(DIBIT_TYPE_FLOAT, nan, 3);
+    const dibit_tensor bt = DBT_TENSOR(DIBIT_TYPE_BOOL, b, 4),
+                       ut = DBT_TENSOR(DIBIT_TYPE_UINT8, u, 4);
+    const dibit_tensor wt = DBT_TENSOR(DIBIT_TYPE_UINT64, w, 2),
+                       nt = DBT_TENSOR(DIBIT_TYPE_FLOAT, nan, 3);
     const dibit_tensor one = DBT_TENSOR(DIBIT_TYPE_BOOL, ((uint8_t[]){1}), 1);
     const dibit_tensor u200 = DBT_TENSOR(DIBIT_TYPE_UINT8, ((uint8_t[]){200}), 1);
     const dibit_tensor big = DBT_TENSOR(DIBIT_TYPE_UINT64, w, 1);
@@ -207,8 +219,8 @@ static void test_arg_finds_the_first_or_the_last(void **state) {
     dibit_tensor in = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 3);
     const dbt_onnx_attr attrs[3] = {DBT_INT("axis", -1), DBT_INT("keepdims", 0),
                                     DBT_INT("select_last_index", 1)};
-    dbt_op_case c = {.name = "ArgMax", .opset = 13, .inputs = &in, .n_inputs = 1, .attrs = attrs,
-                     .n_attrs = 2};
+    dbt_op_case c = {
+        .name = "ArgMax", .opset = 13, .inputs = &in, .n_inputs = 1, .attrs = attrs, .n_attrs = 2};
     const dibit_tensor max = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){1, 2}), 2);
     const dibit_tensor last_max = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){2, 2}), 2);
     const dibit_tensor min = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){0, 0}), 2);
@@ -230,11 +242,13 @@ static void test_cumsum_in_every_direction(void **state) {
     const float x[6] = {1, 2, 3, 4, 5, 6};
     const int64_t xi[6] = {1, 2, 3, 4, 5, 6};
     const int32_t axis = 1, rows = -2, beyond = 2;
-    dibit_tensor in[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 3), DBT_SCALAR(DIBIT_TYPE_INT32, &axis)};
+    dibit_tensor in[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 3),
+                          DBT_SCALAR(DIBIT_TYPE_INT32, &axis)};
     const dbt_onnx_attr attrs[2] = {DBT_INT("exclusive", 1), DBT_INT("reverse", 1)};
     dbt_op_case c = {.name = "CumSum", .opset = 14, .inputs = in, .n_inputs = 2, .attrs = attrs};
     const dibit_tensor plain = DBT_TENSOR(DIBIT_TYPE_FLOAT, ((float[]){1, 3, 6, 4, 9, 15}), 2, 3);
-    const dibit_tensor exclusive = DBT_TENSOR(DIBIT_TYPE_FLOAT, ((float[]){0, 1, 3, 0, 4, 9}), 2, 3);
+    const dibit_tensor exclusive =
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, ((float[]){0, 1, 3, 0, 4, 9}), 2, 3);
     const dibit_tensor both = DBT_TENSOR(DIBIT_TYPE_FLOAT, ((float[]){5, 3, 0, 11, 6, 0}), 2, 3);
     const dibit_tensor down = DBT_TENSOR(DIBIT_TYPE_INT64, ((int64_t[]){1, 2, 3, 5, 7, 9}), 2, 3);
     dbt_op_case_expect(&c, 0, &plain);
@@ -255,12 +269,17 @@ static void test_bad_axes_are_refused(void **state) {
     const float x[4] = {0};
     const dibit_tensor in = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 2);
     const dbt_onnx_attr axes = DBT_INTS("axes", 0, 2);
-    dbt_op_case_refused(&(dbt_op_case){.name = "ReduceMean", .opset = 13, .inputs = &in,
-                                       .n_inputs = 1, .attrs = &axes, .n_attrs = 1},
+    dbt_op_case_refused(&(dbt_op_case){.name = "ReduceMean",
+                                       .opset = 13,
+                                       .inputs = &in,
+                                       .n_inputs = 1,
+                                       .attrs = &axes,
+                                       .n_attrs = 1},
                         DIBIT_BAD_FILE, "axis 2 is out of range for rank 2");
     const dibit_tensor empty = {.type = DIBIT_TYPE_FLOAT, .rank = 2, .dims = {0, 3}};
-    dbt_op_case_refused(&(dbt_op_case){.name = "ArgMax", .opset = 13, .inputs = &empty,
-                                       .n_inputs = 1}, DIBIT_BAD_FILE, "no elements to choose from");
+    dbt_op_case_refused(
+        &(dbt_op_case){.name = "ArgMax", .opset = 13, .inputs = &empty, .n_inputs = 1},
+        DIBIT_BAD_FILE, "no elements to choose from");
 }
 
 int main(void) {

@@ -41,8 +41,12 @@ static softmax_call make_call(const dbt_cpu_call *call) {
     const dibit_tensor *const t = call->in[0];
     const softmax_attrs *const attrs = call->attrs;
     const int32_t axis = (int32_t)(attrs->axis < 0 ? attrs->axis + t->rank : attrs->axis);
-    softmax_call c = {.x = t->data, .kind = (softmax_kind)call->node->op->kind,
-                      .y = call->out[0]->data, .outer = 1, .n = 1, .inner = 1};
+    softmax_call c = {.x = t->data,
+                      .kind = (softmax_kind)call->node->op->kind,
+                      .y = call->out[0]->data,
+                      .outer = 1,
+                      .n = 1,
+                      .inner = 1};
     for (int32_t i = 0; i < t->rank; i++) {
         if (i < axis) {
             c.outer *= t->dims[i];
@@ -175,11 +179,23 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     return DIBIT_OK;
 }
 
-#define SOFTMAX_OP(name_, kind_, since_, until_, attrs_)                                            \
-    {.domain = "", .name = (name_), .since = (since_), .until = (until_), .min_inputs = 1,          \
-     .max_inputs = 1, .min_outputs = 1, .max_outputs = 1, .kind = (kind_),                          \
-     .flags = DBT_OP_IN_PLACE, .attrs = (attrs_), .n_attrs = 1,                                     \
-     .attrs_bytes = sizeof(softmax_attrs), .infer = infer, .cpu_run = run, .cpu_bound = bound}
+#define SOFTMAX_OP(name_, kind_, since_, until_, attrs_)                                           \
+    {.domain = "",                                                                                 \
+     .name = (name_),                                                                              \
+     .since = (since_),                                                                            \
+     .until = (until_),                                                                            \
+     .min_inputs = 1,                                                                              \
+     .max_inputs = 1,                                                                              \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .kind = (kind_),                                                                              \
+     .flags = DBT_OP_IN_PLACE,                                                                     \
+     .attrs = (attrs_),                                                                            \
+     .n_attrs = 1,                                                                                 \
+     .attrs_bytes = sizeof(softmax_attrs),                                                         \
+     .infer = infer,                                                                               \
+     .cpu_run = run,                                                                               \
+     .cpu_bound = bound}
 
 const dbt_op dbt_softmax_ops[] = {
     SOFTMAX_OP("Softmax", SOFTMAX, 1, 12, attrs_1),

@@ -35,8 +35,10 @@ static void check(const char *op, int32_t opset, int64_t axis, const int64_t *di
     const dibit_tensor in = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, dims[0], dims[1], dims[2]);
     const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, want, dims[0], dims[1], dims[2]);
     reference(op, x, want, as);
-    dbt_op_case_expect(&(dbt_op_case){.name = op, .opset = opset, .attrs = &attr, .n_attrs = 1,
-                                      .inputs = &in, .n_inputs = 1}, 0, &out);
+    dbt_op_case_expect(
+        &(dbt_op_case){
+            .name = op, .opset = opset, .attrs = &attr, .n_attrs = 1, .inputs = &in, .n_inputs = 1},
+        0, &out);
 }
 
 static void test_every_axis_and_opset(void **state) {
