@@ -79,6 +79,55 @@ def causal_conv(length, taps, past, last=False, **attrs):
                         uniform(*s) if past else None])
 
 
+def rotary_caches(positions, half):
+    angles = np.arange(positions)[:, None] / 100.0 ** (np.arange(half) / half)[None]
+    return np.cos(angles).astype(np.float32), np.sin(angles).astype(np.float32)
+
+
+def gqa(tokens, past, lengths, heads=4, kv_heads=2, dim=16, half=None, capacity=None, packed=False,
+        bias=None, sink=False, ids=None, float16=False, outputs=3, **attrs):
+    """GroupQueryAttention over `tokens` new tokens; lengths: of the rows, with the new tokens."""
+    batch, total = len(lengths), past + tokens
+    held = capacity or past
+    q, k, v = (uniform(batch, tokens, n * dim, low=-2, high=2) for n in (heads, kv_heads, kv_heads))
+    cos, sin = rotary_caches(32, half or dim // 2) if attrs.get("do_rotary") else (None, None)
+    inputs = [np.concatenate([q, k, v], 2) if packed else q, None if packed else k,
+              None if packed else v, uniform(batch, kv_heads, held, dim),
+              uniform(batch, kv_heads, held, dim), np.array(lengths, np.int32) - 1,
+              np.array([total], np.int32), cos, sin,
+              None if ids is None else np.array(ids, np.int64),
+              None if bias is None else uniform(*bias, tokens, total),
+              uniform(heads) if sink else None]
+    if float16:
+        inputs = [v.astype(np.float16) if v is not None and v.dtype == np.float32 else v
+                  for v in inputs]
+    while inputs[-1] is None:
+        inputs.pop()
+    return dict(op="GroupQueryAttention", inputs=inputs, outputs=outputs,
+                attrs=dict(attrs, num_heads=heads, kv_num_heads=kv_heads))
+
+
+def mha(past=0, mask=None, bias=False, term=None, heads=2, dim=8, tokens=4, keys=4, four=False,
+        outputs=1, **attrs):
+    shape = (2, heads, keys, dim) if four else (2, keys, heads * dim)
+    cache = uniform(2, heads, past, dim) if past else None
+    return dict(op="MultiHeadAttention", attrs=dict(attrs, num_heads=heads), outputs=outputs, inputs=[
+        uniform(2, tokens, heads * dim), uniform(*shape), uniform(*shape),
+        uniform(3 * heads * dim) if bias else None,
+        None if mask is None else np.array(mask, np.int32),
+        None if term is None else uniform(*term, tokens, past + keys), cache,
+        None if cache is None else uniform(*cache.shape)])
+
+
+def attention(mask=None, past=0, term=None, heads=2, dim=8, tokens=4, outputs=1, **attrs):
+    width = 3 * heads * dim
+    return dict(op="Attention", attrs=dict(attrs, num_heads=heads), outputs=outputs, constants=[1, 2],
+                inputs=[uniform(2, tokens, 12), uniform(12, width), uniform(width),
+                        None if mask is None else np.array(mask, np.int32),
+                        uniform(2, 2, heads, past, dim) if past else None,
+                        None if term is None else uniform(*term, tokens, past + tokens)])
+
+
 SWIGLU = dict(activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.702,
               activation_beta=1.0, swiglu_limit=7.0)
 NORM = dict(epsilon=1e-5)
@@ -111,6 +160,29 @@ CASES = {
         op="SkipSimplifiedLayerNormalization", attrs=NORM, outputs=4, absent=[1, 2],
         constants=[2, 3],
         inputs=[uniform(2, 3, 20), uniform(2, 3, 20), uniform(20), uniform(20)]),
+    "gqa_ragged_prompt": lambda: gqa(6, 0, [6, 3], do_rotary=1),
+    "gqa_ragged_step": lambda: gqa(1, 6, [7, 4], do_rotary=1, packed=True),
+    "gqa_chunk_into_buffer": lambda: gqa(3, 6, [9], do_rotary=1, rotary_interleaved=1, capacity=12),
+    "gqa_partial_rotary_ids": lambda: gqa(1, 6, [7, 7], dim=32, half=8, do_rotary=1, ids=[[3], [9]]),
+    "gqa_window_softcap": lambda: gqa(9, 0, [9, 9], local_window_size=3, softcap=1.5, scale=0.4),
+    "gqa_sink_bias": lambda: gqa(1, 5, [6, 3], bias=(2, 1), sink=True),
+    "gqa_smooth_bidirectional": lambda: gqa(5, 0, [5, 5], smooth_softmax=1, causal=0, bias=(1, 4)),
+    "gqa_scores": lambda: gqa(5, 0, [5], qk_output=1, outputs=4, do_rotary=1, softcap=2.0),
+    "gqa_half": lambda: gqa(4, 3, [7], do_rotary=1, float16=True),
+    "gqa_window_cache_step": lambda: gqa(1, 12, [13, 8], capacity=4, local_window_size=4,
+                                         sliding_window_cache=1, do_rotary=1),
+    "gqa_window_cache_chunk": lambda: gqa(7, 5, [12], capacity=4, local_window_size=4,
+                                          sliding_window_cache=1, do_rotary=1),
+    "gqa_window_cache_slack": lambda: gqa(5, 7, [12], capacity=6, local_window_size=4,
+                                          sliding_window_cache=1),
+    "mha_bias_lengths": lambda: mha(bias=True, mask=[3, 2]),
+    "mha_past_mask": lambda: mha(past=3, mask=[[1, 0, 1, 1, 1, 1, 0], [0, 0, 1, 1, 1, 1, 1]],
+                                 outputs=3, unidirectional=1, mask_filter_value=-3.0),
+    "mha_cross_bias": lambda: mha(keys=6, tokens=3, term=(1, 2), scale=0.3),
+    "mha_encoder_keys": lambda: mha(keys=5, four=True, bias=True),
+    "attention_ends_and_starts": lambda: attention(mask=[3, 4, 1, 2]),
+    "attention_past_causal": lambda: attention(past=3, outputs=2, unidirectional=1,
+                                               mask=np.arange(14).reshape(2, 7) % 3),
 }
 
 
