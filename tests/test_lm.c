@@ -57,6 +57,12 @@ static void test_chat_format(void **state) {
     assert_string_equal(text.data, "<|im_start|>system\n<|im_end|>\n<|im_start|>user\na<|im_end|>\n"
                                    "<|im_start|>assistant\nb<|im_end|>\n"
                                    "<|im_start|>user\nc<|im_end|>\n");
+    text.bytes = 0; /* a further turn is what the whole conversation has after the answer */
+    assert_int_equal(
+        dibit_lm_chat_format(lm, &(dibit_chat){.messages = more, .n_messages = 4, .n_said = 3},
+                             &text, &error),
+        DIBIT_OK);
+    assert_string_equal(text.data, "<|im_end|>\n<|im_start|>user\nc<|im_end|>\n");
     assert_int_equal(dibit_lm_chat_format(lm, &(dibit_chat){0}, &text, &error), DIBIT_BAD_ARGUMENT);
     dibit_text_free(&text);
     dibit_lm_destroy(&lm);

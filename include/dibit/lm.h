@@ -302,6 +302,8 @@ typedef struct dibit_message {
 typedef struct dibit_chat {
     const dibit_message *messages; /* [n_messages], at least 1 */
     size_t n_messages;
+    size_t n_said; /* messages at the front that the model has seen or said, the last one being its
+                      own answer: only what follows is written, from the end of that turn on */
     bool add_generation_prompt; /* end with the opening of the assistant's turn */
 } dibit_chat;
 

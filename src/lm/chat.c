@@ -74,16 +74,18 @@ static dibit_status append_turn(const char *role, const char *content, dibit_tex
 
 dibit_status dbt_chat_format(const dbt_chat_template *template_, const dibit_chat *chat,
                              dibit_text *text, dbt_words *plain, dibit_error *error) {
-    DBT_LM_FAIL_IF(!chat || !chat->messages || !chat->n_messages, error, DIBIT_BAD_ARGUMENT,
-                   "a chat needs a message");
+    DBT_LM_FAIL_IF(!chat || !chat->messages || !chat->n_messages || chat->n_said > chat->n_messages,
+                   error, DIBIT_BAD_ARGUMENT, "a chat needs a message");
     DBT_LM_FAIL_IF(template_->kind == DBT_CHAT_NONE, error, DIBIT_UNSUPPORTED,
                    "the model's folder has no chat template: use --raw");
     DBT_LM_FAIL_IF(template_->kind == DBT_CHAT_UNSUPPORTED, error, DIBIT_UNSUPPORTED,
                    "the model's chat template is not of the ChatML family: use --raw");
-    if (template_->has_system && strcmp(chat->messages[0].role, "system") != 0)
+    if (chat->n_said)
+        DBT_TRY(append(text, close_turn, error));
+    else if (template_->has_system && strcmp(chat->messages[0].role, "system") != 0)
         DBT_TRY(append_turn("system", template_->system.data ? template_->system.data : "", text,
                             NULL, error));
-    for (size_t i = 0; i < chat->n_messages; i++)
+    for (size_t i = chat->n_said; i < chat->n_messages; i++)
         DBT_TRY(append_turn(chat->messages[i].role, chat->messages[i].content, text, plain, error));
     return chat->add_generation_prompt ? append(text, "<|im_start|>assistant\n", error) : DIBIT_OK;
 }
