@@ -135,6 +135,15 @@ static void test_attributes(void **state) {
     pb_varint(&a, ATTR_INTS, 1);
     m = model_with_attr(&a);
     expect_failure(&m, DIBIT_BAD_FILE, "is of type int, but has a value of ints");
+    a = attr_begin("a", 12); /* SPARSE_TENSORS */
+    pb_bytes(&a, ATTR_T, "malformed", 9);
+    m = model_with_attr(&a);
+    expect_failure(&m, DIBIT_BAD_FILE, "is of type another type, but has a value of tensor");
+    a = attr_begin("a", DBT_ONNX_ATTR_INT);
+    pb_text(&a, ATTR_REF_ATTR_NAME, "b");
+    pb_varint(&a, ATTR_I, 1);
+    m = model_with_attr(&a);
+    expect_failure(&m, DIBIT_BAD_FILE, "has both a reference and a value");
     a = attr_begin("a", DBT_ONNX_ATTR_INT);
     pb_float(&a, ATTR_I, 1);
     m = model_with_attr(&a);

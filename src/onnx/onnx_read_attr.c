@@ -127,7 +127,9 @@ static dibit_status read_lists(const dbt_parse *p, const dbt_place *place, dbt_w
 /* Every value field that occurs must be the one of out->kind. */
 static dibit_status check_kind(const dbt_parse *p, const dbt_place *place, const scan *s,
                                dbt_onnx_attr *out) {
-    if (out->kind == DBT_ONNX_ATTR_OTHER) return DIBIT_OK;
+    if (s->present && out->reference) {
+        return dbt_parse_fail(p, place, DIBIT_BAD_FILE, "has both a reference and a value");
+    }
     for (int kind = DBT_ONNX_ATTR_FLOAT; kind <= DBT_ONNX_ATTR_STRINGS; kind++) {
         if (!(s->present >> kind & 1)) continue;
         if (out->kind == DBT_ONNX_ATTR_UNDEFINED) out->kind = (dbt_onnx_attr_kind)kind;
@@ -152,7 +154,6 @@ dibit_status dbt_parse_attr(dbt_parse *p, const dbt_place *parent, uint32_t inde
     DBT_TRY(check_kind(p, &place, &s, out));
     DBT_TRY(read_lists(p, &place, m, &s, out));
     out->count = s.n_floats + s.n_ints + s.n_strings; /* check_kind left at most one */
-    if (out->kind == DBT_ONNX_ATTR_OTHER) out->count = 0;
     if (out->reference) return DIBIT_OK;
     if (out->kind != DBT_ONNX_ATTR_TENSOR && out->kind != DBT_ONNX_ATTR_GRAPH) return DIBIT_OK;
     if (!s.present) {

@@ -13,8 +13,8 @@
 enum {
     LOWEST_OPSET = 7,
     HIGHEST_OPSET = 25,
-    MAX_DEPTH = 32,           /* nested functions and branches */
-    MAX_NODES = 1 << 20,      /* after inlining */
+    MAX_DEPTH = 32,      /* nested functions and branches */
+    MAX_NODES = 1 << 20, /* after inlining */
 };
 
 typedef struct name_entry {
@@ -164,7 +164,8 @@ static dibit_status resolve_attrs(const builder *b, const scope *s, const dbt_on
         const dbt_onnx_attr *a = &node->attrs[i];
         if (a->reference) {
             DBT_FAIL_IF(!s->function, b->error, DIBIT_BAD_FILE,
-                        "attribute '%s' refers to '%s' outside of a function", a->name, a->reference);
+                        "attribute '%s' refers to '%s' outside of a function", a->name,
+                        a->reference);
             const char *const name = a->name;
             const char *const reference = a->reference;
             a = find_attr(s->call_attrs, s->n_call_attrs, reference);
@@ -242,22 +243,19 @@ static uint32_t without_trailing_absent(const char *const *names, uint32_t n) {
     return n;
 }
 
-static dibit_status check_counts(const builder *b, const dbt_op *op, const dbt_onnx_node *node,
-                                 uint32_t n_in, uint32_t n_out) {
+static dibit_status check_counts(const builder *b, const dbt_op *op, uint32_t n_in,
+                                 uint32_t n_out) {
     DBT_FAIL_IF(n_in < op->min_inputs, b->error, DIBIT_BAD_FILE,
-                "it has %u inputs, but needs at least %u", (unsigned)n_in, (unsigned)op->min_inputs);
+                "it has %u inputs, but needs at least %u", (unsigned)n_in,
+                (unsigned)op->min_inputs);
     DBT_FAIL_IF(op->max_inputs != DBT_VARIADIC && n_in > op->max_inputs, b->error, DIBIT_BAD_FILE,
                 "it has %u inputs, but takes at most %u", (unsigned)n_in, (unsigned)op->max_inputs);
     DBT_FAIL_IF(n_out < op->min_outputs, b->error, DIBIT_BAD_FILE,
                 "it has %u outputs, but makes at least %u", (unsigned)n_out,
                 (unsigned)op->min_outputs);
-    DBT_FAIL_IF(op->max_outputs != DBT_VARIADIC && n_out > op->max_outputs, b->error, DIBIT_BAD_FILE,
-                "it has %u outputs, but makes at most %u", (unsigned)n_out,
+    DBT_FAIL_IF(op->max_outputs != DBT_VARIADIC && n_out > op->max_outputs, b->error,
+                DIBIT_BAD_FILE, "it has %u outputs, but makes at most %u", (unsigned)n_out,
                 (unsigned)op->max_outputs);
-    for (uint32_t i = 0; i < op->min_inputs; i++) {
-        DBT_FAIL_IF(!node->inputs[i][0], b->error, DIBIT_BAD_FILE, "input %u is required",
-                    (unsigned)i);
-    }
     return DIBIT_OK;
 }
 
@@ -283,7 +281,7 @@ static dibit_status build_op(builder *b, const scope *s, const dbt_onnx_node *no
     DBT_TRY(find_op(b, s, node, &op, &opset));
     const uint32_t n_in = without_trailing_absent(node->inputs, node->n_inputs);
     const uint32_t n_out = without_trailing_absent(node->outputs, node->n_outputs);
-    DBT_TRY(check_counts(b, op, node, n_in, n_out));
+    DBT_TRY(check_counts(b, op, n_in, n_out));
     DBT_FAIL_IF(b->graph->n_nodes >= MAX_NODES, b->error, DIBIT_TOO_LARGE,
                 "the model has more than %d nodes after inlining", MAX_NODES);
     dbt_node *const n = dbt_graph_add_node(b->graph, n_in, n_out);
@@ -298,7 +296,13 @@ static dibit_status build_op(builder *b, const scope *s, const dbt_onnx_node *no
     n->n_onnx_attrs = n_attrs;
     n->guard = s->guard;
     n->guard_value = s->guard_value;
-    for (uint32_t i = 0; i < n_in; i++) DBT_TRY(look_up(b, s, node->inputs[i], &n->inputs[i]));
+    for (uint32_t i = 0; i < n_in; i++) {
+        DBT_TRY(look_up(b, s, node->inputs[i], &n->inputs[i]));
+        /* a name may stand for a function's input that the call leaves out */
+        const bool is_required = i < op->min_inputs || op->max_inputs == DBT_VARIADIC;
+        DBT_FAIL_IF(is_required && !n->inputs[i], b->error, DIBIT_BAD_FILE, "input %u is required",
+                    (unsigned)i);
+    }
     DBT_TRY(dbt_attrs_parse(op, attrs, n_attrs, b->arena, &n->attrs, b->error));
     for (uint32_t i = 0; i < n_out; i++) {
         if (!node->outputs[i][0]) continue;
@@ -340,7 +344,8 @@ static const dbt_onnx_function *find_function(const builder *b, const dbt_onnx_n
 
 static dibit_status inner_scope(builder *b, const scope *outer, const char *name, scope *inner) {
     DBT_FAIL_IF(outer->depth >= MAX_DEPTH, b->error, DIBIT_UNSUPPORTED,
-                "functions or branches are nested more than %d deep (or call themselves)", MAX_DEPTH);
+                "functions or branches are nested more than %d deep (or call themselves)",
+                MAX_DEPTH);
     DBT_FAIL_IF(b->n_scopes >= MAX_NODES, b->error, DIBIT_TOO_LARGE,
                 "the model has more than %d function calls and branches", MAX_NODES);
     inner->id = ++b->n_scopes;
@@ -364,7 +369,10 @@ static dibit_status build_call(builder *b, const scope *s, const dbt_onnx_node *
     }
     const char *const name = name_of(b, s, node);
     if (!name) return dbt_fail_memory(b->error, "a name", 1);
-    scope inner = {.opsets = f->opsets, .n_opsets = f->n_opsets, .function = f, .call_attrs = attrs,
+    scope inner = {.opsets = f->opsets,
+                   .n_opsets = f->n_opsets,
+                   .function = f,
+                   .call_attrs = attrs,
                    .n_call_attrs = n_attrs};
     DBT_TRY(check_opsets(b, f->opsets, f->n_opsets));
     DBT_TRY(inner_scope(b, s, name, &inner));
@@ -447,8 +455,8 @@ static dibit_status build_if(builder *b, const scope *s, const dbt_onnx_node *no
                              const dbt_onnx_attr *attrs, uint32_t n_attrs) {
     const dbt_onnx_attr *const yes = find_attr(attrs, n_attrs, "then_branch");
     const dbt_onnx_attr *const no = find_attr(attrs, n_attrs, "else_branch");
-    DBT_FAIL_IF(!yes || !no || yes->kind != DBT_ONNX_ATTR_GRAPH || no->kind != DBT_ONNX_ATTR_GRAPH ||
-                    node->n_inputs != 1,
+    DBT_FAIL_IF(!yes || !no || yes->kind != DBT_ONNX_ATTR_GRAPH ||
+                    no->kind != DBT_ONNX_ATTR_GRAPH || node->n_inputs != 1,
                 b->error, DIBIT_BAD_FILE, "If needs a condition, a then_branch and an else_branch");
     dbt_value *condition;
     DBT_TRY(look_up(b, s, node->inputs[0], &condition));
@@ -484,7 +492,8 @@ static dibit_status build_node(builder *b, const scope *s, const dbt_onnx_node *
     uint32_t n_attrs;
     DBT_TRY(resolve_attrs(b, s, node, &attrs, &n_attrs));
     if (!node->domain[0]) {
-        if (strcmp(node->op_type, "Constant") == 0) return build_constant(b, s, node, attrs, n_attrs);
+        if (strcmp(node->op_type, "Constant") == 0)
+            return build_constant(b, s, node, attrs, n_attrs);
         if (strcmp(node->op_type, "If") == 0) return build_if(b, s, node, attrs, n_attrs);
         const bool control =
             strcmp(node->op_type, "Loop") == 0 || strcmp(node->op_type, "Scan") == 0;
@@ -497,7 +506,8 @@ static dibit_status build_node(builder *b, const scope *s, const dbt_onnx_node *
     return f ? build_call(b, s, node, f, attrs, n_attrs) : build_op(b, s, node, attrs, n_attrs);
 }
 
-static dibit_status build_nodes(builder *b, const scope *s, const dbt_onnx_node *nodes, uint32_t n) {
+static dibit_status build_nodes(builder *b, const scope *s, const dbt_onnx_node *nodes,
+                                uint32_t n) {
     for (uint32_t i = 0; i < n; i++) {
         const dibit_status status = build_node(b, s, &nodes[i]);
         if (status == DIBIT_OK) continue;
@@ -553,8 +563,8 @@ static dibit_status build_output(builder *b, const scope *s, const dbt_onnx_valu
 static dibit_status build_graph(builder *b) {
     const dbt_onnx_graph *const g = b->model->graph;
     b->n_scopes = 1;
-    const scope main = {.id = 1, .prefix = "", .opsets = b->model->opsets,
-                        .n_opsets = b->model->n_opsets};
+    const scope main = {
+        .id = 1, .prefix = "", .opsets = b->model->opsets, .n_opsets = b->model->n_opsets};
     DBT_TRY(check_opsets(b, main.opsets, main.n_opsets));
     b->graph->inputs = dbt_arena_array(b->arena, g->n_inputs, sizeof *b->graph->inputs);
     b->graph->outputs = dbt_arena_array(b->arena, g->n_outputs, sizeof *b->graph->outputs);

@@ -19,12 +19,15 @@ static inline void fuzz_check(bool condition, const char *sentence) {
 }
 
 typedef struct fuzz_memory {
-    uint64_t live, cap;
+    uint64_t live;
+    uint64_t cap;          /* going beyond it is a bug; 0: none */
+    uint64_t refuse_above; /* beyond it there is no memory; 0: none */
 } fuzz_memory;
 
 static inline void *fuzz_alloc(void *user, size_t bytes, size_t alignment) {
     fuzz_memory *const m = user;
-    fuzz_check(m->live + bytes <= m->cap, "memory stays in proportion to the input");
+    if (m->refuse_above && m->live + bytes > m->refuse_above) return NULL;
+    fuzz_check(!m->cap || m->live + bytes <= m->cap, "memory stays in proportion to the input");
     m->live += bytes;
     return dbt_default_allocator.alloc(NULL, bytes, alignment);
 }
