@@ -119,10 +119,10 @@ static dibit_status make_states(pass *p, uint32_t i, uint32_t *children_left, di
     dibit_state ***const states = p->states;
     if (set->parent >= 0) {
         if (!states[set->parent]) {
-            error->status = DIBIT_BAD_STATE;
-            snprintf(error->text, sizeof error->text, "%s, which it continues, failed",
-                     p->c->sets[set->parent].name);
-            return DIBIT_BAD_STATE;
+            const bool skipped = p->c->sets[set->parent].result == CHECK_SKIPPED;
+            snprintf(error->text, sizeof error->text, "%s, which it continues, was %s",
+                     p->c->sets[set->parent].name, skipped ? "skipped" : "not run");
+            return skipped ? DIBIT_UNSUPPORTED : DIBIT_BAD_STATE;
         }
         if (--children_left[set->parent] == 0) {
             states[i] = states[set->parent];
