@@ -1,0 +1,99 @@
+#!/bin/sh
+# Test: what the verbs print, where, and with which exit code. usage: test_cli.sh DIBIT SOURCE_DIR WORK_DIR
+set -u
+dibit=$1 source=$2 work=$3
+cases=$source/tests/data/cases
+passed=0 failed=0
+rm -rf "$work"
+mkdir -p "$work"
+
+# expect NAME CODE STDOUT_REGEX STDERR_REGEX ARGUMENTS...; an empty expression: nothing may be printed
+# there. With a code other than 0 stderr has one line, unless stdout explains (check).
+expect() {
+    name=$1 code=$2 out=$3 err=$4
+    shift 4
+    "$dibit" "$@" > "$work/out" 2> "$work/err" < /dev/null
+    got=$?
+    why=
+    [ $got = "$code" ] || why="exit code $got, expected $code"
+    if [ -n "$out" ]; then grep -Eq -- "$out" "$work/out" || why="$why; stdout lacks '$out'"
+    elif [ -s "$work/out" ]; then why="$why; stdout is not empty"; fi
+    if [ -n "$err" ]; then grep -Eq -- "$err" "$work/err" || why="$why; stderr lacks '$err'"
+    elif [ -s "$work/err" ]; then why="$why; stderr is not empty"; fi
+    if [ "$code" != 0 ] && [ -n "$err" ] && [ "$(wc -l < "$work/err")" != 1 ]; then
+        why="$why; stderr has more than a line"
+    fi
+    if [ -z "$why" ]; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        echo "FAILED: $name: $why"
+        head -n 3 "$work/out" "$work/err"
+    fi
+}
+
+# ---- Usage ------------------------------------------------------------------------------------
+expect "no verb" 2 '' 'no verb given'
+expect "unknown verb" 2 '' "no verb 'sing'" sing
+expect "help" 0 'usage: dibit VERB' '' --help
+expect "version" 0 '^dibit [0-9]+\.[0-9]+\.[0-9]+$' '' --version
+for verb in $("$dibit" --help | sed -n 's/^  \([a-z][a-z-]*\) .*/\1/p'); do
+    expect "$verb --help" 0 "^usage: dibit $verb" '' "$verb" --help
+    expect "$verb with an unknown option" 2 '' "dibit $verb: .*--wrong" "$verb" --wrong
+done
+expect "option without its value" 2 '' '--rtol needs R' check x --rtol
+expect "option with a wrong value" 2 '' "--threads cannot be 'two'" check x --threads two
+expect "flag with a value" 2 '' '--json takes no value' check x --json=1
+expect "unknown device" 2 '' "--device cannot be 'npu'" check x --device npu
+expect "unknown feature" 2 '' "--isa cannot be 'avx2,mmx'" check x --isa avx2,mmx
+expect "missing argument" 2 '' 'expected DIR' check
+expect "too many arguments" 2 '' "'b' is one argument too many" info a b
+expect "-- ends the options" 1 '' 'dibit info: --json' info -- --json
+expect "no WebGPU in this build" 1 '' 'no WebGPU device' check "$cases/llama.q2" --device webgpu
+
+# ---- check ------------------------------------------------------------------------------------
+expect "check a case" 0 '^4 passed, 0 failed, 0 skipped$' '' check "$cases/llama.q2"
+expect "check all" 0 '^[1-9][0-9]* passed, 0 failed, 0 skipped$' '' check "$cases"
+expect "check --chain" 0 '^[1-9][0-9]* passed, 0 failed, 0 skipped$' '' check --chain "$cases"
+expect "check --chain uses states" 0 "output 'present.0.key' stays in the states" '' check --chain -v "$cases/llama.q2"
+expect "check on plain kernels" 0 ' 0 failed, 0 skipped$' '' check --isa portable --threads 1 "$cases"
+expect "check with a tolerance" 0 '^4 passed' '' check --rtol 0.01 --atol 0.1 "$cases/llama.q2"
+expect "check without tolerance" 1 "FAILED llama.q2/test_data_set_0: output 'logits' \[0,[0-9]+,[0-9]+\]: got .*, expected .*, off by .*, allowed 0;" '' \
+    check --rtol 0 "$cases/llama.q2"
+expect "check --json" 0 '"passed": 4' '4 passed, 0 failed' check --json "$cases/llama.q2"
+expect "check: no such folder" 1 '^0 passed, 1 failed, 0 skipped$' 'it is no folder' check "$work/nowhere"
+mkdir "$work/empty"
+expect "check: no model" 1 '^0 passed, 1 failed' 'no ONNX model' check "$work/empty"
+
+cp -r "$cases/llama.q2" "$work/wrong"
+printf '\000\000\200\177' | dd of="$work/wrong/test_data_set_0/output_0.pb" bs=1 conv=notrunc status=none \
+    seek=$(($(wc -c < "$work/wrong/test_data_set_0/output_0.pb") - 4))
+expect "check: a wrong element" 1 "test_data_set_0: output 'logits' \[0,6,511\]: got .*, expected inf.*1 of 3584" '' check "$work/wrong"
+rm "$work/wrong/model.onnx"
+expect "check: test data without a model" 1 '^0 passed, 1 failed' 'no model.onnx' check "$work/wrong"
+
+# ---- broken models ------------------------------------------------------------------------------
+mkdir "$work/cut" "$work/noise"
+for bytes in 0 1 100 5000 20000; do
+    head -c $bytes "$cases/llama.q2/model.onnx" > "$work/cut/model.onnx"
+    expect "info: a model of $bytes bytes" 1 '' "dibit info: .*cut/model.onnx" info "$work/cut"
+done
+expect "info: no such file" 1 '' 'no ONNX model is there' info "$work/nowhere.onnx"
+cp "$cases/llama.q2/model.onnx" "$work/cut/model.onnx" # its data file is missing
+expect "info: external data is missing" 1 '' 'model.onnx.data' info "$work/cut"
+
+# ---- info, bench --------------------------------------------------------------------------------
+expect "info" 0 'com.microsoft.MatMulNBits +2 bits, block 32, packed zero points, accuracy_level 4' '' info "$cases/llama.q2"
+expect "info --steps" 0 'cpu .*com.microsoft.GroupQueryAttention' '' info --steps "$cases/llama.q2"
+expect "info --json" 0 '"n_steps": [0-9]+' '' info --json "$cases/llama.q2"
+expect "info --dump" 0 '^input input_ids int64\[' '' info --dump "$cases/llama.q2"
+expect "info --ops" 0 '^com.microsoft +MatMulNBits +1-$' '' info --ops
+expect "info on auto says why" 0 'the CPU is the only device' '' info --device auto "$cases/llama.q2"
+for key in prefill_tokens_per_s prefill_last_row_tokens_per_s decode_tokens_per_s ttft_ms peak_rss_bytes device; do
+    expect "bench --json has $key" 0 "\"$key\": " '' \
+        bench "$cases/llama.q2" --prompt-tokens 16 --gen-tokens 4 --threads 2 --repetitions 1 --json
+done
+expect "bench --profile" 0 'by operator' '' bench "$cases/llama.q2" --prompt-tokens 8 --gen-tokens 2 --repetitions 1 --profile
+expect "bench on an encoder" 1 '' 'dibit bench: ' bench "$cases/bert.q2"
+expect "bench without a repetition" 2 '' '--repetitions must be' bench "$cases/llama.q2" --repetitions 0
+
+echo "$passed passed, $failed failed, 0 skipped"
+[ $failed = 0 ]
