@@ -126,8 +126,9 @@ static dibit_status add_noise(dbt_exec *exec, const dbt_step *step, const dbt_cp
         const dibit_type declared = step->node->outputs[o]->type;
         for (int64_t i = 0; i < n; i++) {
             if (!isfinite(y[i])) continue;
-            y[i] += (bounds[o][i] + declared_rounding(declared, y[i])) *
-                    random_sign_unit(&exec->noise);
+            const float moved = y[i] + (bounds[o][i] + declared_rounding(declared, y[i])) *
+                                           random_sign_unit(&exec->noise);
+            if (!isinf(moved)) y[i] = moved; /* a mask's -FLT_MAX stays finite */
         }
     }
     return DIBIT_OK;

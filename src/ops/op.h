@@ -236,6 +236,8 @@ dbt_dim dbt_infer_fresh(const dbt_infer *infer);
 
 /* cpu_run of a view: copies input 0's elements to output 0 unless they are the same memory. */
 dibit_status dbt_cpu_view(const dbt_cpu_call *call);
+/* cpu_bound of an op that only moves elements: 0. */
+dibit_status dbt_cpu_exact_bound(const dbt_cpu_call *call, float *const *bound);
 /* Bytes of a tensor's elements as stored between steps. */
 uint64_t dbt_cpu_bytes(const dibit_tensor *t);
 

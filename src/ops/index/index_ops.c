@@ -13,7 +13,9 @@
     {.name = #field, .kind = DBT_ATTR_STRING, .offset = offsetof(type, field), .s = (value)}
 #define ATTRS(type, table)                                                                         \
     .attrs = table, .n_attrs = sizeof(table) / sizeof *(table), .attrs_bytes = sizeof(type)
-#define RUN(name) .infer = dbt_##name##_infer, .cpu_run = dbt_##name##_run
+/* Moves elements, or combines them too. */
+#define SUM(name) .infer = dbt_##name##_infer, .cpu_run = dbt_##name##_run
+#define RUN(name) SUM(name), .cpu_bound = dbt_cpu_exact_bound
 
 static const dbt_attr_def axis_0[] = {INT(dbt_axis_attrs, axis, 0)};
 static const dbt_attr_def axis_last[] = {INT(dbt_axis_attrs, axis, -1)};
@@ -64,11 +66,11 @@ const dbt_op dbt_index_ops[] = {
     {.domain = "", .name = "GatherND", .since = 11, SHAPE(2, 2, 1, 1),
      ATTRS(dbt_gather_nd_attrs, gather_nd), RUN(gather_nd)},
     {.domain = "", .name = "Scatter", .since = 9, .until = 10, SHAPE(3, 3, 1, 1),
-     .flags = DBT_OP_IN_PLACE, ATTRS(dbt_axis_attrs, scatter), RUN(scatter_elements)},
+     .flags = DBT_OP_IN_PLACE, ATTRS(dbt_axis_attrs, scatter), SUM(scatter_elements)},
     {.domain = "", .name = "ScatterElements", .since = 11, SHAPE(3, 3, 1, 1),
-     .flags = DBT_OP_IN_PLACE, ATTRS(dbt_axis_attrs, scatter), RUN(scatter_elements)},
+     .flags = DBT_OP_IN_PLACE, ATTRS(dbt_axis_attrs, scatter), SUM(scatter_elements)},
     {.domain = "", .name = "ScatterND", .since = 11, SHAPE(3, 3, 1, 1), .flags = DBT_OP_IN_PLACE,
-     ATTRS(dbt_axis_attrs, scatter_nd), RUN(scatter_nd)},
+     ATTRS(dbt_axis_attrs, scatter_nd), SUM(scatter_nd)},
     {.domain = "", .name = "Slice", .since = 1, .until = 9, SHAPE(1, 1, 1, 1),
      ATTRS(dbt_slice_attrs, slice), RUN(slice)},
     {.domain = "", .name = "Slice", .since = 10, SHAPE(3, 5, 1, 1), .host_inputs = 0x1e,

@@ -171,7 +171,8 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
             const int64_t k = begin + i * c.inner;
             const float d = max - c.x[k], y = fabsf(c.y[k]);
             const float shared = u * (mean + 8.0f + (float)c.n);
-            b[k] = c.kind == SOFTMAX ? y * (shared + u * d) + 0x1p-149f
+            /* Where d is large, or infinite as under a mask, y is 0. */
+            b[k] = c.kind == SOFTMAX ? y * (shared + u * fminf(d, 128.0f)) + 0x1p-149f
                                      : shared + 4 * u * (y + d + fabsf(logf(sum)));
             if (c.kind == HARDMAX) b[k] = 0;
         }
