@@ -47,8 +47,6 @@ static inline void write_value(pb *graph, uint32_t field, const char *name, dibi
     pb_message(graph, field, &value);
 }
 
-enum { GRAPH_NODE = 1, GRAPH_INITIALIZER = 5, GRAPH_INPUT = 11, GRAPH_OUTPUT = 12 };
-
 static inline void graph_input(pb *graph, const char *name, dibit_type type, const char *dims) {
     write_value(graph, GRAPH_INPUT, name, type, dims);
 }

@@ -42,6 +42,7 @@ typedef struct builder {
     dbt_arena *arena;
     const dbt_onnx_model *model;
     dibit_error *error;
+    bool placed; /* the error names its node */
     name_entry *names;
     uint32_t n_names, names_size, n_scopes;
 } builder;
@@ -511,6 +512,8 @@ static dibit_status build_nodes(builder *b, const scope *s, const dbt_onnx_node 
     for (uint32_t i = 0; i < n; i++) {
         const dibit_status status = build_node(b, s, &nodes[i]);
         if (status == DIBIT_OK) continue;
+        if (b->placed) return status;
+        b->placed = true; /* the innermost node's name holds the path to it */
         const char *const name = name_of(b, s, &nodes[i]);
         dbt_error_prefix(b->error, "node '%s' (%s)", name ? name : "", nodes[i].op_type);
         return status;
