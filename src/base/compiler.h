@@ -2,10 +2,19 @@
 #ifndef DBT_BASE_COMPILER_H
 #define DBT_BASE_COMPILER_H
 
+#if defined(__clang__)
+#define DBT_UNROLL _Pragma("clang loop unroll(full)")
+#elif defined(__GNUC__)
+#define DBT_UNROLL _Pragma("GCC unroll 8") /* a loop of up to 8 rounds, before it */
+#else
+#define DBT_UNROLL
+#endif
+
 #if defined(__GNUC__)
 #define DBT_PRINTF(format_index, first_index) __attribute__((format(printf, format_index, first_index)))
 #define DBT_UNUSED __attribute__((unused))
 #define DBT_NOINLINE __attribute__((noinline))
+#define DBT_ALWAYS_INLINE inline __attribute__((always_inline))
 #define DBT_LIKELY(x) __builtin_expect(!!(x), 1)
 #define DBT_UNLIKELY(x) __builtin_expect(!!(x), 0)
 #define DBT_PREFETCH(p) __builtin_prefetch(p)
@@ -13,6 +22,7 @@
 #define DBT_PRINTF(format_index, first_index)
 #define DBT_UNUSED
 #define DBT_NOINLINE
+#define DBT_ALWAYS_INLINE inline
 #define DBT_LIKELY(x) (x)
 #define DBT_UNLIKELY(x) (x)
 #define DBT_PREFETCH(p) ((void)(p))

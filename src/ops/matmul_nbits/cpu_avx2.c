@@ -34,7 +34,7 @@ static inline __m256i first_lanes(int64_t n) {
 /* ---- Codes ---- */
 
 /* 8 codes from `bits` bytes at b. Reads 4 bytes up to 4 bits, else 8. */
-static inline __m256i codes8(const uint8_t *b, const uint32_t bits) {
+static DBT_ALWAYS_INLINE __m256i codes8(const uint8_t *b, const uint32_t bits) {
     const int n = (int)bits;
     if (bits == 8) return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const __m128i *)(const void *)b));
     const __m256i mask = _mm256_set1_epi32((1 << n) - 1);
@@ -59,7 +59,7 @@ static inline __m256i codes8(const uint8_t *b, const uint32_t bits) {
 /* 32 codes, a byte each, from 4 * bits bytes at b, of 1, 3, 5, 6 or 7 bits. Reads 16 - bits bytes too
  * many. Eight codes fill a 128-bit lane: two bytes per code, then a product instead of the shift by a
  * variable that 16-bit lanes do not have. */
-static inline __m256i codes32(const uint8_t *b, const uint32_t bits) {
+static DBT_ALWAYS_INLINE __m256i codes32(const uint8_t *b, const uint32_t bits) {
     const int n = (int)bits;
 #define TWO(i) (char)((i) * n / 8), (char)((i) * n / 8 + 1)
     const __m256i bytes = _mm256_broadcastsi128_si256(
@@ -107,8 +107,8 @@ static inline __m256 floats8(const void *data, dibit_type type, int64_t i, int64
 }
 
 /* As dbt_nbits_decode_blocks. */
-static inline void decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
-                                 void *zero_points, const uint32_t bits) {
+static DBT_ALWAYS_INLINE void decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
+                                            void *zero_points, const uint32_t bits) {
     const int64_t first = n * p->k_blocks, zero_row_bytes = dbt_nbits_zero_row_bytes(p);
     const bool as_float = dbt_nbits_float_zero_points(p) || !p->int8_activations;
     for (int64_t g = 0; g < p->k_blocks; g += 8) {
@@ -141,12 +141,14 @@ static inline void decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *sc
 enum { INT8_ROWS = 4 }; /* rows of A that share the unpacking */
 
 /* Codes per 32 bytes of activations' plane: bytes i of planes hold code interleave * i + plane. */
-static inline int interleave_of(uint32_t bits) { return bits == 2 ? 4 : bits == 4 ? 2 : 1; }
+static DBT_ALWAYS_INLINE int interleave_of(uint32_t bits) {
+    return bits == 2 ? 4 : bits == 4 ? 2 : 1;
+}
 
 /* Multiplies one group of codes with a group of each of `rows` rows of A and adds 8 lanes of sums. */
-static inline void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride, const int rows,
-                             const uint32_t bits, const bool unpacked, __m256i *sums,
-                             const int sums_stride) {
+static DBT_ALWAYS_INLINE void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride,
+                                        const int rows, const uint32_t bits, const bool unpacked,
+                                        __m256i *sums, const int sums_stride) {
     const __m256i ones = _mm256_set1_epi16(1);
     const int planes = interleave_of(bits);
     const __m256i packed = bits == 2 || bits == 4 || bits == 8 || unpacked
@@ -154,6 +156,7 @@ static inline void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride
                                : codes32(b, bits);
     __m256i codes[4];
     const __m256i mask = _mm256_set1_epi8((char)(bits < 8 ? (1 << bits) - 1 : 0));
+    DBT_UNROLL
     for (int j = 0; j < planes; j++) {
         codes[j] =
             planes == 1 ? packed : _mm256_and_si256(_mm256_srli_epi16(packed, j * (int)bits), mask);
@@ -162,6 +165,7 @@ static inline void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride
      * products fits 16 bits. */
     const __m256i centred = _mm256_xor_si256(packed, _mm256_set1_epi8(-128));
     const __m256i size = _mm256_abs_epi8(centred);
+    DBT_UNROLL
     for (int r = 0; r < rows; r++) {
         const __m256i *const at = (const __m256i *)(const void *)(a + r * a_stride);
         __m256i pairs;
@@ -169,6 +173,7 @@ static inline void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride
             pairs = _mm256_maddubs_epi16(size, _mm256_sign_epi8(_mm256_loadu_si256(at), centred));
         } else {
             pairs = _mm256_maddubs_epi16(codes[0], _mm256_loadu_si256(at));
+            DBT_UNROLL
             for (int j = 1; j < planes; j++) {
                 pairs = _mm256_add_epi16(
                     pairs, _mm256_maddubs_epi16(codes[j], _mm256_loadu_si256(at + j)));
@@ -180,7 +185,7 @@ static inline void add_group(const uint8_t *b, const int8_t *a, int64_t a_stride
 }
 
 /* `lanes` vectors, in which a block takes `lanes` lanes, to the sums of 8 blocks. */
-static inline __m256i block_sums(const __m256i *v, const int lanes) {
+static DBT_ALWAYS_INLINE __m256i block_sums(const __m256i *v, const int lanes) {
     if (lanes == 1) return v[0];
     if (lanes == 2) return _mm256_permute4x64_epi64(_mm256_hadd_epi32(v[0], v[1]), 0xd8);
     const __m256i low =
@@ -195,7 +200,7 @@ static inline __m256i block_sums(const __m256i *v, const int lanes) {
 }
 
 /* dot - zero_point * sum_a, of 8 blocks. */
-static inline __m256 apply_zero_points(__m256i dots, const void *zero_points, const int32_t *a_sums,
+static DBT_ALWAYS_INLINE __m256 apply_zero_points(__m256i dots, const void *zero_points, const int32_t *a_sums,
                                        const int offset, const bool floats) {
     const __m256i sums = _mm256_load_si256((const __m256i *)(const void *)a_sums);
     if (!floats) {
@@ -218,124 +223,122 @@ static inline __m256 apply_zero_points(__m256i dots, const void *zero_points, co
     return _mm256_set_m128(halves[1], halves[0]);
 }
 
-typedef struct int8_row {
-    const uint8_t *b;    /* packed, or unpacked to a byte a code */
-    const float *scales; /* [blocks_stride] */
-    const void *zero_points;
-    int64_t n;
-} int8_row;
-
-/* Elements [m .. m + rows) of column row->n of Y. */
-static inline void int8_elements(const dbt_nbits_task *t, const int8_row *row, int64_t m,
-                                 const int rows, const uint32_t bits, const int lanes,
-                                 const bool unpacked, const bool float_zero_points) {
+/* Elements [m, m + rows) of column n of Y; b is row n of B, i its place in the tile. */
+static DBT_ALWAYS_INLINE void int8_elements(const dbt_nbits_task *t, const uint8_t *b, int64_t n,
+                                            int64_t i, int64_t m, const int rows,
+                                            const uint32_t bits, const int lanes,
+                                            const bool unpacked) {
     const dbt_matmul_nbits *const p = t->p;
     const dbt_nbits_activations *const act = t->activations;
     const int64_t codes = 32 * interleave_of(bits), group_bytes = unpacked ? 32 : codes * bits / 8;
     const int64_t n_groups = (p->K + codes - 1) / codes;
     const int64_t per_vector = lanes == 8 ? p->block_size / codes : 1;
+    const bool float_zero_points = dbt_nbits_float_zero_points(p);
     const int8_t *const a = act->q + m * act->row_bytes;
+    const float *const scales = t->scales + i * t->blocks_stride;
+    const float *const zero_points = (const float *)t->zero_points + i * t->blocks_stride;
     __m256 y[INT8_ROWS];
+    DBT_UNROLL
     for (int r = 0; r < rows; r++) y[r] = _mm256_setzero_ps();
     for (int64_t g = 0, group = 0; g < p->k_blocks; g += 8) {
         __m256i v[INT8_ROWS][8];
+        DBT_UNROLL
         for (int j = 0; j < lanes; j++) {
+            DBT_UNROLL
             for (int r = 0; r < rows; r++) v[r][j] = _mm256_setzero_si256();
-            const int64_t end = least(group + per_vector, n_groups);
-            for (; group < end; group++) {
-                add_group(row->b + group * group_bytes, a + group * codes, act->row_bytes, rows,
-                          bits, unpacked, &v[0][j], 8);
+            int64_t left = least(per_vector, n_groups - group);
+            for (; left > 0; left--, group++) {
+                add_group(b + group * group_bytes, a + group * codes, act->row_bytes, rows, bits,
+                          unpacked, &v[0][j], 8);
+                if (lanes < 8) left = 1; /* per_vector is 1 */
             }
         }
-        const void *const zero_points = (const uint8_t *)row->zero_points + g * 4;
-        const __m256 scale = _mm256_load_ps(row->scales + g);
+        const __m256 scale = _mm256_load_ps(scales + g);
+        DBT_UNROLL
         for (int r = 0; r < rows; r++) {
             const int64_t at = (m + r) * act->blocks_stride + g;
             const __m256 term =
-                apply_zero_points(block_sums(v[r], lanes), zero_points, act->sum + at,
+                apply_zero_points(block_sums(v[r], lanes), zero_points + g, act->sum + at,
                                   bits == 8 ? 128 : 0, float_zero_points);
             y[r] =
                 _mm256_fmadd_ps(_mm256_mul_ps(_mm256_load_ps(act->scale + at), scale), term, y[r]);
         }
     }
-    const float bias = p->bias ? p->bias[row->n] : 0.0f;
-    for (int r = 0; r < rows; r++) p->y[(m + r) * p->N + row->n] = sum8(y[r]) + bias;
+    const float bias = p->bias ? p->bias[n] : 0.0f;
+    DBT_UNROLL
+    for (int r = 0; r < rows; r++) p->y[(m + r) * p->N + n] = sum8(y[r]) + bias;
 }
 
-static inline void int8_tile(const dbt_nbits_task *t, int64_t n_begin, int64_t n_end,
-                             const uint32_t bits, const int lanes, const bool unpacked,
-                             const bool float_zero_points) {
-    const dbt_matmul_nbits *const p = t->p;
+static inline int64_t int8_readable_bytes(const dbt_matmul_nbits *p, uint32_t bits) {
     const int64_t codes = 32 * interleave_of(bits);
-    const int64_t bytes = (p->K + codes - 1) / codes * (codes * bits / 8) + 16;
-    for (int64_t i = 0; i < n_end - n_begin; i++) {
-        decode_blocks(p, n_begin + i, t->scales + i * t->blocks_stride,
-                      (float *)t->zero_points + i * t->blocks_stride, bits);
-        if (!unpacked) continue;
-        const uint8_t *const b = readable_row(t, n_begin + i, bytes);
-        uint8_t *const out = (uint8_t *)t->rows + i * t->row_stride;
-        for (int64_t k = 0; k < p->K; k += 32) {
-            _mm256_store_si256((__m256i *)(void *)(out + k), codes32(b + k / 8 * bits, bits));
-        }
-    }
+    return (p->K + codes - 1) / codes * (codes * bits / 8) + 16;
+}
+
+static DBT_ALWAYS_INLINE void multiply_tile(const dbt_nbits_task *t, int64_t n_begin, int64_t n_end,
+                                            const uint32_t bits, const int lanes,
+                                            const bool unpacked) {
+    const int64_t bytes = int8_readable_bytes(t->p, bits);
     for (int64_t m = t->m_begin; m < t->m_end;) {
         const bool many = t->m_end - m >= INT8_ROWS;
-        for (int64_t i = 0; i < n_end - n_begin; i++) {
-            const int8_row row = {
-                .b = unpacked ? (const uint8_t *)t->rows + i * t->row_stride
-                              : readable_row(t, n_begin + i, bytes),
-                .scales = t->scales + i * t->blocks_stride,
-                .zero_points = (const float *)t->zero_points + i * t->blocks_stride,
-                .n = n_begin + i,
-            };
+        for (int64_t n = n_begin; n < n_end; n++) {
+            const int64_t i = n - n_begin;
+            const uint8_t *const b =
+                unpacked ? (const uint8_t *)t->rows + i * t->row_stride : readable_row(t, n, bytes);
             if (many) {
-                int8_elements(t, &row, m, INT8_ROWS, bits, lanes, unpacked, float_zero_points);
+                int8_elements(t, b, n, i, m, INT8_ROWS, bits, lanes, unpacked);
             } else {
-                int8_elements(t, &row, m, 1, bits, lanes, unpacked, float_zero_points);
+                int8_elements(t, b, n, i, m, 1, bits, lanes, unpacked);
             }
         }
         m += many ? INT8_ROWS : 1;
     }
 }
 
-static inline void int8_tiles(const dbt_nbits_task *t, const uint32_t bits, const int lanes,
-                              const bool unpacked) {
-    for (int64_t n = t->n_begin; n < t->n_end; n += t->n_tile) {
-        const int64_t end = least(n + t->n_tile, t->n_end);
-        if (dbt_nbits_float_zero_points(t->p)) {
-            int8_tile(t, n, end, bits, lanes, unpacked, true);
-        } else {
-            int8_tile(t, n, end, bits, lanes, unpacked, false);
-        }
+/* The same code for all widths that were unpacked first: their bytes are at most 127. */
+static DBT_NOINLINE void multiply_bytes(const dbt_nbits_task *t, int64_t n_begin, int64_t n_end) {
+    if (t->p->block_size == 16) {
+        multiply_tile(t, n_begin, n_end, 7, 4, true);
+    } else {
+        multiply_tile(t, n_begin, n_end, 7, 8, true);
     }
 }
 
-static inline void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
-    /* Shifts and masks are cheap; the other widths unpack once when several rows of A follow. */
-    const bool shifts = bits == 2 || bits == 4 || bits == 8;
-    const int64_t lanes = t->p->block_size / (4 * interleave_of(bits));
-    const bool unpacked = !shifts && t->m_end - t->m_begin >= 2;
-    if (bits == 2 && lanes == 1) {
-        int8_tiles(t, bits, 1, false);
-    } else if ((bits == 2 || bits == 4) && lanes == 2) {
-        int8_tiles(t, bits, 2, false);
-    } else if (lanes == 4) {
-        if (unpacked) {
-            int8_tiles(t, bits, 4, true);
-        } else {
-            int8_tiles(t, bits, 4, false);
+static DBT_ALWAYS_INLINE void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
+    const dbt_matmul_nbits *const p = t->p;
+    const int64_t lanes = p->block_size / (4 * interleave_of(bits));
+    for (int64_t begin = t->n_begin; begin < t->n_end; begin += t->n_tile) {
+        const int64_t end = least(begin + t->n_tile, t->n_end);
+        for (int64_t n = begin; n < end; n++) {
+            decode_blocks(p, n, t->scales + (n - begin) * t->blocks_stride,
+                          (float *)t->zero_points + (n - begin) * t->blocks_stride, bits);
         }
-    } else if (unpacked) {
-        int8_tiles(t, bits, 8, true);
-    } else {
-        int8_tiles(t, bits, 8, false);
+        if (bits != 2 && bits != 4 && bits != 8) {
+            const int64_t bytes = int8_readable_bytes(p, bits);
+            for (int64_t n = begin; n < end; n++) {
+                const uint8_t *const b = readable_row(t, n, bytes);
+                uint8_t *const out = (uint8_t *)t->rows + (n - begin) * t->row_stride;
+                for (int64_t k = 0; k < p->K; k += 32) {
+                    _mm256_store_si256((__m256i *)(void *)(out + k),
+                                       codes32(b + k / 8 * bits, bits));
+                }
+            }
+            multiply_bytes(t, begin, end);
+        } else if (bits == 2 && lanes == 1) {
+            multiply_tile(t, begin, end, bits, 1, false);
+        } else if (bits != 8 && lanes == 2) {
+            multiply_tile(t, begin, end, bits, 2, false);
+        } else if (lanes == 4) {
+            multiply_tile(t, begin, end, bits, 4, false);
+        } else {
+            multiply_tile(t, begin, end, bits, 8, false);
+        }
     }
 }
 
 /* ---- Float activations, one row of A ---- */
 
 /* Codes minus zero point as floats: up to 3 bits from a table, whose index is the low 3 bits. */
-static inline __m256 table_of(__m256 zero_point, const uint32_t bits) {
+static DBT_ALWAYS_INLINE __m256 table_of(__m256 zero_point, const uint32_t bits) {
     const int mask = (1 << (bits < 3 ? bits : 3)) - 1;
     const __m256 codes =
         _mm256_setr_ps((float)(0 & mask), (float)(1 & mask), (float)(2 & mask), (float)(3 & mask),
@@ -343,8 +346,8 @@ static inline __m256 table_of(__m256 zero_point, const uint32_t bits) {
     return _mm256_sub_ps(codes, zero_point);
 }
 
-static inline __m256 weights8(const uint8_t *b, __m256 table, __m256 zero_point,
-                              const uint32_t bits) {
+static DBT_ALWAYS_INLINE __m256 weights8(const uint8_t *b, __m256 table, __m256 zero_point,
+                                         const uint32_t bits) {
     if (bits > 3) return _mm256_sub_ps(_mm256_cvtepi32_ps(codes8(b, bits)), zero_point);
     const int n = (int)bits;
     int32_t word;
@@ -353,8 +356,8 @@ static inline __m256 weights8(const uint8_t *b, __m256 table, __m256 zero_point,
     return _mm256_permutevar8x32_ps(table, _mm256_srlv_epi32(_mm256_set1_epi32(word), shifts));
 }
 
-static inline float float_element(const dbt_nbits_task *t, const uint8_t *b, const float *a,
-                                  const uint32_t bits) {
+static DBT_ALWAYS_INLINE float float_element(const dbt_nbits_task *t, const uint8_t *b,
+                                             const float *a, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const float *const zero_points = t->zero_points;
     __m256 y[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
@@ -381,7 +384,7 @@ static inline float float_element(const dbt_nbits_task *t, const uint8_t *b, con
     return sum8(_mm256_add_ps(y[0], y[1]));
 }
 
-static inline void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits) {
+static DBT_ALWAYS_INLINE void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     for (int64_t n = t->n_begin; n < t->n_end; n++) {
         decode_blocks(p, n, t->scales, t->zero_points, bits);
@@ -396,8 +399,8 @@ static inline void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits
 /* ---- Float activations, many rows of A ---- */
 
 /* Row n of B as floats, zeros up to a multiple of 8. */
-static inline void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
-                                 const uint32_t bits) {
+static DBT_ALWAYS_INLINE void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
+                                            const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     decode_blocks(p, n, t->scales, t->zero_points, bits);
     const float *const zero_points = t->zero_points;
@@ -421,9 +424,10 @@ static inline void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
 }
 
 /* y[r, c] = sum_k a[r, k] * w[c, k] + bias[c] for rows x columns elements. */
-static inline void dot_block(const float *a, int64_t a_stride, const float *w, int64_t w_stride,
-                             int64_t K, const int rows, const int columns, const float *bias,
-                             float *y, int64_t y_stride) {
+static DBT_ALWAYS_INLINE void dot_block(const float *a, int64_t a_stride, const float *w,
+                                        int64_t w_stride, int64_t K, const int rows,
+                                        const int columns, const float *bias, float *y,
+                                        int64_t y_stride) {
     __m256 sums[3][4];
     for (int r = 0; r < rows; r++) {
         for (int c = 0; c < columns; c++) sums[r][c] = _mm256_setzero_ps();
@@ -475,7 +479,7 @@ static void dot_columns(const dbt_nbits_task *t, int64_t n, int columns, const f
     }
 }
 
-static inline void run_float_tile(const dbt_nbits_task *t, const uint32_t bits) {
+static DBT_ALWAYS_INLINE void run_float_tile(const dbt_nbits_task *t, const uint32_t bits) {
     for (int64_t n = t->n_begin; n < t->n_end; n += 4) {
         const int columns = (int)least(4, t->n_end - n);
         float *const w = t->rows;

@@ -1,0 +1,319 @@
+/* dibit bench-op: how fast single kernels are. The weights of a chain of layers are more than the caches
+ * hold, as in a model: each repetition runs through all of them once. */
+#include <stdio.h>
+#include <stdlib.h>
+#include <string.h>
+
+#include <jansson.h>
+
+#include "base/cpu.h"
+#include "base/dtype.h"
+#include "cli.h"
+#include "ops/matmul_nbits/nbits_model.h"
+
+typedef struct bench_op_options {
+    dibit_cli_common common;
+    uint32_t m, n, k, bits, block, megabytes;
+    const char *zp, *kernel, *from_model;
+    bool list, all;
+} bench_op_options;
+
+static const char *const verb = "bench-op";
+
+/* ---- Data ---- */
+
+enum { MAX_LAYERS = 4096 };
+
+typedef struct layer {
+    uint8_t *b, *scales, *zero_points;
+} layer;
+
+typedef struct chain {
+    dbt_matmul_nbits p;
+    layer *layers;
+    uint32_t n_layers;
+    uint64_t layer_bytes; /* of weights, scales and zero points */
+    float *a, *bias, *y;
+    int32_t *g_idx;
+} chain;
+
+static uint32_t random_state = 1;
+static uint32_t next_random(void) { /* xorshift32 */
+    random_state ^= random_state << 13;
+    random_state ^= random_state >> 17;
+    return random_state ^= random_state << 5;
+}
+
+/* Random bytes, or n floats near one of the type. */
+static uint8_t *random_bytes(uint64_t bytes) {
+    uint8_t *const out = dibit_cli_alloc((size_t)bytes, 1);
+    for (uint64_t i = 0; i < bytes; i++) out[i] = (uint8_t)(next_random() >> 9);
+    return out;
+}
+static uint8_t *random_floats(uint64_t n, dibit_type type) {
+    float *const values = dibit_cli_alloc((size_t)n, sizeof *values);
+    for (uint64_t i = 0; i < n; i++) values[i] = (float)(next_random() >> 8) * 0x1p-24f + 0.5f;
+    uint8_t *const out = dibit_cli_alloc((size_t)n, dibit_type_bits(type) / 8);
+    dbt_pack_elements(type, values, out, (int64_t)n);
+    free(values);
+    return out;
+}
+
+static chain make_chain(const nbits_config *c, int64_t M, bool int8, uint64_t bytes) {
+    chain out = {.p = {.M = M,
+                       .N = c->N,
+                       .K = c->K,
+                       .block_size = c->block_size,
+                       .bits = c->bits,
+                       .k_blocks = (c->K + c->block_size - 1) / c->block_size,
+                       .scale_type = c->scale_type,
+                       .zero_point_type = c->zero_point_type,
+                       .int8_activations = int8 && !c->g_idx}};
+    const uint64_t n_scales = (uint64_t)(c->N * out.p.k_blocks);
+    const uint64_t b_bytes = (uint64_t)(c->N * dbt_nbits_row_bytes(&out.p));
+    const uint64_t zero_bytes = c->zero_point_type == DIBIT_TYPE_UINT8
+                                    ? (uint64_t)(c->N * dbt_nbits_zero_row_bytes(&out.p))
+                                    : n_scales * dibit_type_bits(c->zero_point_type) / 8;
+    out.layer_bytes = b_bytes + n_scales * dibit_type_bits(c->scale_type) / 8 + zero_bytes;
+    const uint64_t layers = bytes / out.layer_bytes + 1;
+    out.n_layers = layers > MAX_LAYERS ? MAX_LAYERS : (uint32_t)layers;
+    out.layers = dibit_cli_alloc(out.n_layers, sizeof *out.layers);
+    for (uint32_t i = 0; i < out.n_layers; i++) {
+        out.layers[i] =
+            (layer){random_bytes(b_bytes), random_floats(n_scales, c->scale_type), NULL};
+        if (c->zero_point_type == DIBIT_TYPE_UINT8) {
+            out.layers[i].zero_points = random_bytes(zero_bytes);
+        } else if (c->zero_point_type != DIBIT_TYPE_UNDEFINED) {
+            out.layers[i].zero_points = random_floats(n_scales, c->zero_point_type);
+        }
+    }
+    out.a = (float *)(void *)random_floats((uint64_t)(M * c->K), DIBIT_TYPE_FLOAT);
+    out.bias = (float *)(void *)random_floats((uint64_t)c->N, DIBIT_TYPE_FLOAT);
+    out.y = dibit_cli_alloc((size_t)(M * c->N), sizeof(float));
+    out.g_idx = dibit_cli_alloc((size_t)c->K, sizeof(int32_t));
+    for (int64_t k = 0; k < c->K; k++) out.g_idx[k] = (int32_t)(k / c->block_size);
+    out.p.a = out.a;
+    out.p.y = out.y;
+    if (c->bias) out.p.bias = out.bias;
+    if (c->g_idx) out.p.g_idx = out.g_idx;
+    return out;
+}
+
+static void free_chain(chain *c) {
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        free(c->layers[i].b);
+        free(c->layers[i].scales);
+        free(c->layers[i].zero_points);
+    }
+    free(c->layers);
+    free(c->a);
+    free(c->bias);
+    free(c->y);
+    free(c->g_idx);
+}
+
+/* ---- Measuring ---- */
+
+typedef struct timing {
+    double median, least; /* seconds a layer */
+} timing;
+
+static int compare_doubles(const void *a, const void *b) {
+    const double x = *(const double *)a, y = *(const double *)b;
+    return (x > y) - (x < y);
+}
+
+static timing measure(chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) {
+    enum { MOST = 200 };
+    const uint64_t bytes = dbt_nbits_scratch_bytes(&c->p, kernel, dbt_pool_threads(pool));
+    void *const scratch = aligned_alloc(64, (size_t)(bytes + 64) / 64 * 64);
+    double seconds[MOST], total = 0;
+    int n = 0;
+    if (!scratch) exit(dibit_cli_fail(verb, "out of memory"));
+    for (int round = -1; n < MOST && (n < 3 || total < 0.5); round++) { /* the first warms up */
+        const double start = dibit_cli_seconds();
+        for (uint32_t i = 0; i < c->n_layers; i++) {
+            c->p.b = c->layers[i].b;
+            c->p.scales = c->layers[i].scales;
+            c->p.zero_points = c->layers[i].zero_points;
+            dbt_nbits_execute(&c->p, kernel, pool, scratch);
+        }
+        const double took = dibit_cli_seconds() - start;
+        if (round < 0) continue;
+        total += took;
+        seconds[n++] = took / c->n_layers;
+    }
+    free(scratch);
+    qsort(seconds, (size_t)n, sizeof *seconds, compare_doubles);
+    return (timing){seconds[n / 2], seconds[0]};
+}
+
+/* ---- Reporting ---- */
+
+static const char *zp_name(dibit_type type) {
+    return type == DIBIT_TYPE_UNDEFINED ? "none"
+           : type == DIBIT_TYPE_UINT8   ? "packed"
+                                        : dibit_type_name(type);
+}
+
+static void report(const chain *c, const dbt_nbits_kernel *kernel, timing t, json_t *rows) {
+    const dbt_matmul_nbits *const p = &c->p;
+    const double gb = (double)c->layer_bytes / t.median / 1e9;
+    const double gflops = 2.0 * (double)p->M * (double)p->N * (double)p->K / t.median / 1e9;
+    if (!rows) {
+        printf("%6lld %6lld %6lld %4u %6lld %-8s %-6s %11.1f %11.1f %8.2f %9.1f  %s\n",
+               (long long)p->M, (long long)p->N, (long long)p->K, (unsigned)p->bits,
+               (long long)p->block_size, zp_name(p->zero_point_type),
+               p->int8_activations ? "int8" : "float", t.median * 1e6, t.least * 1e6, gb, gflops,
+               kernel->name);
+        fflush(stdout);
+        return;
+    }
+    json_array_append_new(
+        rows, json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:f, s:f, s:f, s:f}", "kernel",
+                        kernel->name, "m", (json_int_t)p->M, "n", (json_int_t)p->N, "k",
+                        (json_int_t)p->K, "bits", (int)p->bits, "block", (json_int_t)p->block_size,
+                        "zero_points", zp_name(p->zero_point_type), "activations",
+                        p->int8_activations ? "int8" : "float", "us", t.median * 1e6, "us_least",
+                        t.least * 1e6, "gb_per_s", gb, "gflop_per_s", gflops));
+}
+
+static int run_config(const bench_op_options *o, const nbits_config *config, dbt_pool *pool,
+                      json_t *rows) {
+    static const int64_t some_m[] = {1, 16, 128};
+    const bool int8 =
+        o->common.activations == DIBIT_ACTIVATIONS_INT8 ||
+        (o->common.activations == DIBIT_ACTIVATIONS_AUTO && config->accuracy_level == 4);
+    const uint64_t isa = dbt_cpu_isa(o->common.isa);
+    bool ran = false;
+    for (int i = 0; i < (o->m ? 1 : 3); i++) {
+        chain c = make_chain(config, o->m ? (int64_t)o->m : some_m[i], int8,
+                             (uint64_t)o->megabytes << 20);
+        const dbt_nbits_kernel *const chosen = dbt_nbits_choose(&c.p, isa);
+        for (size_t k = 0; k < dbt_nbits_kernel_count; k++) {
+            const dbt_nbits_kernel *const kernel = &dbt_nbits_kernels[k];
+            if (o->kernel ? strcmp(o->kernel, kernel->name) != 0 : !o->all && kernel != chosen)
+                continue;
+            if (!dbt_nbits_kernel_fits(kernel, &c.p, isa)) continue;
+            report(&c, kernel, measure(&c, kernel, pool), rows);
+            ran = true;
+        }
+        free_chain(&c);
+    }
+    if (ran) return 0;
+    return dibit_cli_usage(
+        verb, "no kernel%s%s fits these bits, activations and CPU features (see --list)",
+        o->kernel ? " of the name " : "", o->kernel ? o->kernel : "");
+}
+
+static void list_kernels(uint64_t isa) {
+    for (size_t i = 0; i < dbt_nbits_kernel_count; i++) {
+        const dbt_nbits_kernel *const kernel = &dbt_nbits_kernels[i];
+        char text[128];
+        dbt_cpu_isa_text(kernel->isa, text);
+        printf("%-36s %u bits, %-5s activations, from M %lld%s, %s%s\n", kernel->name,
+               (unsigned)kernel->bits, kernel->int8_activations ? "int8" : "float",
+               (long long)kernel->min_m, kernel->g_idx ? ", g_idx" : "", text,
+               (kernel->isa & isa) == kernel->isa ? "" : " (not on this machine)");
+    }
+}
+
+/* ---- The verb ---- */
+
+static int run_all(const bench_op_options *o, const nbits_config *configs, uint32_t n) {
+    dbt_pool *pool = NULL;
+    dibit_error error;
+    if (dbt_pool_create(NULL, o->common.threads, &pool, &error))
+        return dibit_cli_fail(verb, error.text);
+    json_t *const rows = o->common.json ? json_array() : NULL;
+    if (!rows) {
+        char text[128];
+        dbt_cpu_isa_text(dbt_cpu_isa(o->common.isa), text);
+        printf("matmul_nbits, %u threads, %s; microseconds a layer\n",
+               (unsigned)dbt_pool_threads(pool), text);
+        printf("%6s %6s %6s %4s %6s %-8s %-6s %11s %11s %8s %9s  %s\n", "M", "N", "K", "bits",
+               "block", "zp", "act", "median", "least", "GB/s", "GFLOP/s", "kernel");
+    }
+    int code = 0;
+    for (uint32_t i = 0; i < n && code == 0; i++) code = run_config(o, &configs[i], pool, rows);
+    if (rows && code == 0) {
+        json_dumpf(rows, stdout, JSON_INDENT(1));
+        printf("\n");
+    }
+    json_decref(rows);
+    dbt_pool_destroy(&pool);
+    return code;
+}
+
+int dibit_cli_bench_op(int argc, char **argv) {
+    bench_op_options o = {
+        .n = 2048, .k = 2048, .bits = 2, .block = 32, .megabytes = 64, .zp = "packed"};
+    const dibit_cli_option options[] = {
+        {"m", 'm', "N", "rows of A (default: 1, 16 and 128)", DIBIT_CLI_U32, &o.m},
+        {"n", 0, "N", "rows of B (default 2048)", DIBIT_CLI_U32, &o.n},
+        {"k", 0, "N", "columns of A and B (default 2048)", DIBIT_CLI_U32, &o.k},
+        {"bits", 0, "N", "1 to 8 (default 2)", DIBIT_CLI_U32, &o.bits},
+        {"block", 0, "N", "block size (default 32)", DIBIT_CLI_U32, &o.block},
+        {"zp", 0, "KIND", "none, packed (default), float or float16", DIBIT_CLI_STRING, &o.zp},
+        {"kernel", 0, "NAME", "this kernel instead of the one that is chosen", DIBIT_CLI_STRING,
+         &o.kernel},
+        {"all", 0, NULL, "every kernel that fits", DIBIT_CLI_FLAG, &o.all},
+        {"megabytes", 0, "N", "weights to go through (default 64; 0: one layer)", DIBIT_CLI_U32,
+         &o.megabytes},
+        {"from-model", 0, "FILE", "the configurations of a model", DIBIT_CLI_STRING, &o.from_model},
+        {"list", 0, NULL, "show the kernels", DIBIT_CLI_FLAG, &o.list},
+        {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
+    };
+    const dibit_cli_spec spec = {
+        .arguments = "matmul_nbits",
+        .help = "Measures the kernels of MatMulNBits over a chain of layers with random weights.\n"
+                "Activations are int8 unless --activations float, or auto with --from-model, where "
+                "the\n"
+                "accuracy_level says it. GB/s counts weights, scales and zero points, read once a "
+                "layer.\n",
+        .options = options,
+        .common = &o.common,
+        .min_arguments = 1,
+        .max_arguments = 1,
+    };
+    const int n_arguments = dibit_cli_parse(&spec, argc, argv);
+    if (n_arguments < 0) return dibit_cli_exit_code(n_arguments);
+    if (strcmp(argv[1], "matmul_nbits") != 0)
+        return dibit_cli_usage(verb, "no such op: %s", argv[1]);
+    if (o.list) {
+        list_kernels(dbt_cpu_isa(o.common.isa));
+        return 0;
+    }
+    if (o.from_model) {
+        nbits_config *configs = NULL;
+        uint32_t n = 0;
+        dibit_error error;
+        if (nbits_model_configs(o.from_model, &configs, &n, &error))
+            return dibit_cli_fail(verb, error.text);
+        const int code = run_all(&o, configs, n);
+        free(configs);
+        return code;
+    }
+    const bool power_of_two = o.block >= 16 && (o.block & (o.block - 1)) == 0;
+    if (o.n == 0 || o.k == 0 || o.n > INT32_MAX || o.k > INT32_MAX || o.bits < 1 || o.bits > 8 ||
+        !power_of_two) {
+        return dibit_cli_usage(
+            verb, "n and k must be at least 1, bits 1 to 8, block a power of two from 16");
+    }
+    nbits_config config = {.N = o.n,
+                           .K = o.k,
+                           .block_size = o.block,
+                           .bits = o.bits,
+                           .scale_type = DIBIT_TYPE_FLOAT,
+                           .accuracy_level = 4};
+    if (strcmp(o.zp, "packed") == 0) {
+        config.zero_point_type = DIBIT_TYPE_UINT8;
+    } else if (strcmp(o.zp, "float") == 0) {
+        config.zero_point_type = DIBIT_TYPE_FLOAT;
+    } else if (strcmp(o.zp, "float16") == 0) {
+        config.zero_point_type = DIBIT_TYPE_FLOAT16;
+    } else if (strcmp(o.zp, "none") != 0) {
+        return dibit_cli_usage(verb, "--zp must be none, packed, float or float16, got '%s'", o.zp);
+    }
+    return run_all(&o, &config, 1);
+}
