@@ -161,6 +161,8 @@ CASES = {
         constants=[2, 3],
         inputs=[uniform(2, 3, 20), uniform(2, 3, 20), uniform(20), uniform(20)]),
     "gqa_ragged_prompt": lambda: gqa(6, 0, [6, 3], do_rotary=1),
+    "gqa_ragged_window": lambda: gqa(9, 0, [9, 4, 1], local_window_size=3),
+    "gqa_ragged_window_half": lambda: gqa(9, 0, [9, 4, 1], local_window_size=3, float16=True),
     "gqa_ragged_step": lambda: gqa(1, 6, [7, 4], do_rotary=1, packed=True),
     "gqa_chunk_into_buffer": lambda: gqa(3, 6, [9], do_rotary=1, rotary_interleaved=1, capacity=12),
     "gqa_partial_rotary_ids": lambda: gqa(1, 6, [7, 7], dim=32, half=8, do_rotary=1, ids=[[3], [9]]),

@@ -49,6 +49,7 @@ typedef struct dbt_attention {
     const dbt_attention_row *rows; /* [batch] */
     float scale, softcap;          /* softcap 0: none */
     int64_t left, right;           /* negative: no limit; causal: right 0 */
+    bool clamp_queries;            /* a query beyond the last key stands where that key is */
     dbt_attention_term terms[2];
     bool has_sink;
     const float *sink; /* [heads], or NULL: 0 */
@@ -64,7 +65,8 @@ typedef struct dbt_attention {
 /* The visible keys [*begin, *end) of query s in a row; begin <= end. */
 static inline void dbt_attention_visible(const dbt_attention *a, const dbt_attention_row *row,
                                          int64_t s, int64_t *begin, int64_t *end) {
-    const int64_t at = row->first_query + s;
+    int64_t at = row->first_query + s;
+    if (a->clamp_queries && at >= row->n_keys) at = row->n_keys - 1;
     int64_t lo = 0, hi = row->n_keys;
     if (a->right >= 0 && at + a->right < hi - 1) hi = at + a->right + 1;
     if (a->left >= 0 && at - a->left > 0) lo = at - a->left;

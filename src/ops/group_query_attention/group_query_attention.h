@@ -6,7 +6,9 @@
  * is what the cache holds, T - S. Token s stands at position past + s.
  *
  * Padding behaves as in ONNX Runtime: its keys are written behind the valid ones when there is room
- * (and not attended to), its queries attend to the valid keys, the rest of present is zero.
+ * (and not attended to), its queries attend to the valid keys, the rest of present is zero. With a
+ * local window float32 padding sees the valid keys in its own window, perhaps none, and float16
+ * padding the last ones.
  *
  * A windowed cache (sliding_window_cache) of capacity C for a window W holds, after T tokens, the last
  *     L(T) = T when T <= C, else T - G * ceil((T - C) / G), G = C - W + 1

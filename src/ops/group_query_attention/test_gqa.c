@@ -333,6 +333,8 @@ static void sequence_init(sequence *q, int64_t capacity, int64_t window, bool wi
     q->attrs = (dbt_gqa_attrs){.num_heads = 4, .kv_num_heads = 2, .causal = 1,
                                .local_window_size = window, .sliding_window_cache = windowed};
     q->cache_value.type = DIBIT_TYPE_FLOAT16;
+    q->query_value.type = DIBIT_TYPE_FLOAT16;
+    q->in[0] = &q->query_value;
     q->in[3] = q->in[4] = q->out[1] = q->out[2] = &q->cache_value;
     q->node = (dbt_node){.attrs = &q->attrs, .n_inputs = 5, .n_outputs = 3, .inputs = q->in,
                          .outputs = q->out};
