@@ -15,7 +15,13 @@ typedef struct dbt_onnx_attention_attrs {
 } dbt_onnx_attention_attrs;
 
 enum {
-    DBT_ATT_Q, DBT_ATT_K, DBT_ATT_V, DBT_ATT_MASK, DBT_ATT_PAST_K, DBT_ATT_PAST_V, DBT_ATT_NONPAD,
+    DBT_ATT_Q,
+    DBT_ATT_K,
+    DBT_ATT_V,
+    DBT_ATT_MASK,
+    DBT_ATT_PAST_K,
+    DBT_ATT_PAST_V,
+    DBT_ATT_NONPAD,
     DBT_ATT_INPUTS
 };
 

@@ -50,14 +50,23 @@ static dbt_attention describe(const job *j) {
     const dbt_cpu_call *const c = j->call;
     const dbt_onnx_attention_attrs *const a = j->a;
     const bool windows = c->node->opset >= 25;
-    dbt_attention t = {
-        .batch = j->batch, .heads = j->q_heads, .kv_heads = j->kv_heads, .queries = j->queries,
-        .k_dim = j->k_dim, .v_dim = j->v_dim, .q = in(c, DBT_ATT_Q)->data, .y = c->out[0]->data,
-        .k_type = j->cached ? j->k.type : DIBIT_TYPE_FLOAT,
-        .v_type = j->cached ? j->v.type : DIBIT_TYPE_FLOAT, .rows = j->rows,
-        .scale = isnan(a->scale) ? 1.0f / sqrtf((float)j->k_dim) : a->scale,
-        .softcap = a->softcap, .left = windows ? a->left_window_size : -1,
-        .right = windows ? a->right_window_size : -1, .isa = c->options->isa, .pool = c->pool};
+    dbt_attention t = {.batch = j->batch,
+                       .heads = j->q_heads,
+                       .kv_heads = j->kv_heads,
+                       .queries = j->queries,
+                       .k_dim = j->k_dim,
+                       .v_dim = j->v_dim,
+                       .q = in(c, DBT_ATT_Q)->data,
+                       .y = c->out[0]->data,
+                       .k_type = j->cached ? j->k.type : DIBIT_TYPE_FLOAT,
+                       .v_type = j->cached ? j->v.type : DIBIT_TYPE_FLOAT,
+                       .rows = j->rows,
+                       .scale = isnan(a->scale) ? 1.0f / sqrtf((float)j->k_dim) : a->scale,
+                       .softcap = a->softcap,
+                       .left = windows ? a->left_window_size : -1,
+                       .right = windows ? a->right_window_size : -1,
+                       .isa = c->options->isa,
+                       .pool = c->pool};
     if (a->is_causal == 1) t.right = 0;
     strides(in(c, DBT_ATT_Q), j->q_heads, j->k_dim, t.q_stride);
     strides(c->out[0], j->q_heads, j->v_dim, t.y_stride);
@@ -93,8 +102,8 @@ static void lay_out(const dbt_cpu_call *c, job *j) {
     j->k_desc = (dbt_kv_desc){0, DBT_ATT_PAST_K, 1, j->batch, j->kv_heads, j->k_dim, j->keys};
     j->v_desc = (dbt_kv_desc){1, DBT_ATT_PAST_V, 2, j->batch, j->kv_heads, j->v_dim, j->keys};
     uint64_t at = 0;
-    j->rows = dbt_scratch_piece(c->scratch,
-                                dbt_scratch_add(&at, (uint64_t)j->batch, sizeof *j->rows));
+    j->rows =
+        dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, (uint64_t)j->batch, sizeof *j->rows));
     if (mask && mask->type == DIBIT_TYPE_BOOL) {
         j->mask = dbt_scratch_piece(
             c->scratch, dbt_scratch_add(&at, (uint64_t)dbt_tensor_count(mask), sizeof(float)));
@@ -103,8 +112,7 @@ static void lay_out(const dbt_cpu_call *c, job *j) {
         j->kv_at[i] = dbt_scratch_add(&at, dbt_kv_scratch(c, i ? &j->v_desc : &j->k_desc), 1);
     }
     const dbt_attention core = describe(j);
-    j->core =
-        dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, dbt_attention_scratch(&core), 1));
+    j->core = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, dbt_attention_scratch(&core), 1));
     j->bytes = at;
 }
 
@@ -117,7 +125,8 @@ uint64_t dbt_onnx_attention_scratch(const dbt_cpu_call *call) {
 /* ---- The run ------------------------------------------------------------------------------------ */
 
 static dibit_status check_kv(const job *j, uint32_t i, int64_t dim) {
-    const dibit_tensor *const t = in(j->call, i), *const past = in(j->call, i - DBT_ATT_K + DBT_ATT_PAST_K);
+    const dibit_tensor *const t = in(j->call, i), *const past =
+                                                      in(j->call, i - DBT_ATT_K + DBT_ATT_PAST_K);
     const int64_t heads = t->rank == 4 ? t->dims[1] : j->kv_heads;
     const int64_t width = t->rank == 4 ? t->dims[3] * heads : t->dims[2];
     DBT_FAIL_IF(t->dims[0] != j->batch || heads != j->kv_heads || width != heads * dim,
@@ -126,7 +135,8 @@ static dibit_status check_kv(const job *j, uint32_t i, int64_t dim) {
                 (long long)j->batch, (long long)j->kv_heads, (long long)dim);
     DBT_FAIL_IF(past && past->data && !j->call->states &&
                     (past->dims[0] != j->batch || past->dims[1] != heads || past->dims[3] != dim),
-                j->call->error, DIBIT_BAD_INPUT, "input %u does not fit a batch of %lld and %lld heads of %lld",
+                j->call->error, DIBIT_BAD_INPUT,
+                "input %u does not fit a batch of %lld and %lld heads of %lld",
                 (unsigned)(i - DBT_ATT_K + DBT_ATT_PAST_K), (long long)j->batch, (long long)heads,
                 (long long)dim);
     return DIBIT_OK;

@@ -35,13 +35,14 @@ static dibit_status check_attrs(const dbt_infer *f, const dbt_onnx_attention_att
     DBT_FAIL_IF(a->qk_matmul_output_mode < 0 || a->qk_matmul_output_mode > 3, f->error,
                 DIBIT_BAD_FILE, "qk_matmul_output_mode must be 0 to 3, got %lld",
                 (long long)a->qk_matmul_output_mode);
-    DBT_FAIL_IF(isinf(a->scale) || !isfinite(a->softcap) || a->softcap < 0, f->error, DIBIT_BAD_FILE,
-                "scale %g and softcap %g must be finite, softcap not negative", (double)a->scale,
-                (double)a->softcap);
+    DBT_FAIL_IF(isinf(a->scale) || !isfinite(a->softcap) || a->softcap < 0, f->error,
+                DIBIT_BAD_FILE, "scale %g and softcap %g must be finite, softcap not negative",
+                (double)a->scale, (double)a->softcap);
     const bool windows = f->node->opset >= 25;
     DBT_FAIL_IF(windows && (a->left_window_size < -1 || a->right_window_size < -1 ||
                             a->left_window_size > INT32_MAX || a->right_window_size > INT32_MAX),
-                f->error, DIBIT_BAD_FILE, "left_window_size %lld or right_window_size %lld is wrong",
+                f->error, DIBIT_BAD_FILE,
+                "left_window_size %lld or right_window_size %lld is wrong",
                 (long long)a->left_window_size, (long long)a->right_window_size);
     return DIBIT_OK;
 }
@@ -82,8 +83,9 @@ static dibit_status split(const dbt_infer *f, uint32_t i, int64_t attr, dbt_dim 
                 "inputs of rank 3 need positive q_num_heads and kv_num_heads");
     int64_t width;
     DBT_FAIL_IF(dbt_dim_is_const(f->dims, s->dims[2], &width) && (width < 1 || width % attr != 0),
-                f->error, DIBIT_BAD_FILE, "the last dim %lld of input %u is not a multiple of %lld heads",
-                (long long)width, (unsigned)i, (long long)attr);
+                f->error, DIBIT_BAD_FILE,
+                "the last dim %lld of input %u is not a multiple of %lld heads", (long long)width,
+                (unsigned)i, (long long)attr);
     *heads = dbt_dim_const(f->dims, attr);
     *tokens = s->dims[1];
     *dim = dbt_dim_apply(f->dims, DBT_DIM_DIV, s->dims[2], *heads);
@@ -99,8 +101,8 @@ static dibit_status infer_attention(dbt_infer *f) {
     DBT_TRY(split(f, DBT_ATT_K, a->kv_num_heads, &kv_heads, &keys, &k_dim));
     DBT_TRY(split(f, DBT_ATT_V, a->kv_num_heads, &v_heads, &v_keys, &v_dim));
     int64_t n_q, n_kv;
-    DBT_FAIL_IF(dbt_dim_is_const(f->dims, q_heads, &n_q) && dbt_dim_is_const(f->dims, kv_heads, &n_kv) &&
-                    (n_kv < 1 || n_q % n_kv != 0),
+    DBT_FAIL_IF(dbt_dim_is_const(f->dims, q_heads, &n_q) &&
+                    dbt_dim_is_const(f->dims, kv_heads, &n_kv) && (n_kv < 1 || n_q % n_kv != 0),
                 f->error, DIBIT_BAD_FILE, "%lld query heads are no multiple of %lld key heads",
                 (long long)n_q, (long long)n_kv);
     const dbt_dim batch = f->in[DBT_ATT_Q]->shape.dims[0];
@@ -115,11 +117,13 @@ static dibit_status infer_attention(dbt_infer *f) {
         }
     }
     const dbt_dim total = dbt_dim_apply(f->dims, DBT_DIM_ADD, past, keys);
-    const dbt_shape flat = {3, {batch, queries, dbt_dim_apply(f->dims, DBT_DIM_MUL, q_heads, v_dim)}};
+    const dbt_shape flat = {3,
+                            {batch, queries, dbt_dim_apply(f->dims, DBT_DIM_MUL, q_heads, v_dim)}};
     const dbt_shape split_heads = {4, {batch, q_heads, queries, v_dim}};
     dbt_infer_output(f, 0, f->in[DBT_ATT_Q]->type,
                      f->in[DBT_ATT_Q]->shape.rank == 4 ? &split_heads : &flat);
-    const dbt_shape k = {4, {batch, kv_heads, total, k_dim}}, v = {4, {batch, kv_heads, total, v_dim}};
+    const dbt_shape k = {4, {batch, kv_heads, total, k_dim}},
+                    v = {4, {batch, kv_heads, total, v_dim}};
     const dbt_shape qk = {4, {batch, q_heads, queries, total}};
     dbt_infer_output(f, 1, f->in[DBT_ATT_K]->type, &k);
     dbt_infer_output(f, 2, f->in[DBT_ATT_V]->type, &v);

@@ -16,8 +16,12 @@ static void expect_means(const dbt_onnx_attr *attrs, uint32_t n_attrs, const dib
     if (extra) inputs[at] = *extra;
     const float want[] = {first, -first, second, -second, first, -first, second, -second};
     const dibit_tensor y = DBT_TENSOR(DIBIT_TYPE_FLOAT, want, 1, 2, 2, 2);
-    const dbt_op_case c = {.name = "Attention", .opset = opset, .attrs = attrs, .n_attrs = n_attrs,
-                           .inputs = inputs, .n_inputs = opset == 23 ? 6 : 7};
+    const dbt_op_case c = {.name = "Attention",
+                           .opset = opset,
+                           .attrs = attrs,
+                           .n_attrs = n_attrs,
+                           .inputs = inputs,
+                           .n_inputs = opset == 23 ? 6 : 7};
     dbt_op_case_expect(&c, 0, &y);
 }
 
@@ -40,7 +44,8 @@ static void test_masks(void **unused) {
     const dibit_tensor nonpad = DBT_TENSOR(DIBIT_TYPE_INT64, three, 1);
     expect_means(NULL, 0, &nonpad, 6, 24, 7.0f / 3, 7.0f / 3);
     expect_means(causal, 1, &nonpad, 6, 24, 1.5f, 7.0f / 3);
-    const dbt_onnx_attr windows[] = {DBT_INT("left_window_size", 0), DBT_INT("right_window_size", 1)};
+    const dbt_onnx_attr windows[] = {DBT_INT("left_window_size", 0),
+                                     DBT_INT("right_window_size", 1)};
     expect_means(windows, 2, NULL, 0, 25, 1.5f, 3.0f);
 }
 
@@ -52,11 +57,17 @@ static void test_rank_3_and_past(void **unused) {
     const float past_v[] = {16, -16}, past_k[] = {9, 9};
     const dibit_tensor inputs[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, q4, 1, 2, 4),
                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, k4, 1, 4, 2),
-                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, v4, 1, 4, 2), DBT_ABSENT,
+                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, v4, 1, 4, 2),
+                                   DBT_ABSENT,
                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, past_k, 1, 1, 1, 2),
                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, past_v, 1, 1, 1, 2)};
-    const dbt_op_case c = {.name = "Attention", .opset = 23, .attrs = attrs, .n_attrs = 4,
-                           .inputs = inputs, .n_inputs = 6, .n_outputs = 4};
+    const dbt_op_case c = {.name = "Attention",
+                           .opset = 23,
+                           .attrs = attrs,
+                           .n_attrs = 4,
+                           .inputs = inputs,
+                           .n_inputs = 6,
+                           .n_outputs = 4};
     const float a = 8.5f, b = 19.0f / 3;
     const float y[] = {a, -a, a, -a, b, -b, b, -b};
     const float present[] = {16, -16, 1, -1, 2, -2, 4, -4, 8, -8};
@@ -91,10 +102,19 @@ static void test_refusals(void **unused) {
     c.n_attrs = 3;
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "'left_window_size' does not exist");
     const int64_t five[] = {5};
-    const dibit_tensor padded[] = {inputs[0], inputs[1], inputs[2], DBT_ABSENT, DBT_ABSENT, DBT_ABSENT,
+    const dibit_tensor padded[] = {inputs[0],
+                                   inputs[1],
+                                   inputs[2],
+                                   DBT_ABSENT,
+                                   DBT_ABSENT,
+                                   DBT_ABSENT,
                                    DBT_TENSOR(DIBIT_TYPE_INT64, five, 1)};
-    c = (dbt_op_case){.name = "Attention", .opset = 24, .attrs = window, .n_attrs = 2,
-                      .inputs = padded, .n_inputs = 7};
+    c = (dbt_op_case){.name = "Attention",
+                      .opset = 24,
+                      .attrs = window,
+                      .n_attrs = 2,
+                      .inputs = padded,
+                      .n_inputs = 7};
     dbt_op_case_refused(&c, DIBIT_OUT_OF_RANGE, "nonpad_kv_seqlen[0] is 5");
 }
 

@@ -95,8 +95,8 @@ INLINE void accumulate_block(const float *x, const float *v, int64_t v_stride, i
     }
 }
 
-INLINE void accumulate_rows(const float *x, const float *v, int64_t v_stride, int rows, int64_t keys,
-                            int64_t dim, float *acc) {
+INLINE void accumulate_rows(const float *x, const float *v, int64_t v_stride, int rows,
+                            int64_t keys, int64_t dim, float *acc) {
     int64_t d = 0;
     for (; d + 16 <= dim; d += 16) {
         accumulate_block(x, v + d, v_stride, rows, 2, keys, dim, acc + d);
@@ -123,9 +123,44 @@ static void accumulate(const float *x, const float *v, int64_t v_stride, int64_t
     }
 }
 
+/* dbt_expf in vectors, for x <= 0 (or NaN): below -87 the result is 0. */
+INLINE __m256 exp8(__m256 x) {
+    const __m256 magic = _mm256_set1_ps(0x1.8p23f);
+    const __m256 shifted = _mm256_fmadd_ps(x, _mm256_set1_ps(1.44269504088896341f), magic);
+    const __m256 n = _mm256_sub_ps(shifted, magic);
+    const __m256 r = _mm256_fnmadd_ps(n, _mm256_set1_ps(-2.12194440e-4f),
+                                      _mm256_fnmadd_ps(n, _mm256_set1_ps(0.693359375f), x));
+    __m256 p = _mm256_set1_ps(1.9875691500e-4f);
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.3981999507e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(8.3334519073e-3f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(4.1665795894e-2f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(1.6666665459e-1f));
+    p = _mm256_fmadd_ps(p, r, _mm256_set1_ps(5.0000001201e-1f));
+    p = _mm256_add_ps(_mm256_fmadd_ps(p, _mm256_mul_ps(r, r), r), _mm256_set1_ps(1.0f));
+    /* 2^n: n goes into the exponent of p, which is near 1. */
+    const __m256i scaled = _mm256_add_epi32(_mm256_castps_si256(p),
+                                            _mm256_slli_epi32(_mm256_castps_si256(shifted), 23));
+    const __m256 low = _mm256_cmp_ps(x, _mm256_set1_ps(-87.0f), _CMP_LT_OQ);
+    const __m256 y = _mm256_andnot_ps(low, _mm256_castsi256_ps(scaled));
+    return _mm256_blendv_ps(y, x, _mm256_cmp_ps(x, x, _CMP_UNORD_Q)); /* NaN passes */
+}
+
 static float exponentials(float *x, int64_t n, float top) {
-    for (int64_t i = 0; i < n; i++) x[i] = dbt_expf(x[i] - top);
-    return dbt_sum(x, n);
+    const __m256 tops = _mm256_set1_ps(top);
+    __m256 sums = _mm256_setzero_ps();
+    int64_t i = 0;
+    for (; i + 8 <= n; i += 8) {
+        const __m256 e = exp8(_mm256_sub_ps(_mm256_loadu_ps(x + i), tops));
+        _mm256_storeu_ps(x + i, e);
+        sums = _mm256_add_ps(sums, e);
+    }
+    const __m256 zero = _mm256_setzero_ps();
+    float sum = _mm_cvtss_f32(sum4(sums, zero, zero, zero));
+    for (; i < n; i++) {
+        x[i] = dbt_expf(x[i] - top);
+        sum += x[i];
+    }
+    return sum;
 }
 
 static void unpack_half(const uint16_t *h, int64_t n, float *x) {
@@ -137,6 +172,9 @@ static void unpack_half(const uint16_t *h, int64_t n, float *x) {
     for (; i < n; i++) x[i] = dbt_half_to_float(h[i]);
 }
 
-const dbt_attention_kernel dbt_attention_avx2 = {
-    .name = "avx2", .isa = DIBIT_ISA_AVX2, .scores = scores, .accumulate = accumulate,
-    .exponentials = exponentials, .unpack_half = unpack_half};
+const dbt_attention_kernel dbt_attention_avx2 = {.name = "avx2",
+                                                 .isa = DIBIT_ISA_AVX2,
+                                                 .scores = scores,
+                                                 .accumulate = accumulate,
+                                                 .exponentials = exponentials,
+                                                 .unpack_half = unpack_half};

@@ -85,7 +85,7 @@ typedef struct block {
     const dbt_attention_row *row;
     int64_t b, kv, first, rows; /* rows [first, first + rows) of the head */
     int64_t begin[DBT_ATTENTION_ROWS], end[DBT_ATTENTION_ROWS]; /* visible keys of this part */
-    int64_t lo, hi;             /* all of them */
+    int64_t lo, hi;                                             /* all of them */
     float *q, *x, *tile;
     partial out;
 } block;
@@ -145,15 +145,14 @@ static const float *tile_of(const block *k, const dbt_attention_span *span, dibi
     *stride = dim;
     const uint64_t bytes = dibit_type_bits(type) / 8;
     const char *const data = (const char *)span->data + (uint64_t)at * bytes;
-    if (type == DIBIT_TYPE_FLOAT16) {
-        for (int64_t i = 0; i < n; i++) {
-            k->j->kernel->unpack_half((const uint16_t *)(const void *)data + i * span->row_stride,
-                                      dim, k->tile + i * dim);
-        }
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            dbt_unpack_elements(type, data + (uint64_t)(i * span->row_stride) * bytes,
-                                k->tile + i * dim, dim);
+    const bool dense = span->row_stride == dim;
+    const int64_t pieces = dense ? 1 : n, size = dense ? n * dim : dim;
+    for (int64_t i = 0; i < pieces; i++) {
+        const void *const from = data + (uint64_t)(i * span->row_stride) * bytes;
+        if (type == DIBIT_TYPE_FLOAT16) {
+            k->j->kernel->unpack_half(from, size, k->tile + i * dim);
+        } else {
+            dbt_unpack_elements(type, from, k->tile + i * dim, size);
         }
     }
     return k->tile;
@@ -171,9 +170,9 @@ static void finish_scores(const block *k, int64_t r, int64_t t, float *x, int64_
     for (int m = 0; m < 2; m++) {
         const dbt_attention_term *const term = &a->terms[m];
         if (!term->data) continue;
-        const float *const bias = term->data + k->b * term->stride[0] +
-                                  head_of(k, r) * term->stride[1] + query_of(k, r) * term->stride[2] +
-                                  (k->row->term_offset + t) * term->stride[3];
+        const float *const bias =
+            term->data + k->b * term->stride[0] + head_of(k, r) * term->stride[1] +
+            query_of(k, r) * term->stride[2] + (k->row->term_offset + t) * term->stride[3];
         for (int64_t i = 0; i < n; i++) x[i] += bias[i * term->stride[3]];
     }
 }
@@ -211,8 +210,7 @@ static void run_block(block *k, int64_t part) {
     for (int64_t t = k->lo; t < k->hi; t += DBT_ATTENTION_TILE) {
         const int64_t n = k->hi - t < DBT_ATTENTION_TILE ? k->hi - t : DBT_ATTENTION_TILE;
         int64_t stride;
-        const float *const keys =
-            tile_of(k, &k->row->k, a->k_type, a->k_dim, t, n, &stride);
+        const float *const keys = tile_of(k, &k->row->k, a->k_type, a->k_dim, t, n, &stride);
         k->j->kernel->scores(k->q, keys, stride, k->rows, n, a->k_dim, k->x);
         for (int64_t r = 0; r < k->rows; r++) weigh(k, r, t, n);
         const float *const values = tile_of(k, &k->row->v, a->v_type, a->v_dim, t, n, &stride);
@@ -285,7 +283,8 @@ static void merge_parts(const job *j) {
         if (!is_split(j, k.row)) continue;
         partial parts[MAX_PARTS];
         for (int64_t i = 0; i < MAX_PARTS; i++) {
-            parts[i] = partial_at(j->parts_memory + (head * MAX_PARTS + i) * j->part_floats, k.rows);
+            parts[i] =
+                partial_at(j->parts_memory + (head * MAX_PARTS + i) * j->part_floats, k.rows);
         }
         write_rows(&k, parts, MAX_PARTS);
     }
@@ -303,7 +302,8 @@ void dbt_attention_run(const dbt_attention *a, void *scratch) {
     j.parts_memory = j.threads + j.thread_floats * (int64_t)dbt_pool_threads(a->pool);
     int64_t keys = 0;
     for (int64_t b = 0; b < a->batch; b++) keys += a->rows[b].n_keys;
-    const double work = (double)keys * (double)(a->heads * a->queries) * (double)(a->k_dim + a->v_dim);
+    const double work =
+        (double)keys * (double)(a->heads * a->queries) * (double)(a->k_dim + a->v_dim);
     const double cost = work / 4 / (double)j.units + 64; /* of SIMD code */
     j.tasks = dbt_task_count(j.units, cost < 1e15 ? (int64_t)cost : (int64_t)1e15);
     dbt_parallel_for(a->pool, j.tasks, unit_task, &j);

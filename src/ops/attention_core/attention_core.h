@@ -45,7 +45,7 @@ typedef struct dbt_attention {
     int64_t q_stride[3];
     float *y; /* likewise with v_dim */
     int64_t y_stride[3];
-    dibit_type k_type, v_type; /* float, float16, bfloat16 or double */
+    dibit_type k_type, v_type;     /* float, float16, bfloat16 or double */
     const dbt_attention_row *rows; /* [batch] */
     float scale, softcap;          /* softcap 0: none */
     int64_t left, right;           /* negative: no limit; causal: right 0 */

@@ -44,10 +44,10 @@ static void copy_past(const dbt_kv *kv, const dbt_kv_desc *d, const dibit_tensor
     for (int64_t b = 0; b < d->batch; b++) {
         for (int64_t h = 0; h < d->heads; h++) {
             const int64_t rows = length < kv->rows[b].capacity ? length : kv->rows[b].capacity;
-            const char *const src = (const char *)past->data +
-                                    (uint64_t)((b * d->heads + h) * length * d->dim) * from;
-            char *const dst = (char *)kv->rows[b].data +
-                              (uint64_t)(h * kv->rows[b].capacity * d->dim) * to;
+            const char *const src =
+                (const char *)past->data + (uint64_t)((b * d->heads + h) * length * d->dim) * from;
+            char *const dst =
+                (char *)kv->rows[b].data + (uint64_t)(h * kv->rows[b].capacity * d->dim) * to;
             if (rows * d->dim == 0) continue;
             if (past->type == kv->type) {
                 memcpy(dst, src, (size_t)((uint64_t)(rows * d->dim) * to));
@@ -81,7 +81,8 @@ dibit_status dbt_kv_open(const dbt_cpu_call *call, const dbt_kv_desc *d, void *s
     const uint64_t row_bytes =
         (uint64_t)(d->heads * capacity * d->dim) * (dibit_type_bits(kv->type) / 8);
     for (int64_t b = 0; b < d->batch; b++) {
-        kv->rows[b] = (dbt_state_row){data ? data + (uint64_t)b * row_bytes : NULL, length, capacity};
+        kv->rows[b] =
+            (dbt_state_row){data ? data + (uint64_t)b * row_bytes : NULL, length, capacity};
     }
     DBT_FAIL_IF(past && !dbt_type_in(past->type, DBT_TYPES_FLOAT), call->error, DIBIT_UNSUPPORTED,
                 "quantized past keys and values are not supported");
@@ -106,8 +107,8 @@ dibit_status dbt_kv_append(const dbt_kv *kv, int64_t b, int64_t heads, const dbt
                 (long long)(state->length + tokens->n));
     for (int64_t h = 0; h < heads; h++) {
         for (int64_t s = 0; s < tokens->n; s++) {
-            const float *x = tokens->x + b * tokens->stride[0] + h * tokens->stride[1] +
-                             s * tokens->stride[2];
+            const float *x =
+                tokens->x + b * tokens->stride[0] + h * tokens->stride[1] + s * tokens->stride[2];
             if (tokens->bias) {
                 for (int64_t d = 0; d < kv->dim; d++) row[d] = x[d] + tokens->bias[h * kv->dim + d];
                 x = row;

@@ -6,10 +6,10 @@
 #include "ops/attention_core/attention_core.h"
 
 typedef struct dbt_kv_desc {
-    uint32_t state;        /* index of the op's state pair */
+    uint32_t state;         /* index of the op's state pair */
     uint32_t past, present; /* the pair's input and output */
     int64_t batch, heads, dim;
-    int64_t appended;      /* rows that the run adds at most */
+    int64_t appended; /* rows that the run adds at most */
 } dbt_kv_desc;
 
 typedef struct dbt_kv {

@@ -44,6 +44,8 @@ static void unpack_half(const uint16_t *h, int64_t n, float *x) {
     for (int64_t i = 0; i < n; i++) x[i] = dbt_half_to_float(h[i]);
 }
 
-const dbt_attention_kernel dbt_attention_portable = {
-    .name = "portable", .scores = scores, .accumulate = accumulate, .exponentials = exponentials,
-    .unpack_half = unpack_half};
+const dbt_attention_kernel dbt_attention_portable = {.name = "portable",
+                                                     .scores = scores,
+                                                     .accumulate = accumulate,
+                                                     .exponentials = exponentials,
+                                                     .unpack_half = unpack_half};

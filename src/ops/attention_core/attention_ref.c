@@ -57,8 +57,7 @@ static double score(const place *p, int64_t t, dbt_attention_qk kind, double *si
 
 static void write_qk(const place *p, int64_t begin, int64_t end, double top, double sum) {
     const dbt_attention *const a = p->a;
-    float *const qk =
-        a->qk + ((p->b * a->heads + p->h) * a->queries + p->s) * a->qk_columns;
+    float *const qk = a->qk + ((p->b * a->heads + p->h) * a->queries + p->s) * a->qk_columns;
     for (int64_t c = 0; c < a->qk_columns; c++) {
         const int64_t t = c - p->row->term_offset;
         const bool seen = t >= begin && t < end;

@@ -56,17 +56,21 @@ static void add_term(dbt_attention *a, int i, dbt_arena *arena, uint64_t *seed, 
 static void make_problem(dbt_attention *a, dbt_arena *arena, uint64_t *seed) {
     static const dibit_type types[] = {DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT16, DIBIT_TYPE_BFLOAT16,
                                        DIBIT_TYPE_DOUBLE};
-    *a = (dbt_attention){.batch = pick(seed, 1, 2), .kv_heads = pick(seed, 1, 2),
+    *a = (dbt_attention){.batch = pick(seed, 1, 2),
+                         .kv_heads = pick(seed, 1, 2),
                          .queries = pick(seed, 0, 2) ? pick(seed, 1, 3) : pick(seed, 1, 30),
-                         .k_dim = pick(seed, 1, 40), .v_dim = pick(seed, 1, 40),
-                         .k_type = types[pick(seed, 0, 3)], .v_type = types[pick(seed, 0, 3)],
-                         .scale = 0.3f, .left = -1, .right = pick(seed, 0, 3) - 1};
+                         .k_dim = pick(seed, 1, 40),
+                         .v_dim = pick(seed, 1, 40),
+                         .k_type = types[pick(seed, 0, 3)],
+                         .v_type = types[pick(seed, 0, 3)],
+                         .scale = 0.3f,
+                         .left = -1,
+                         .right = pick(seed, 0, 3) - 1};
     a->heads = a->kv_heads * pick(seed, 1, 5);
     if (pick(seed, 0, 2) == 0) a->softcap = 1.5f;
     if (pick(seed, 0, 2) == 0) a->left = pick(seed, 0, 150);
     const int64_t longest = pick(seed, 0, 2) == 0 ? 700 : 150;
-    dbt_attention_row *const rows =
-        need(dbt_arena_array(arena, (uint64_t)a->batch, sizeof *rows));
+    dbt_attention_row *const rows = need(dbt_arena_array(arena, (uint64_t)a->batch, sizeof *rows));
     int64_t columns = 1;
     for (int64_t b = 0; b < a->batch; b++) {
         dbt_attention_row *const r = &rows[b];
@@ -144,7 +148,8 @@ static void test_kernels(void **unused) {
         make_problem(&a, &arena, &state);
         for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
             if ((dbt_cpu_isa(0) & kernels[i]->isa) != kernels[i]->isa) {
-                if (seed == 1) print_message("skipped %s: the CPU has not got it\n", kernels[i]->name);
+                if (seed == 1)
+                    print_message("skipped %s: the CPU has not got it\n", kernels[i]->name);
                 continue;
             }
             assert_ptr_equal(dbt_attention_choose(kernels[i]->isa), kernels[i]);
@@ -160,10 +165,21 @@ static void test_by_hand(void **unused) {
     const float q[] = {0, 0, 0, 0}, k[] = {1, 2, 3, 4, 5, 6}, v[] = {1, 2, 6};
     float y[4], scratch[4096];
     const dbt_attention_row row = {{k, 6, 2}, {v, 3, 1}, 3, 1, 0};
-    dbt_attention a = {.batch = 1, .heads = 1, .kv_heads = 1, .queries = 2, .k_dim = 2, .v_dim = 1,
-                       .q = q, .q_stride = {4, 4, 2}, .y = y, .y_stride = {2, 2, 1},
-                       .k_type = DIBIT_TYPE_FLOAT, .v_type = DIBIT_TYPE_FLOAT, .rows = &row,
-                       .scale = 1, .left = -1};
+    dbt_attention a = {.batch = 1,
+                       .heads = 1,
+                       .kv_heads = 1,
+                       .queries = 2,
+                       .k_dim = 2,
+                       .v_dim = 1,
+                       .q = q,
+                       .q_stride = {4, 4, 2},
+                       .y = y,
+                       .y_stride = {2, 2, 1},
+                       .k_type = DIBIT_TYPE_FLOAT,
+                       .v_type = DIBIT_TYPE_FLOAT,
+                       .rows = &row,
+                       .scale = 1,
+                       .left = -1};
     assert_true(dbt_attention_scratch(&a) <= sizeof scratch);
     dbt_attention_run(&a, scratch);
     assert_float_equal(y[0], 1.5f, 1e-6f);

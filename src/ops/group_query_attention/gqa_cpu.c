@@ -8,12 +8,12 @@
 
 /* How one batch row's tokens go into the cache. */
 typedef struct plan_row {
-    int64_t past, valid;  /* tokens before the step, and new ones that are no padding */
-    int64_t append_at;    /* index in the span where new token 0 goes */
-    int64_t writable;     /* new tokens that are stored */
-    int64_t length;       /* of the state afterwards */
-    int64_t drop;         /* windowed: how many of the oldest leave before the step */
-    int64_t staged;       /* windowed: old tokens copied to the stage, or -1: in place */
+    int64_t past, valid; /* tokens before the step, and new ones that are no padding */
+    int64_t append_at;   /* index in the span where new token 0 goes */
+    int64_t writable;    /* new tokens that are stored */
+    int64_t length;      /* of the state afterwards */
+    int64_t drop;        /* windowed: how many of the oldest leave before the step */
+    int64_t staged;      /* windowed: old tokens copied to the stage, or -1: in place */
 } plan_row;
 
 typedef struct gqa {
@@ -26,8 +26,8 @@ typedef struct gqa {
     dbt_kv k, v;
     plan_row *plan;
     dbt_attention_row *rows;
-    float *q;      /* [batch, queries, heads, dim], or NULL: the input as it is */
-    float *row;    /* [threads, dim] */
+    float *q;   /* [batch, queries, heads, dim], or NULL: the input as it is */
+    float *row; /* [threads, dim] */
     char *stage[2];
     int64_t stage_capacity;
     void *core;
@@ -44,25 +44,35 @@ static dbt_attention describe(const gqa *g) {
     const dbt_cpu_call *const c = g->call;
     const int64_t q_heads = g->q ? g->heads : g->packed ? g->heads + 2 * g->kv_heads : g->heads;
     const int64_t dim = g->dim;
-    dbt_attention t = {
-        .batch = g->batch, .heads = g->heads, .kv_heads = g->kv_heads, .queries = g->queries,
-        .k_dim = dim, .v_dim = dim, .q = g->q ? g->q : in(c, DBT_GQA_QUERY)->data,
-        .q_stride = {g->queries * q_heads * dim, dim, q_heads * dim}, .y = c->out[0]->data,
-        .y_stride = {g->queries * g->heads * dim, dim, g->heads * dim}, .k_type = g->k.type,
-        .v_type = g->v.type, .rows = g->rows,
-        .scale = a->scale == 0.0f ? 1.0f / sqrtf((float)dim) : a->scale, .softcap = a->softcap,
-        .left = a->local_window_size > 0 ? a->local_window_size - 1 : -1,
-        .right = a->causal == 1 ? 0 : -1,
-        .clamp_queries = c->node->inputs[DBT_GQA_QUERY]->type == DIBIT_TYPE_FLOAT16,
-        .has_sink = a->smooth_softmax == 1 || in(c, DBT_GQA_SINK), .isa = c->options->isa,
-        .pool = c->pool};
+    dbt_attention t = {.batch = g->batch,
+                       .heads = g->heads,
+                       .kv_heads = g->kv_heads,
+                       .queries = g->queries,
+                       .k_dim = dim,
+                       .v_dim = dim,
+                       .q = g->q ? g->q : in(c, DBT_GQA_QUERY)->data,
+                       .q_stride = {g->queries * q_heads * dim, dim, q_heads * dim},
+                       .y = c->out[0]->data,
+                       .y_stride = {g->queries * g->heads * dim, dim, g->heads * dim},
+                       .k_type = g->k.type,
+                       .v_type = g->v.type,
+                       .rows = g->rows,
+                       .scale = a->scale == 0.0f ? 1.0f / sqrtf((float)dim) : a->scale,
+                       .softcap = a->softcap,
+                       .left = a->local_window_size > 0 ? a->local_window_size - 1 : -1,
+                       .right = a->causal == 1 ? 0 : -1,
+                       .clamp_queries =
+                           c->node->inputs[DBT_GQA_QUERY]->type == DIBIT_TYPE_FLOAT16,
+                       .has_sink = a->smooth_softmax == 1 || in(c, DBT_GQA_SINK),
+                       .isa = c->options->isa,
+                       .pool = c->pool};
     if (in(c, DBT_GQA_SINK)) t.sink = in(c, DBT_GQA_SINK)->data;
     const dibit_tensor *const bias = in(c, DBT_GQA_BIAS);
     if (bias) {
         const int64_t columns = bias->dims[3], rows = bias->dims[2] * columns;
-        t.terms[0] = (dbt_attention_term){
-            bias->data, {bias->dims[0] == 1 ? 0 : bias->dims[1] * rows,
-                         bias->dims[1] == 1 ? 0 : rows, columns, 1}};
+        t.terms[0] = (dbt_attention_term){bias->data,
+                                          {bias->dims[0] == 1 ? 0 : bias->dims[1] * rows,
+                                           bias->dims[1] == 1 ? 0 : rows, columns, 1}};
     }
     if (c->n_outputs > 3 && c->out[3]) {
         t.qk = c->out[3]->data;
@@ -93,17 +103,17 @@ static void lay_out(const dbt_cpu_call *c, gqa *g) {
     g->stage_capacity = g->window && g->queries > 1 ? a->local_window_size - 1 + g->queries : 0;
 
     uint64_t at = 0;
-    g->plan = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, (uint64_t)g->batch, sizeof *g->plan));
-    g->rows = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, (uint64_t)g->batch,
-                                                           sizeof *g->rows));
+    g->plan =
+        dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, (uint64_t)g->batch, sizeof *g->plan));
+    g->rows =
+        dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, (uint64_t)g->batch, sizeof *g->rows));
     g->row = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, dbt_pool_threads(c->pool),
-                                              (uint64_t)g->dim * sizeof(float)));
+                                                           (uint64_t)g->dim * sizeof(float)));
     const uint64_t tokens = dbt_scratch_product(g->batch, g->queries, g->heads, g->dim);
     if (g->rotary_half > 0 || in(c, DBT_GQA_Q_NORM)) {
         g->q = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, tokens, sizeof(float)));
     }
-    const uint64_t staged =
-        dbt_scratch_product(g->batch, g->kv_heads, g->stage_capacity, g->dim);
+    const uint64_t staged = dbt_scratch_product(g->batch, g->kv_heads, g->stage_capacity, g->dim);
     for (int i = 0; i < 2; i++) {
         g->stage[i] = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, staged, sizeof(float)));
         g->kv_at[i] = dbt_scratch_add(&at, dbt_kv_scratch(c, i ? &g->v_desc : &g->k_desc), 1);
@@ -267,9 +277,9 @@ static dbt_attention_span place_row(const gqa *g, const dbt_kv *kv, char *stage,
         }
         return cache;
     }
-    const dbt_attention_span span = {
-        stage + (uint64_t)(b * g->kv_heads * g->stage_capacity) * row_bytes,
-        g->stage_capacity * g->dim, g->dim};
+    const dbt_attention_span span = {stage + (uint64_t)(b * g->kv_heads * g->stage_capacity) *
+                                                 row_bytes,
+                                     g->stage_capacity * g->dim, g->dim};
     const int64_t held = dbt_gqa_resident(p->past, capacity, g->a->local_window_size);
     for (int64_t h = 0; h < g->kv_heads && p->staged > 0; h++) {
         memcpy((char *)(uintptr_t)span.data + (uint64_t)(h * g->stage_capacity) * row_bytes,
@@ -320,9 +330,9 @@ static void one_token(const gqa *g, int64_t token, float *row) {
     const float *const q = query + token * (g->packed ? q_width + 2 * kv_width : q_width);
     const float *const k =
         g->packed ? q + q_width : (const float *)in(g->call, DBT_GQA_KEY)->data + token * kv_width;
-    const float *const v = g->packed ? k + kv_width
-                                     : (const float *)in(g->call, DBT_GQA_VALUE)->data +
-                                           token * kv_width;
+    const float *const v = g->packed
+                               ? k + kv_width
+                               : (const float *)in(g->call, DBT_GQA_VALUE)->data + token * kv_width;
     for (int64_t h = 0; h < g->heads && g->q; h++) {
         turn(g, b, s, q + h * dim, DBT_GQA_Q_NORM, g->q + token * q_width + h * dim);
     }
@@ -361,13 +371,15 @@ dibit_status dbt_gqa_cpu_run(const dbt_cpu_call *c) {
     DBT_TRY(check_rotary(&g));
     for (int64_t b = 0; b < g.batch; b++) {
         const plan_row *const p = &g.plan[b];
-        g.rows[b] = (dbt_attention_row){
-            .k = place_row(&g, &g.k, g.stage[0], b), .v = place_row(&g, &g.v, g.stage[1], b),
-            .n_keys = p->append_at + p->valid, .first_query = p->append_at,
-            .term_offset = p->past - p->append_at};
+        g.rows[b] = (dbt_attention_row){.k = place_row(&g, &g.k, g.stage[0], b),
+                                        .v = place_row(&g, &g.v, g.stage[1], b),
+                                        .n_keys = p->append_at + p->valid,
+                                        .first_query = p->append_at,
+                                        .term_offset = p->past - p->append_at};
     }
     const int64_t n = g.batch * g.queries;
-    dbt_parallel_for(c->pool, dbt_task_count(n, (g.heads + 2 * g.kv_heads) * g.dim), token_task, &g);
+    dbt_parallel_for(c->pool, dbt_task_count(n, (g.heads + 2 * g.kv_heads) * g.dim), token_task,
+                     &g);
 
     const dbt_attention core = describe(&g);
     dbt_attention_run(&core, g.core);

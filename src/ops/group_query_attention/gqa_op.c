@@ -5,14 +5,21 @@
 
 #include "ops/group_query_attention/group_query_attention.h"
 
-#define ATTR_INT(field, required_, default_)                                                        \
-    {.name = #field, .kind = DBT_ATTR_INT, .required = required_,                                   \
-     .offset = offsetof(dbt_gqa_attrs, field), .i = default_}
-#define ATTR_FLOAT(field, default_)                                                                 \
-    {.name = #field, .kind = DBT_ATTR_FLOAT, .offset = offsetof(dbt_gqa_attrs, field),              \
+#define ATTR_INT(field, required_, default_)                                                       \
+    {.name = #field,                                                                               \
+     .kind = DBT_ATTR_INT,                                                                         \
+     .required = required_,                                                                        \
+     .offset = offsetof(dbt_gqa_attrs, field),                                                     \
+     .i = default_}
+#define ATTR_FLOAT(field, default_)                                                                \
+    {.name = #field,                                                                               \
+     .kind = DBT_ATTR_FLOAT,                                                                       \
+     .offset = offsetof(dbt_gqa_attrs, field),                                                     \
      .f = default_}
-#define ATTR_STRING(field, default_)                                                                \
-    {.name = #field, .kind = DBT_ATTR_STRING, .offset = offsetof(dbt_gqa_attrs, field),             \
+#define ATTR_STRING(field, default_)                                                               \
+    {.name = #field,                                                                               \
+     .kind = DBT_ATTR_STRING,                                                                      \
+     .offset = offsetof(dbt_gqa_attrs, field),                                                     \
      .s = default_}
 
 static const dbt_attr_def attrs[] = {
@@ -39,10 +46,11 @@ static dibit_status check_attrs(const dbt_infer *f, const dbt_gqa_attrs *a) {
                 f->error, DIBIT_BAD_FILE,
                 "num_heads %lld must be a positive multiple of kv_num_heads %lld",
                 (long long)a->num_heads, (long long)a->kv_num_heads);
-    DBT_FAIL_IF(strcmp(a->k_quant_type, "NONE") != 0 || strcmp(a->v_quant_type, "NONE") != 0,
-                f->error, DIBIT_UNSUPPORTED,
-                "quantized keys and values (k_quant_type '%s', v_quant_type '%s') are not supported",
-                a->k_quant_type, a->v_quant_type);
+    DBT_FAIL_IF(
+        strcmp(a->k_quant_type, "NONE") != 0 || strcmp(a->v_quant_type, "NONE") != 0, f->error,
+        DIBIT_UNSUPPORTED,
+        "quantized keys and values (k_quant_type '%s', v_quant_type '%s') are not supported",
+        a->k_quant_type, a->v_quant_type);
     DBT_FAIL_IF(!isfinite(a->scale) || !isfinite(a->softcap) || a->softcap < 0, f->error,
                 DIBIT_BAD_FILE, "scale %g and softcap %g must be finite, softcap not negative",
                 (double)a->scale, (double)a->softcap);
@@ -66,8 +74,8 @@ static bool has(const dbt_infer *f, uint32_t i) { return i < f->n_inputs && f->i
 
 static dibit_status check_inputs(const dbt_infer *f, const dbt_gqa_attrs *a) {
     DBT_TRY(dbt_infer_type(f, DBT_GQA_QUERY, DBT_TYPES_FLOAT & ~DBT_TYPE_BIT(DIBIT_TYPE_DOUBLE)));
-    static const uint8_t like_query[] = {DBT_GQA_KEY,  DBT_GQA_VALUE,  DBT_GQA_COS,
-                                         DBT_GQA_SIN,  DBT_GQA_BIAS,   DBT_GQA_SINK,
+    static const uint8_t like_query[] = {DBT_GQA_KEY,    DBT_GQA_VALUE, DBT_GQA_COS,
+                                         DBT_GQA_SIN,    DBT_GQA_BIAS,  DBT_GQA_SINK,
                                          DBT_GQA_Q_NORM, DBT_GQA_K_NORM};
     for (size_t i = 0; i < sizeof like_query; i++) {
         DBT_TRY(dbt_infer_same_type(f, like_query[i], DBT_GQA_QUERY));
@@ -92,8 +100,8 @@ static dibit_status check_inputs(const dbt_infer *f, const dbt_gqa_attrs *a) {
                 "inputs seqlens_k and total_sequence_length are missing");
     DBT_FAIL_IF(a->do_rotary == 1 && !has(f, DBT_GQA_COS), f->error, DIBIT_BAD_FILE,
                 "do_rotary is 1 but cos_cache and sin_cache are missing");
-    DBT_FAIL_IF(a->sliding_window_cache == 1 && !has(f, DBT_GQA_PAST_KEY), f->error,
-                DIBIT_BAD_FILE, "sliding_window_cache needs past_key and past_value");
+    DBT_FAIL_IF(a->sliding_window_cache == 1 && !has(f, DBT_GQA_PAST_KEY), f->error, DIBIT_BAD_FILE,
+                "sliding_window_cache needs past_key and past_value");
     for (uint32_t i = DBT_GQA_SEQLENS_K; i <= DBT_GQA_TOTAL; i++) {
         DBT_TRY(dbt_infer_type(f, i, DBT_TYPE_BIT(DIBIT_TYPE_INT32)));
     }
@@ -116,8 +124,8 @@ static dibit_status check_inputs(const dbt_infer *f, const dbt_gqa_attrs *a) {
 /* The length of present: what the cache holds now, or will. */
 static dibit_status present_length(const dbt_infer *f, const dbt_gqa_attrs *a, dbt_dim *out) {
     const bool past = has(f, DBT_GQA_PAST_KEY);
-    const dbt_dim past_length = past ? f->in[DBT_GQA_PAST_KEY]->shape.dims[2]
-                                     : dbt_dim_const(f->dims, 0);
+    const dbt_dim past_length =
+        past ? f->in[DBT_GQA_PAST_KEY]->shape.dims[2] : dbt_dim_const(f->dims, 0);
     if (a->sliding_window_cache == 1) {
         int64_t capacity;
         DBT_FAIL_IF(dbt_dim_is_const(f->dims, past_length, &capacity) &&
@@ -152,10 +160,11 @@ static dibit_status infer_gqa(dbt_infer *f) {
     const int64_t parts = packed ? a->num_heads + 2 * a->kv_num_heads : a->num_heads;
     int64_t width;
     DBT_FAIL_IF(dbt_dim_is_const(f->dims, q->dims[2], &width) && (width < 1 || width % parts != 0),
-                f->error, DIBIT_BAD_FILE, "the query's last dim %lld is not a multiple of %lld heads",
-                (long long)width, (long long)parts);
-    const dbt_dim head_dim = dbt_dim_apply(f->dims, DBT_DIM_DIV, q->dims[2],
-                                           dbt_dim_const(f->dims, parts));
+                f->error, DIBIT_BAD_FILE,
+                "the query's last dim %lld is not a multiple of %lld heads", (long long)width,
+                (long long)parts);
+    const dbt_dim head_dim =
+        dbt_dim_apply(f->dims, DBT_DIM_DIV, q->dims[2], dbt_dim_const(f->dims, parts));
     const dbt_dim kv_heads = dbt_dim_const(f->dims, a->kv_num_heads);
     const dbt_dim kv_width = dbt_dim_apply(f->dims, DBT_DIM_MUL, head_dim, kv_heads);
     for (uint32_t i = DBT_GQA_KEY; i <= DBT_GQA_VALUE; i++) {
@@ -168,8 +177,8 @@ static dibit_status infer_gqa(dbt_infer *f) {
     DBT_TRY(dbt_infer_dim(f, DBT_GQA_Q_NORM, 0, head_dim));
     DBT_TRY(dbt_infer_dim(f, DBT_GQA_K_NORM, 0, head_dim));
     const dbt_dim heads = dbt_dim_const(f->dims, a->num_heads);
-    const dbt_shape y = {3, {q->dims[0], q->dims[1], dbt_dim_apply(f->dims, DBT_DIM_MUL, head_dim,
-                                                                   heads)}};
+    const dbt_shape y = {
+        3, {q->dims[0], q->dims[1], dbt_dim_apply(f->dims, DBT_DIM_MUL, head_dim, heads)}};
     dbt_infer_output(f, 0, f->in[DBT_GQA_QUERY]->type, &y);
 
     dbt_shape present = {4, {q->dims[0], kv_heads, 0, head_dim}};
@@ -182,8 +191,9 @@ static dibit_status infer_gqa(dbt_infer *f) {
         DBT_FAIL_IF(a->qk_output == 0, f->error, DIBIT_BAD_FILE,
                     "output_qk is wanted but qk_output is 0");
         const dbt_value *const total = f->in[DBT_GQA_TOTAL];
-        const dbt_shape qk = {4, {q->dims[0], heads, q->dims[1],
-                                  total->contents ? total->contents[0] : dbt_infer_fresh(f)}};
+        const dbt_shape qk = {4,
+                              {q->dims[0], heads, q->dims[1],
+                               total->contents ? total->contents[0] : dbt_infer_fresh(f)}};
         dbt_infer_output(f, 3, f->in[DBT_GQA_QUERY]->type, &qk);
     }
     return DIBIT_OK;

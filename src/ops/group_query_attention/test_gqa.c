@@ -42,8 +42,8 @@ static void attr_float(problem *p, const char *name, float value) {
 
 static void set_input(problem *p, uint32_t i, dibit_type type, void *data, int32_t rank, int64_t a,
                       int64_t b, int64_t c, int64_t d) {
-    p->inputs[i] = (dibit_tensor){.name = "input", .type = type, .rank = rank,
-                                  .dims = {a, b, c, d}, .data = data};
+    p->inputs[i] = (dibit_tensor){
+        .name = "input", .type = type, .rank = rank, .dims = {a, b, c, d}, .data = data};
 }
 
 static void choose_lengths(problem *p, uint64_t *seed) {
@@ -143,7 +143,9 @@ static const float *new_row(const problem *p, int64_t b, int64_t s, int part, in
     const int64_t kv_width = p->kv_heads * p->dim;
     if (p->packed) {
         return p->query + token * (width + 2 * kv_width) + h * p->dim +
-               (part == 0 ? 0 : part == 1 ? width : width + kv_width);
+               (part == 0   ? 0
+                : part == 1 ? width
+                            : width + kv_width);
     }
     return part == 0   ? p->query + token * width + h * p->dim
            : part == 1 ? p->key + token * kv_width + h * p->dim
@@ -159,9 +161,7 @@ static void turned(const problem *p, int64_t b, int64_t s, int64_t past, int par
         y[d] = (double)x[d];
         if (p->norm[part]) y[d] *= (double)p->norm[part][d] / sqrt(mean + 1e-6);
     }
-    const int64_t at = !p->ids    ? past + s
-                       : p->first ? p->ids[0] + s
-                                  : p->ids[b * p->queries + s];
+    const int64_t at = !p->ids ? past + s : p->first ? p->ids[0] + s : p->ids[b * p->queries + s];
     for (int64_t i = 0; i < p->half; i++) {
         const bool inter = p->a.rotary_interleaved == 1;
         double *const u = &y[inter ? 2 * i : i], *const v = &y[inter ? 2 * i + 1 : i + p->half];
@@ -186,14 +186,14 @@ static void cached(const problem *p, int64_t b, int64_t t, int64_t past, int par
     if (p->a.sliding_window_cache == 1) {
         t -= past - dbt_gqa_resident(past, p->capacity, p->a.local_window_size);
     }
-    const float *const x =
-        p->past[part - 1] + ((b * p->kv_heads + kv) * p->capacity + t) * p->dim;
+    const float *const x = p->past[part - 1] + ((b * p->kv_heads + kv) * p->capacity + t) * p->dim;
     for (int64_t d = 0; d < p->dim; d++) y[d] = (double)x[d];
 }
 
 /* y[dim] of one query, and the bound of a float computation: absolute errors of scores become
  * relative errors of the weights. */
-static void naive_query(const problem *p, int64_t b, int64_t h, int64_t s, double *y, double *bound) {
+static void naive_query(const problem *p, int64_t b, int64_t h, int64_t s, double *y,
+                        double *bound) {
     const int64_t total = p->seqlens[b] + 1, past = p->first ? 0 : total - p->queries;
     const int64_t at = past + s, kv = h / (p->heads / p->kv_heads);
     const double scale = p->a.scale != 0.0f ? (double)p->a.scale : 1 / sqrt((double)p->dim);
@@ -239,14 +239,14 @@ static void check_output(const problem *p, const dibit_tensor *out, uint64_t see
             for (int64_t s = 0; s < p->queries; s++) {
                 double y[64], bound[64];
                 naive_query(p, b, h, s, y, bound);
-                const float *const got = (const float *)out->data +
-                                         ((b * p->queries + s) * p->heads + h) * p->dim;
+                const float *const got =
+                    (const float *)out->data + ((b * p->queries + s) * p->heads + h) * p->dim;
                 for (int64_t d = 0; d < p->dim; d++) {
                     if (fabs((double)got[d] - y[d]) <= bound[d] + 1e-37) continue;
                     fail_msg("seed %llu: batch %lld head %lld query %lld dim %lld: expected %.9g, "
-                             "got %.9g (bound %.3g)", (unsigned long long)seed, (long long)b,
-                             (long long)h, (long long)s, (long long)d, y[d], (double)got[d],
-                             bound[d]);
+                             "got %.9g (bound %.3g)",
+                             (unsigned long long)seed, (long long)b, (long long)h, (long long)s,
+                             (long long)d, y[d], (double)got[d], bound[d]);
                 }
             }
         }
@@ -268,15 +268,16 @@ static void check_present(const problem *p, const dibit_tensor *out, int part, u
                 if (i < held || (padded && i < past + p->queries)) {
                     cached(p, b, total - held + i, past, part, h, y);
                 }
-                const float *const got = (const float *)out->data +
-                                         ((b * p->kv_heads + h) * capacity + i) * p->dim;
+                const float *const got =
+                    (const float *)out->data + ((b * p->kv_heads + h) * capacity + i) * p->dim;
                 for (int64_t d = 0; d < p->dim; d++) {
                     /* A norm sums dim squares; a turn adds two products. */
                     const double bound = ((double)p->dim + 16) * 0x1p-24 * 16;
                     if (fabs((double)got[d] - y[d]) <= bound) continue;
                     fail_msg("seed %llu: present %d of batch %lld head %lld row %lld: expected "
-                             "%.9g, got %.9g", (unsigned long long)seed, part, (long long)b,
-                             (long long)h, (long long)i, y[d], (double)got[d]);
+                             "%.9g, got %.9g",
+                             (unsigned long long)seed, part, (long long)b, (long long)h,
+                             (long long)i, y[d], (double)got[d]);
                 }
             }
         }
@@ -291,9 +292,15 @@ static void check_seed(uint64_t seed, uint64_t isa) {
     choose_attrs(&p, &state);
     choose_lengths(&p, &state);
     choose_inputs(&p, &arena, &state);
-    const dbt_op_case c = {.domain = "com.microsoft", .name = "GroupQueryAttention", .opset = 1,
-                           .attrs = p.attrs, .n_attrs = p.n_attrs, .inputs = p.inputs,
-                           .n_inputs = DBT_GQA_INPUTS, .n_outputs = 3, .isa = isa};
+    const dbt_op_case c = {.domain = "com.microsoft",
+                           .name = "GroupQueryAttention",
+                           .opset = 1,
+                           .attrs = p.attrs,
+                           .n_attrs = p.n_attrs,
+                           .inputs = p.inputs,
+                           .n_inputs = DBT_GQA_INPUTS,
+                           .n_outputs = 3,
+                           .isa = isa};
     dbt_op_result r;
     dibit_error error = {0};
     if (dbt_op_case_run(&c, &r, &error)) {
@@ -330,14 +337,17 @@ static void sequence_init(sequence *q, int64_t capacity, int64_t window, bool wi
     memset(q, 0, sizeof *q);
     memset(q->k, 0xff, sizeof q->k); /* NaN: reading what was not written shows */
     memset(q->v, 0xff, sizeof q->v);
-    q->attrs = (dbt_gqa_attrs){.num_heads = 4, .kv_num_heads = 2, .causal = 1,
-                               .local_window_size = window, .sliding_window_cache = windowed};
+    q->attrs = (dbt_gqa_attrs){.num_heads = 4,
+                               .kv_num_heads = 2,
+                               .causal = 1,
+                               .local_window_size = window,
+                               .sliding_window_cache = windowed};
     q->cache_value.type = DIBIT_TYPE_FLOAT16;
     q->query_value.type = DIBIT_TYPE_FLOAT16;
     q->in[0] = &q->query_value;
     q->in[3] = q->in[4] = q->out[1] = q->out[2] = &q->cache_value;
-    q->node = (dbt_node){.attrs = &q->attrs, .n_inputs = 5, .n_outputs = 3, .inputs = q->in,
-                         .outputs = q->out};
+    q->node = (dbt_node){
+        .attrs = &q->attrs, .n_inputs = 5, .n_outputs = 3, .inputs = q->in, .outputs = q->out};
     q->rows[0] = (dbt_state_row){q->k, 0, capacity};
     q->rows[1] = (dbt_state_row){q->v, 0, capacity};
 }
@@ -354,8 +364,14 @@ static dibit_status sequence_step(sequence *q, const float *qkv, int64_t past, i
     dibit_tensor *const outs[] = {&out, NULL, NULL};
     dbt_state_row *const states[] = {&q->rows[0], &q->rows[1]};
     const dbt_cpu_options options = {dbt_cpu_isa(0), DIBIT_ACTIVATIONS_FLOAT};
-    dbt_cpu_call call = {.node = &q->node, .attrs = &q->attrs, .n_inputs = 7, .n_outputs = 3,
-                         .in = in, .out = outs, .states = states, .options = &options,
+    dbt_cpu_call call = {.node = &q->node,
+                         .attrs = &q->attrs,
+                         .n_inputs = 7,
+                         .n_outputs = 3,
+                         .in = in,
+                         .out = outs,
+                         .states = states,
+                         .options = &options,
                          .error = error};
     const uint64_t bytes = dbt_gqa_cpu_scratch(&call);
     call.scratch = aligned_alloc(64, (bytes + 63) / 64 * 64 + 64);
@@ -427,7 +443,8 @@ static void test_refusals(void **unused) {
     const dibit_tensor inputs[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 1, 32),
                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 1, 16),
                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 1, 16),
-                                   DBT_ABSENT, DBT_ABSENT,
+                                   DBT_ABSENT,
+                                   DBT_ABSENT,
                                    DBT_TENSOR(DIBIT_TYPE_INT32, seqlens, 1),
                                    DBT_TENSOR(DIBIT_TYPE_INT32, total, 1)};
     const struct {
@@ -443,8 +460,11 @@ static void test_refusals(void **unused) {
         {DBT_FLOAT("softcap", -1.0f), DIBIT_BAD_FILE, "softcap"},
         {DBT_INT("qk_output", 3), DIBIT_BAD_FILE, "qk_output"},
     };
-    dbt_op_case c = {.domain = "com.microsoft", .name = "GroupQueryAttention", .opset = 1,
-                     .inputs = inputs, .n_inputs = 7};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "GroupQueryAttention",
+                     .opset = 1,
+                     .inputs = inputs,
+                     .n_inputs = 7};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         const dbt_onnx_attr attrs[] = {DBT_INT("num_heads", 4), DBT_INT("kv_num_heads", 2),
                                        cases[i].attr};

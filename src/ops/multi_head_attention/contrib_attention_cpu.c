@@ -23,25 +23,47 @@ typedef struct attn {
 
 static dbt_attention describe(const attn *m) {
     const dbt_cpu_call *const c = m->call;
-    return (dbt_attention){
-        .batch = m->shape.batch, .heads = m->heads, .kv_heads = m->heads,
-        .queries = m->shape.queries, .k_dim = m->k_dim, .v_dim = m->v_dim, .q = m->projected,
-        .q_stride = {m->shape.queries * m->width, m->k_dim, m->width}, .y = c->out[0]->data,
-        .y_stride = {m->shape.queries * m->v_width, m->v_dim, m->v_width},
-        .k_type = DIBIT_TYPE_FLOAT, .v_type = DIBIT_TYPE_FLOAT, .rows = m->rows,
-        .scale = m->a->scale == 0.0f ? 1.0f / sqrtf((float)m->k_dim) : m->a->scale, .left = -1,
-        .right = m->a->unidirectional == 1 ? 0 : -1, .terms = {m->terms[0], m->terms[1]},
-        .isa = c->options->isa, .pool = c->pool};
+    return (dbt_attention){.batch = m->shape.batch,
+                           .heads = m->heads,
+                           .kv_heads = m->heads,
+                           .queries = m->shape.queries,
+                           .k_dim = m->k_dim,
+                           .v_dim = m->v_dim,
+                           .q = m->projected,
+                           .q_stride = {m->shape.queries * m->width, m->k_dim, m->width},
+                           .y = c->out[0]->data,
+                           .y_stride = {m->shape.queries * m->v_width, m->v_dim, m->v_width},
+                           .k_type = DIBIT_TYPE_FLOAT,
+                           .v_type = DIBIT_TYPE_FLOAT,
+                           .rows = m->rows,
+                           .scale =
+                               m->a->scale == 0.0f ? 1.0f / sqrtf((float)m->k_dim) : m->a->scale,
+                           .left = -1,
+                           .right = m->a->unidirectional == 1 ? 0 : -1,
+                           .terms = {m->terms[0], m->terms[1]},
+                           .isa = c->options->isa,
+                           .pool = c->pool};
 }
 
 static dbt_gemm projection(const attn *m) {
     const dbt_cpu_call *const c = m->call;
     const dibit_tensor *const bias = dbt_mha_in(c, DBT_ATTN_BIAS);
-    return (dbt_gemm){.M = m->shape.batch * m->shape.queries, .N = m->width, .K = m->inner,
-                      .n_batches = 1, .a = c->in[DBT_ATTN_INPUT]->data, .a_m = m->inner, .a_k = 1,
-                      .b = c->in[DBT_ATTN_WEIGHTS]->data, .b_type = DIBIT_TYPE_FLOAT,
-                      .b_k = m->width, .b_n = 1, .c = bias ? bias->data : NULL, .c_n = 1,
-                      .alpha = 1.0f, .beta = bias ? 1.0f : 0.0f, .y = m->projected};
+    return (dbt_gemm){.M = m->shape.batch * m->shape.queries,
+                      .N = m->width,
+                      .K = m->inner,
+                      .n_batches = 1,
+                      .a = c->in[DBT_ATTN_INPUT]->data,
+                      .a_m = m->inner,
+                      .a_k = 1,
+                      .b = c->in[DBT_ATTN_WEIGHTS]->data,
+                      .b_type = DIBIT_TYPE_FLOAT,
+                      .b_k = m->width,
+                      .b_n = 1,
+                      .c = bias ? bias->data : NULL,
+                      .c_n = 1,
+                      .alpha = 1.0f,
+                      .beta = bias ? 1.0f : 0.0f,
+                      .y = m->projected};
 }
 
 static void lay_out(const dbt_cpu_call *c, attn *m) {
@@ -70,10 +92,12 @@ static void lay_out(const dbt_cpu_call *c, attn *m) {
                         sizeof(float)));
     m->mask = dbt_scratch_piece(
         c->scratch, dbt_scratch_add(&at, dbt_mha_mask_floats(mask, &m->shape), sizeof(float)));
-    const uint64_t held = dbt_scratch_product(2 * m->shape.batch, m->heads, m->shape.total, m->k_dim);
-    const uint64_t cache_at = dbt_scratch_add(&at, m->cached && !dbt_mha_out(c, 1) ? held : 0,
-                                              sizeof(float));
-    m->cache = dbt_mha_out(c, 1) ? dbt_mha_out(c, 1)->data : dbt_scratch_piece(c->scratch, cache_at);
+    const uint64_t held =
+        dbt_scratch_product(2 * m->shape.batch, m->heads, m->shape.total, m->k_dim);
+    const uint64_t cache_at =
+        dbt_scratch_add(&at, m->cached && !dbt_mha_out(c, 1) ? held : 0, sizeof(float));
+    m->cache =
+        dbt_mha_out(c, 1) ? dbt_mha_out(c, 1)->data : dbt_scratch_piece(c->scratch, cache_at);
     const dbt_gemm gemm = projection(m);
     m->gemm_scratch = dbt_scratch_piece(
         c->scratch,
@@ -94,7 +118,8 @@ static void fill_cache(const attn *m, int64_t part) {
     const dibit_tensor *const past = dbt_mha_in(m->call, DBT_ATTN_PAST);
     const int64_t dim = m->k_dim, old = m->shape.past * dim, all = m->shape.total * dim;
     for (int64_t i = 0; i < m->shape.batch * m->heads; i++) {
-        const int64_t b = i / m->heads, h = i % m->heads, row = part * m->shape.batch * m->heads + i;
+        const int64_t b = i / m->heads, h = i % m->heads,
+                      row = part * m->shape.batch * m->heads + i;
         float *const to = m->cache + row * all;
         if (old > 0) memcpy(to, (const float *)past->data + row * old, (size_t)old * sizeof *to);
         for (int64_t s = 0; s < m->shape.queries; s++) {
@@ -112,12 +137,13 @@ static void plan_rows(const attn *m) {
         const float *const k = m->projected + b * m->shape.queries * m->width + m->k_width;
         *row = (dbt_attention_row){.k = {k, m->k_dim, m->width},
                                    .v = {k + m->k_width, m->v_dim, m->width},
-                                   .n_keys = m->shape.total, .first_query = m->shape.past};
+                                   .n_keys = m->shape.total,
+                                   .first_query = m->shape.past};
         if (!m->cached) continue;
         const int64_t head = m->shape.total * m->k_dim;
         row->k = (dbt_attention_span){m->cache + b * m->heads * head, head, m->k_dim};
-        row->v = (dbt_attention_span){m->cache + (m->shape.batch + b) * m->heads * head, head,
-                                      m->k_dim};
+        row->v =
+            (dbt_attention_span){m->cache + (m->shape.batch + b) * m->heads * head, head, m->k_dim};
     }
 }
 

@@ -32,10 +32,12 @@ typedef struct mha {
 /* Part i of n parts in [B, T, H, n, D], or (n 1) of [B, T, H * D]. */
 static rows_of packed(const dibit_tensor *t, int64_t heads, int64_t dim, int64_t i, int64_t n) {
     const float *const x = t->data;
-    return (rows_of){x ? x + i * dim : NULL, {t->dims[1] * heads * n * dim, n * dim, heads * n * dim}};
+    return (rows_of){x ? x + i * dim : NULL,
+                     {t->dims[1] * heads * n * dim, n * dim, heads * n * dim}};
 }
 static rows_of by_head(const dibit_tensor *t) {
-    return (rows_of){t->data, {t->dims[1] * t->dims[2] * t->dims[3], t->dims[2] * t->dims[3], t->dims[3]}};
+    return (rows_of){t->data,
+                     {t->dims[1] * t->dims[2] * t->dims[3], t->dims[2] * t->dims[3], t->dims[3]}};
 }
 
 static void find_rows(mha *m) {
@@ -45,7 +47,10 @@ static void find_rows(mha *m) {
     const bool all = q->rank == 5, pair = k && k->rank == 5, heads_first = k && k->rank == 4;
     m->k_dim = all ? q->dims[4] : q->dims[2] / m->heads;
     m->keys = all ? q->dims[1] : k->dims[heads_first ? 2 : 1];
-    m->v_dim = all ? m->k_dim : pair ? k->dims[4] : heads_first ? v->dims[3] : v->dims[2] / m->heads;
+    m->v_dim = all           ? m->k_dim
+               : pair        ? k->dims[4]
+               : heads_first ? v->dims[3]
+                             : v->dims[2] / m->heads;
     m->q = packed(q, m->heads, m->k_dim, 0, all ? 3 : 1);
     m->k = all           ? packed(q, m->heads, m->k_dim, 1, 3)
            : heads_first ? by_head(k)
@@ -65,15 +70,24 @@ static void find_rows(mha *m) {
 static dbt_attention describe(const mha *m) {
     const dbt_cpu_call *const c = m->call;
     const int64_t v_width = m->heads * m->v_dim;
-    dbt_attention t = {.batch = m->shape.batch, .heads = m->heads, .kv_heads = m->heads,
-                       .queries = m->shape.queries, .k_dim = m->k_dim, .v_dim = m->v_dim, .q = m->q.x,
+    dbt_attention t = {.batch = m->shape.batch,
+                       .heads = m->heads,
+                       .kv_heads = m->heads,
+                       .queries = m->shape.queries,
+                       .k_dim = m->k_dim,
+                       .v_dim = m->v_dim,
+                       .q = m->q.x,
                        .y = c->out[0]->data,
                        .y_stride = {m->shape.queries * v_width, m->v_dim, v_width},
                        .k_type = m->cached ? m->kc.type : DIBIT_TYPE_FLOAT,
-                       .v_type = m->cached ? m->vc.type : DIBIT_TYPE_FLOAT, .rows = m->rows,
+                       .v_type = m->cached ? m->vc.type : DIBIT_TYPE_FLOAT,
+                       .rows = m->rows,
                        .scale = m->a->scale == 0.0f ? 1.0f / sqrtf((float)m->k_dim) : m->a->scale,
-                       .left = -1, .right = m->a->unidirectional == 1 ? 0 : -1,
-                       .terms = {m->terms[0], m->terms[1]}, .isa = c->options->isa, .pool = c->pool};
+                       .left = -1,
+                       .right = m->a->unidirectional == 1 ? 0 : -1,
+                       .terms = {m->terms[0], m->terms[1]},
+                       .isa = c->options->isa,
+                       .pool = c->pool};
     memcpy(t.q_stride, m->q.stride, sizeof t.q_stride);
     if (m->biased) {
         t.q = m->biased;
@@ -104,14 +118,16 @@ static void lay_out(const dbt_cpu_call *c, mha *m) {
     m->cached = (c->states && (c->states[0] || c->states[1])) || past || dbt_mha_out(c, 1) ||
                 dbt_mha_out(c, 2) || dbt_mha_in(c, DBT_MHA_BIAS);
     m->k_desc = (dbt_kv_desc){0, DBT_MHA_PAST_KEY, 1, m->shape.batch, m->heads, m->k_dim, m->keys};
-    m->v_desc = (dbt_kv_desc){1, DBT_MHA_PAST_VALUE, 2, m->shape.batch, m->heads, m->v_dim, m->keys};
+    m->v_desc =
+        (dbt_kv_desc){1, DBT_MHA_PAST_VALUE, 2, m->shape.batch, m->heads, m->v_dim, m->keys};
     uint64_t at = 0;
     m->rows = dbt_scratch_piece(c->scratch,
                                 dbt_scratch_add(&at, (uint64_t)m->shape.batch, sizeof *m->rows));
     const int64_t widest = m->k_dim > m->v_dim ? m->k_dim : m->v_dim;
     m->row = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, (uint64_t)widest, sizeof(float)));
     if (dbt_mha_in(c, DBT_MHA_BIAS)) {
-        const uint64_t n = dbt_scratch_product(m->shape.batch, m->shape.queries, m->heads, m->k_dim);
+        const uint64_t n =
+            dbt_scratch_product(m->shape.batch, m->shape.queries, m->heads, m->k_dim);
         m->biased = dbt_scratch_piece(c->scratch, dbt_scratch_add(&at, n, sizeof(float)));
     }
     m->mask = dbt_scratch_piece(
@@ -132,7 +148,8 @@ uint64_t dbt_mha_cpu_scratch(const dbt_cpu_call *call) {
 
 static dibit_status check_shapes(const mha *m) {
     const dbt_cpu_call *const c = m->call;
-    const dibit_tensor *const q = dbt_mha_in(c, DBT_MHA_QUERY), *const k = dbt_mha_in(c, DBT_MHA_KEY);
+    const dibit_tensor *const q = dbt_mha_in(c, DBT_MHA_QUERY), *const k =
+                                                                    dbt_mha_in(c, DBT_MHA_KEY);
     const dibit_tensor *const v = dbt_mha_in(c, DBT_MHA_VALUE);
     const int64_t h = m->heads, b = m->shape.batch;
     bool fit = m->k_dim > 0 && m->v_dim > 0;
@@ -142,8 +159,8 @@ static dibit_status check_shapes(const mha *m) {
         fit = fit && q->dims[2] == h * m->k_dim && k->dims[0] == b;
     }
     if (k && k->rank == 3) {
-        fit = fit && k->dims[2] == h * m->k_dim && v->dims[2] == h * m->v_dim &&
-              v->dims[0] == b && v->dims[1] == m->keys;
+        fit = fit && k->dims[2] == h * m->k_dim && v->dims[2] == h * m->v_dim && v->dims[0] == b &&
+              v->dims[1] == m->keys;
     } else if (k && k->rank == 4) {
         fit = fit && k->dims[1] == h && k->dims[3] == m->k_dim && v->dims[0] == b &&
               v->dims[1] == h && v->dims[2] == m->keys;
@@ -153,8 +170,8 @@ static dibit_status check_shapes(const mha *m) {
     DBT_FAIL_IF(!fit, c->error, DIBIT_BAD_INPUT, "query, key and value do not fit each other");
     const dibit_tensor *const bias = dbt_mha_in(c, DBT_MHA_BIAS);
     DBT_FAIL_IF(bias && bias->dims[0] != h * (2 * m->k_dim + m->v_dim), c->error, DIBIT_BAD_INPUT,
-                "the bias must have %lld elements, got %lld", (long long)(h * (2 * m->k_dim + m->v_dim)),
-                (long long)bias->dims[0]);
+                "the bias must have %lld elements, got %lld",
+                (long long)(h * (2 * m->k_dim + m->v_dim)), (long long)bias->dims[0]);
     for (uint32_t i = DBT_MHA_PAST_KEY; i <= DBT_MHA_PAST_VALUE; i++) {
         const dibit_tensor *const past = dbt_mha_in(c, i);
         if (!past || c->states) continue;
@@ -169,8 +186,8 @@ static dibit_status check_shapes(const mha *m) {
 static void add_query_bias(const mha *m) {
     const int64_t width = m->heads * m->k_dim;
     for (int64_t i = 0; i < m->shape.batch * m->shape.queries; i++) {
-        const float *const x = m->q.x + i / m->shape.queries * m->q.stride[0] +
-                               i % m->shape.queries * m->q.stride[2];
+        const float *const x =
+            m->q.x + i / m->shape.queries * m->q.stride[0] + i % m->shape.queries * m->q.stride[2];
         for (int64_t h = 0; h < m->heads; h++) {
             for (int64_t d = 0; d < m->k_dim; d++) {
                 m->biased[i * width + h * m->k_dim + d] =
@@ -195,11 +212,10 @@ static dibit_status plan_rows(const mha *m) {
         row->first_query = m->kc.rows[b].length;
         row->n_keys = row->first_query + m->keys;
         const bool columns = m->terms[0].data || m->terms[1].data || dbt_mha_out(c, 3);
-        DBT_FAIL_IF(m->vc.rows[b].length != row->first_query ||
-                        (columns && row->n_keys != m->shape.total),
-                    c->error, DIBIT_BAD_INPUT, "the cache holds %lld keys and %lld values, not %lld",
-                    (long long)row->first_query, (long long)m->vc.rows[b].length,
-                    (long long)m->shape.past);
+        DBT_FAIL_IF(
+            m->vc.rows[b].length != row->first_query || (columns && row->n_keys != m->shape.total),
+            c->error, DIBIT_BAD_INPUT, "the cache holds %lld keys and %lld values, not %lld",
+            (long long)row->first_query, (long long)m->vc.rows[b].length, (long long)m->shape.past);
         DBT_TRY(dbt_kv_append(&m->kc, b, m->heads, &k, m->row, c->error));
         DBT_TRY(dbt_kv_append(&m->vc, b, m->heads, &v, m->row, c->error));
         row->k = dbt_kv_span(&m->kc, b);

@@ -70,7 +70,6 @@ dibit_status dbt_mha_bias_term(const dbt_cpu_call *c, const dibit_tensor *bias,
                 (long long)s->batch, (long long)a->num_heads, (long long)s->queries,
                 (long long)s->total);
     *term = (dbt_attention_term){
-        bias->data,
-        {d[0] == 1 ? 0 : d[1] * d[2] * d[3], d[1] == 1 ? 0 : d[2] * d[3], d[3], 1}};
+        bias->data, {d[0] == 1 ? 0 : d[1] * d[2] * d[3], d[1] == 1 ? 0 : d[2] * d[3], d[3], 1}};
     return DIBIT_OK;
 }

@@ -56,7 +56,8 @@ static dibit_status per_head(const dbt_infer *f, dbt_dim width, int64_t heads, d
 static dibit_status check_mha_inputs(const dbt_infer *f) {
     DBT_TRY(check_float(f, DBT_MHA_QUERY, 3, 5));
     const int32_t q_rank = f->in[DBT_MHA_QUERY]->shape.rank;
-    DBT_FAIL_IF(q_rank == 4, f->error, DIBIT_BAD_FILE, "the query's rank must be 3, or 5 when packed");
+    DBT_FAIL_IF(q_rank == 4, f->error, DIBIT_BAD_FILE,
+                "the query's rank must be 3, or 5 when packed");
     DBT_FAIL_IF((q_rank == 5) == has(f, DBT_MHA_KEY), f->error, DIBIT_BAD_FILE,
                 "a packed query comes without key, another one with it");
     DBT_TRY(check_float(f, DBT_MHA_KEY, 3, 5));
@@ -92,7 +93,9 @@ static dibit_status infer_mha(dbt_infer *f) {
         DBT_TRY(per_head(f, q->dims[2], a->num_heads, &dim));
         const dbt_shape *const k = &f->in[DBT_MHA_KEY]->shape;
         keys = k->dims[k->rank == 4 ? 2 : 1];
-        v_dim = k->rank == 5 ? k->dims[4] : k->rank == 4 ? f->in[DBT_MHA_VALUE]->shape.dims[3] : dim;
+        v_dim = k->rank == 5   ? k->dims[4]
+                : k->rank == 4 ? f->in[DBT_MHA_VALUE]->shape.dims[3]
+                               : dim;
         if (k->rank == 3) {
             DBT_TRY(dbt_infer_dim(f, DBT_MHA_KEY, 2, q->dims[2]));
             DBT_TRY(per_head(f, f->in[DBT_MHA_VALUE]->shape.dims[2], a->num_heads, &v_dim));
@@ -130,7 +133,8 @@ static dibit_status infer_attention(dbt_infer *f) {
     DBT_TRY(dbt_infer_rank(f, DBT_ATTN_MASK, 1, 4));
     DBT_TRY(check_float(f, DBT_ATTN_PAST, 5, 5));
     DBT_TRY(check_float(f, DBT_ATTN_TERM, 4, 4));
-    const dbt_shape *const x = &f->in[DBT_ATTN_INPUT]->shape, *const w = &f->in[DBT_ATTN_WEIGHTS]->shape;
+    const dbt_shape *const x = &f->in[DBT_ATTN_INPUT]->shape, *const w =
+                                                                  &f->in[DBT_ATTN_WEIGHTS]->shape;
     DBT_TRY(dbt_infer_dim(f, DBT_ATTN_WEIGHTS, 0, x->dims[2]));
     DBT_TRY(dbt_infer_dim(f, DBT_ATTN_BIAS, 0, w->dims[1]));
     dbt_dim dim, v_width;
@@ -138,8 +142,8 @@ static dibit_status infer_attention(dbt_infer *f) {
         const int64_t *const sizes = a->qkv_hidden_sizes.v;
         const bool three = a->qkv_hidden_sizes.n == 3;
         for (uint32_t i = 0; i < 3; i++) {
-            DBT_FAIL_IF(!three || sizes[i] < 1 || sizes[i] > INT32_MAX || sizes[0] != sizes[1], f->error,
-                        DIBIT_BAD_FILE,
+            DBT_FAIL_IF(!three || sizes[i] < 1 || sizes[i] > INT32_MAX || sizes[0] != sizes[1],
+                        f->error, DIBIT_BAD_FILE,
                         "qkv_hidden_sizes must be three positive sizes, the first two the same");
         }
         DBT_TRY(dbt_infer_dim(f, DBT_ATTN_WEIGHTS, 1,
@@ -170,7 +174,8 @@ static dibit_status infer_attention(dbt_infer *f) {
     int64_t k_known, v_known;
     DBT_FAIL_IF(cached && dbt_dim_is_const(f->dims, dim, &k_known) &&
                     dbt_dim_is_const(f->dims, v_dim, &v_known) && k_known != v_known,
-                f->error, DIBIT_BAD_FILE, "past and present need keys and values of the same width");
+                f->error, DIBIT_BAD_FILE,
+                "past and present need keys and values of the same width");
     const dbt_shape y = {3, {x->dims[0], x->dims[1], v_width}};
     const dbt_shape present = {5, {dbt_dim_const(f->dims, 2), x->dims[0], heads, total, dim}};
     dbt_infer_output(f, 0, f->in[DBT_ATTN_INPUT]->type, &y);

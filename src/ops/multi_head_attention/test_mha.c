@@ -5,7 +5,14 @@
 
 #include "op_harness.h"
 
-enum { BATCH = 2, QUERIES = 3, HEADS = 2, DIM = 4, WIDTH = HEADS * DIM, COUNT = BATCH * QUERIES * WIDTH };
+enum {
+    BATCH = 2,
+    QUERIES = 3,
+    HEADS = 2,
+    DIM = 4,
+    WIDTH = HEADS * DIM,
+    COUNT = BATCH * QUERIES * WIDTH
+};
 
 static void randomize(float *x, int64_t n, uint64_t seed) {
     for (int64_t i = 0; i < n; i++) x[i] = dbt_test_uniform(&seed, -2, 2);
@@ -37,8 +44,13 @@ static void test_forms(void **unused) {
                                     DBT_TENSOR(DIBIT_TYPE_FLOAT, kh, BATCH, HEADS, QUERIES, DIM),
                                     DBT_TENSOR(DIBIT_TYPE_FLOAT, vh, BATCH, HEADS, QUERIES, DIM)};
     const dbt_onnx_attr attrs[] = {DBT_INT("num_heads", HEADS), DBT_INT("unidirectional", 1)};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "MultiHeadAttention", .opset = 1,
-                     .attrs = attrs, .n_attrs = 2, .inputs = flat, .n_inputs = 3};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "MultiHeadAttention",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 2,
+                     .inputs = flat,
+                     .n_inputs = 3};
     dbt_op_result r;
     assert_int_equal(dbt_op_case_run(&c, &r, NULL), DIBIT_OK);
     c.inputs = one;
@@ -72,8 +84,13 @@ static void test_masks(void **unused) {
                              DBT_TENSOR(DIBIT_TYPE_FLOAT, k, 1, 4, 1),
                              DBT_TENSOR(DIBIT_TYPE_FLOAT, v, 1, 4, 1),
                              DBT_TENSOR(DIBIT_TYPE_FLOAT, bias, 3), DBT_ABSENT};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "MultiHeadAttention", .opset = 1,
-                     .attrs = attrs, .n_attrs = 1, .inputs = inputs, .n_inputs = 5};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "MultiHeadAttention",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 1,
+                     .inputs = inputs,
+                     .n_inputs = 5};
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         inputs[4] = cases[i].mask;
         const float want[] = {10 + cases[i].first, 10 + cases[i].second};
@@ -92,12 +109,16 @@ static void test_attention(void **unused) {
     const float x[] = {1, 0, 0, 2, 3, 1, 4, 4}, w[] = {0, 0, 1, 0, 0, 1}, b[] = {0, 0, 1};
     const int32_t ends_starts[] = {3, 1};
     const dbt_onnx_attr attrs[] = {DBT_INT("num_heads", 1), DBT_INT("unidirectional", 1)};
-    const dibit_tensor inputs[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 4, 2),
-                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, w, 2, 3),
-                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, b, 3),
-                                   DBT_TENSOR(DIBIT_TYPE_INT32, ends_starts, 2)};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "Attention", .opset = 1, .attrs = attrs,
-                     .n_attrs = 2, .inputs = inputs, .n_inputs = 3};
+    const dibit_tensor inputs[] = {
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 4, 2), DBT_TENSOR(DIBIT_TYPE_FLOAT, w, 2, 3),
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, b, 3), DBT_TENSOR(DIBIT_TYPE_INT32, ends_starts, 2)};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "Attention",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 2,
+                     .inputs = inputs,
+                     .n_inputs = 3};
     const float causal[] = {2, 2.5f, 10.0f / 3, 4.75f};
     const dibit_tensor y = DBT_TENSOR(DIBIT_TYPE_FLOAT, causal, 1, 4, 1);
     dbt_op_case_expect(&c, 0, &y);
@@ -110,8 +131,14 @@ static void test_attention(void **unused) {
     const float past[] = {0, 0, 7, 3}; /* keys, then values, of two tokens */
     const dibit_tensor more[] = {inputs[0], inputs[1], inputs[2], DBT_ABSENT,
                                  DBT_TENSOR(DIBIT_TYPE_FLOAT, past, 2, 1, 1, 2, 1)};
-    c = (dbt_op_case){.domain = "com.microsoft", .name = "Attention", .opset = 1, .attrs = attrs,
-                      .n_attrs = 2, .inputs = more, .n_inputs = 5, .n_outputs = 2};
+    c = (dbt_op_case){.domain = "com.microsoft",
+                      .name = "Attention",
+                      .opset = 1,
+                      .attrs = attrs,
+                      .n_attrs = 2,
+                      .inputs = more,
+                      .n_inputs = 5,
+                      .n_outputs = 2};
     const float longer[] = {4, 3.75f, 4, 29.0f / 6}, kept[] = {0, 0, 0, 0, 0, 0, 7, 3, 2, 3, 5, 9};
     const dibit_tensor with_past = DBT_TENSOR(DIBIT_TYPE_FLOAT, longer, 1, 4, 1);
     const dibit_tensor present = DBT_TENSOR(DIBIT_TYPE_FLOAT, kept, 2, 1, 1, 6, 1);

@@ -22,10 +22,7 @@ static const dbt_attr_def attrs[] = {
     ATTR_INT(num_heads),
     ATTR_INT(rotary_embedding_dim),
     ATTR_INT(is_packed_batching),
-    {.name = "scale",
-     .kind = DBT_ATTR_FLOAT,
-     .offset = offsetof(rotary_attrs, scale),
-     .f = 1.0f},
+    {.name = "scale", .kind = DBT_ATTR_FLOAT, .offset = offsetof(rotary_attrs, scale), .f = 1.0f},
 };
 
 /* Which inputs: the contrib op has position_ids second, ai.onnx last and optional. */
@@ -39,15 +36,16 @@ static dibit_status infer_rotary(dbt_infer *f) {
     const uint32_t ids = ids_input(f->node), cos = cos_input(f->node);
     DBT_FAIL_IF(a->is_packed_batching != 0, f->error, DIBIT_UNSUPPORTED,
                 "is_packed_batching is not supported");
-    DBT_FAIL_IF(a->num_heads < 0 || a->num_heads > INT32_MAX || a->rotary_embedding_dim < 0 ||
-                    a->rotary_embedding_dim % 2 != 0,
-                f->error, DIBIT_BAD_FILE,
-                "num_heads %lld must not be negative, rotary_embedding_dim %lld even and not negative",
-                (long long)a->num_heads, (long long)a->rotary_embedding_dim);
+    DBT_FAIL_IF(
+        a->num_heads < 0 || a->num_heads > INT32_MAX || a->rotary_embedding_dim < 0 ||
+            a->rotary_embedding_dim % 2 != 0,
+        f->error, DIBIT_BAD_FILE,
+        "num_heads %lld must not be negative, rotary_embedding_dim %lld even and not negative",
+        (long long)a->num_heads, (long long)a->rotary_embedding_dim);
     DBT_TRY(dbt_infer_type(f, 0, DBT_TYPES_FLOAT));
     DBT_TRY(dbt_infer_rank(f, 0, 3, 4));
-    DBT_FAIL_IF(f->node->op->kind == ONNX && f->in[0]->shape.rank == 3 && a->num_heads == 0, f->error,
-                DIBIT_BAD_FILE, "an input of rank 3 needs num_heads");
+    DBT_FAIL_IF(f->node->op->kind == ONNX && f->in[0]->shape.rank == 3 && a->num_heads == 0,
+                f->error, DIBIT_BAD_FILE, "an input of rank 3 needs num_heads");
     DBT_TRY(dbt_infer_type(f, ids, DBT_TYPE_BIT(DIBIT_TYPE_INT64)));
     DBT_TRY(dbt_infer_rank(f, ids, f->node->op->kind == CONTRIB ? 0 : 2, 2));
     const int32_t cache_rank = has(f, ids) ? 2 : 3;
@@ -112,8 +110,8 @@ static dibit_status read_shapes(const dbt_cpu_call *c, rotary *r) {
     }
     const int64_t turned = a->rotary_embedding_dim > 0 ? a->rotary_embedding_dim : r->dim;
     DBT_FAIL_IF(2 * r->half != turned || turned > r->dim, c->error, DIBIT_BAD_INPUT,
-                "caches of width %lld do not fit %lld turning elements of %lld",
-                (long long)r->half, (long long)turned, (long long)r->dim);
+                "caches of width %lld do not fit %lld turning elements of %lld", (long long)r->half,
+                (long long)turned, (long long)r->dim);
     bool same = cos->rank == sin->rank;
     for (int32_t i = 0; same && i < cos->rank; i++) same = cos->dims[i] == sin->dims[i];
     DBT_FAIL_IF(!same, c->error, DIBIT_BAD_INPUT, "cos_cache and sin_cache differ in shape");
@@ -127,16 +125,17 @@ static dibit_status check_ids(const dbt_cpu_call *c, rotary *r) {
     const dibit_tensor *const ids = i < c->n_inputs ? c->in[i] : NULL;
     const dibit_tensor *const cos = c->in[cos_input(c->node)];
     if (!ids) {
-        DBT_FAIL_IF(cos->dims[0] != r->batch || cos->dims[1] != r->tokens, c->error, DIBIT_BAD_INPUT,
-                    "without position_ids the caches must have a row for each of %lld x %lld tokens",
-                    (long long)r->batch, (long long)r->tokens);
+        DBT_FAIL_IF(
+            cos->dims[0] != r->batch || cos->dims[1] != r->tokens, c->error, DIBIT_BAD_INPUT,
+            "without position_ids the caches must have a row for each of %lld x %lld tokens",
+            (long long)r->batch, (long long)r->tokens);
         return DIBIT_OK;
     }
     r->ids = ids->data;
     r->ids_count = dbt_tensor_count(ids);
     const bool is_offset = c->node->op->kind == CONTRIB && ids->rank < 2 && r->ids_count == 1;
-    DBT_FAIL_IF(!is_offset && (ids->rank != 2 || ids->dims[0] != r->batch ||
-                               ids->dims[1] != r->tokens),
+    DBT_FAIL_IF(!is_offset &&
+                    (ids->rank != 2 || ids->dims[0] != r->batch || ids->dims[1] != r->tokens),
                 c->error, DIBIT_BAD_INPUT, "position_ids must be [%lld, %lld]", (long long)r->batch,
                 (long long)r->tokens);
     for (int64_t k = 0; k < r->batch * r->tokens; k++) {
@@ -150,8 +149,10 @@ static dibit_status check_ids(const dbt_cpu_call *c, rotary *r) {
 
 static dibit_status run_rotary(const dbt_cpu_call *c) {
     const rotary_attrs *const a = c->attrs;
-    rotary r = {.x = c->in[0]->data, .cos = c->in[cos_input(c->node)]->data,
-                .sin = c->in[cos_input(c->node) + 1]->data, .y = c->out[0]->data,
+    rotary r = {.x = c->in[0]->data,
+                .cos = c->in[cos_input(c->node)]->data,
+                .sin = c->in[cos_input(c->node) + 1]->data,
+                .y = c->out[0]->data,
                 .interleaved = a->interleaved == 1};
     DBT_TRY(read_shapes(c, &r));
     DBT_TRY(check_ids(c, &r));
@@ -163,14 +164,16 @@ static dibit_status run_rotary(const dbt_cpu_call *c) {
 /* Two products and a sum: 3 roundings of what the pair has in size. */
 static dibit_status bound_rotary(const dbt_cpu_call *c, float *const *bound) {
     const rotary_attrs *const a = c->attrs;
-    rotary r = {.x = c->in[0]->data, .cos = c->in[cos_input(c->node)]->data,
-                .sin = c->in[cos_input(c->node) + 1]->data, .interleaved = a->interleaved == 1};
+    rotary r = {.x = c->in[0]->data,
+                .cos = c->in[cos_input(c->node)]->data,
+                .sin = c->in[cos_input(c->node) + 1]->data,
+                .interleaved = a->interleaved == 1};
     DBT_TRY(read_shapes(c, &r));
     DBT_TRY(check_ids(c, &r));
     for (int64_t row = 0; row < r.batch * r.tokens * r.heads; row++) {
         const int64_t h = row % r.heads, token = row / r.heads, b = token / r.tokens;
-        const int64_t i = b * r.tokens * r.heads * r.dim + token % r.tokens * r.token_stride +
-                          h * r.head_stride;
+        const int64_t i =
+            b * r.tokens * r.heads * r.dim + token % r.tokens * r.token_stride + h * r.head_stride;
         const int64_t at = cache_row(&r, b, token % r.tokens) * r.half;
         for (int64_t d = 0; d < r.dim; d++) bound[0][i + d] = 0;
         for (int64_t p = 0; p < r.half; p++) {

@@ -22,7 +22,8 @@ static void compute(rotary_case *c) {
             const int64_t token = b * c->tokens + s;
             const int64_t at = c->per_token ? token : c->offset ? c->ids[0] + s : c->ids[token];
             for (int64_t h = 0; h < c->heads; h++) {
-                const int64_t row = c->flat ? token * c->heads + h : (b * c->heads + h) * c->tokens + s;
+                const int64_t row =
+                    c->flat ? token * c->heads + h : (b * c->heads + h) * c->tokens + s;
                 const float *const x = c->x + row * c->dim;
                 float *const y = c->want + row * c->dim;
                 for (int64_t d = 0; d < c->dim; d++) y[d] = x[d];
@@ -41,9 +42,12 @@ static void compute(rotary_case *c) {
 
 static void check(uint64_t seed) {
     uint64_t state = seed * 0x9e3779b97f4a7c15u + 1;
-    rotary_case c = {.batch = pick(&state, 1, 2), .tokens = pick(&state, 1, 4),
-                     .heads = pick(&state, 1, 3), .dim = 2 * pick(&state, 1, 8),
-                     .contrib = pick(&state, 0, 1), .flat = pick(&state, 0, 1),
+    rotary_case c = {.batch = pick(&state, 1, 2),
+                     .tokens = pick(&state, 1, 4),
+                     .heads = pick(&state, 1, 3),
+                     .dim = 2 * pick(&state, 1, 8),
+                     .contrib = pick(&state, 0, 1),
+                     .flat = pick(&state, 0, 1),
                      .interleaved = pick(&state, 0, 1)};
     c.half = pick(&state, 0, 1) ? c.dim / 2 : pick(&state, 1, c.dim / 2);
     c.offset = c.contrib && pick(&state, 0, 1);
@@ -61,7 +65,8 @@ static void check(uint64_t seed) {
     const dibit_tensor grid = DBT_TENSOR(DIBIT_TYPE_INT64, c.ids, c.batch, c.tokens);
     const dibit_tensor one = DBT_TENSOR(DIBIT_TYPE_INT64, c.ids, 1);
     dibit_tensor cos = DBT_TENSOR(DIBIT_TYPE_FLOAT, c.cos, POSITIONS, c.half);
-    if (c.per_token) cos = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, c.cos, c.batch, c.tokens, c.half);
+    if (c.per_token)
+        cos = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, c.cos, c.batch, c.tokens, c.half);
     dibit_tensor sin = cos;
     sin.data = c.sin;
     const dibit_tensor x = c.flat ? flat : split, ids = c.offset ? one : grid;
@@ -70,9 +75,13 @@ static void check(uint64_t seed) {
     const dbt_onnx_attr attrs[] = {DBT_INT("interleaved", c.interleaved),
                                    DBT_INT("num_heads", c.heads),
                                    DBT_INT("rotary_embedding_dim", 2 * c.half)};
-    const dbt_op_case op = {.domain = c.contrib ? "com.microsoft" : "", .name = "RotaryEmbedding",
-                            .opset = c.contrib ? 1 : 23, .attrs = attrs, .n_attrs = 3,
-                            .inputs = c.contrib ? contrib : onnx, .n_inputs = c.per_token ? 3 : 4};
+    const dbt_op_case op = {.domain = c.contrib ? "com.microsoft" : "",
+                            .name = "RotaryEmbedding",
+                            .opset = c.contrib ? 1 : 23,
+                            .attrs = attrs,
+                            .n_attrs = 3,
+                            .inputs = c.contrib ? contrib : onnx,
+                            .n_inputs = c.per_token ? 3 : 4};
     dibit_tensor want = x;
     want.data = c.want;
     dbt_op_case_expect(&op, 0, &want);
@@ -87,12 +96,14 @@ static void test_refusals(void **unused) {
     (void)unused;
     const float x[32] = {0}, cache[16] = {0};
     const int64_t ids[] = {3};
-    const dibit_tensor inputs[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 2, 16),
-                                   DBT_TENSOR(DIBIT_TYPE_INT64, ids, 1),
-                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, cache, 4, 4),
-                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, cache, 4, 4)};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "RotaryEmbedding", .opset = 1,
-                     .inputs = inputs, .n_inputs = 4};
+    const dibit_tensor inputs[] = {
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 2, 16), DBT_TENSOR(DIBIT_TYPE_INT64, ids, 1),
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, cache, 4, 4), DBT_TENSOR(DIBIT_TYPE_FLOAT, cache, 4, 4)};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "RotaryEmbedding",
+                     .opset = 1,
+                     .inputs = inputs,
+                     .n_inputs = 4};
     dbt_op_case_refused(&c, DIBIT_OUT_OF_RANGE, "position 4 of token 1");
     const dbt_onnx_attr heads[] = {DBT_INT("num_heads", 4)};
     c.attrs = heads;
