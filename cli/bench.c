@@ -120,7 +120,6 @@ static dibit_status open_model(bench *b, const char *path, dibit_error *error) {
     if (status) return status;
     const dibit_session_desc desc = {.device = b->device,
                                      .activations = o->common.activations,
-                                     .max_chunk = o->prompt_tokens,
                                      .profile = o->profile};
     status = dibit_session_create(b->model, &desc, &b->session, error);
     if (status) return status;

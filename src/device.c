@@ -31,7 +31,8 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
         status = dbt_pool_create(&allocator, desc->n_threads, &device->pool, error);
     }
     if (status == DIBIT_OK && desc->kind == DIBIT_DEVICE_NULL) {
-        status = dbt_hal_null_create(&device->allocator, desc->null_pending_seed, &device->hal, error);
+        status =
+            dbt_hal_null_create(&device->allocator, desc->null_pending_seed, &device->hal, error);
     }
     if (status != DIBIT_OK) {
         dibit_device_destroy(&device);

@@ -25,7 +25,6 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
         .cpu = {.isa = session->device->isa, .activations = desc->activations},
         .pool = session->device->pool,
         .keep_values = desc->keep_values,
-        .no_fusion = desc->no_fusion,
         .noise = desc->noise_seed != 0,
         .hal = session->device->hal,
         .device_refuses = session->device->hal ? null_device_refuses : NULL,
@@ -143,8 +142,8 @@ static dibit_status bind_inputs(dibit_session *session, const dibit_run *run, di
         const int32_t tensor = plan->inputs[index];
         DBT_FAIL_IF(is_bound_by_state(plan, run, tensor), error, DIBIT_BAD_INPUT,
                     "input '%s' comes from the states, it cannot be given too", given->name);
-        DBT_FAIL_IF(plan->tensors[tensor].bound, error, DIBIT_BAD_INPUT, "input '%s' is given twice",
-                    given->name);
+        DBT_FAIL_IF(plan->tensors[tensor].bound, error, DIBIT_BAD_INPUT,
+                    "input '%s' is given twice", given->name);
         DBT_TRY(dbt_exec_bind(&session->exec, tensor, given, error));
         plan->tensors[tensor].bound = true;
     }
@@ -281,7 +280,8 @@ void dibit_session_get_info(const dibit_session *session, dibit_session_info *ou
     }
 }
 
-dibit_status dibit_session_step(const dibit_session *session, uint32_t index, dibit_step_info *out) {
+dibit_status dibit_session_step(const dibit_session *session, uint32_t index,
+                                dibit_step_info *out) {
     const dbt_plan *const plan = session->plan;
     if (index >= (uint32_t)plan->n_steps) return DIBIT_BAD_ARGUMENT;
     const dbt_step *const step = &plan->steps[index];

@@ -106,8 +106,7 @@ static void free_state(dibit_state *state) {
         dbt_block_free(&state->parts[i].data, allocator);
         dbt_block_free(&state->parts[i].spare, allocator);
     }
-    dbt_release(allocator, state->parts,
-                (uint64_t)session->plan->n_states * sizeof *state->parts);
+    dbt_release(allocator, state->parts, (uint64_t)session->plan->n_states * sizeof *state->parts);
     dbt_release(allocator, state, sizeof *state);
 }
 
@@ -239,7 +238,8 @@ static void shorten(const dibit_session *session, int32_t i, dbt_state_part *par
     for (int32_t d = 1; d < axis; d++) outer *= (uint64_t)part->dims[d];
     const uint64_t old = (uint64_t)part->dims[axis] * inner, kept = (uint64_t)rows * inner;
     for (uint64_t o = 1; o < outer; o++) {
-        memmove((char *)part->data.data + o * kept, (char *)part->data.data + o * old, (size_t)kept);
+        memmove((char *)part->data.data + o * kept, (char *)part->data.data + o * old,
+                (size_t)kept);
     }
     part->dims[axis] = rows;
 }
@@ -274,8 +274,8 @@ enum { STATE_VERSION = 1 };
 static const char state_magic[8] = "DBTSTATE";
 
 typedef struct cursor {
-    char *out;       /* NULL: only count */
-    const char *in;  /* reading */
+    char *out;      /* NULL: only count */
+    const char *in; /* reading */
     uint64_t at, size;
     bool overrun;
 } cursor;
@@ -291,7 +291,8 @@ static void transfer(cursor *c, void *data, uint64_t bytes) {
 }
 
 /* The filled bytes of a part, head by head. */
-static void transfer_rows(cursor *c, const dibit_session *session, int32_t i, dbt_state_part *part) {
+static void transfer_rows(cursor *c, const dibit_session *session, int32_t i,
+                          dbt_state_part *part) {
     if (session->plan->states[i].kind == DBT_STATE_REPLACE) {
         transfer(c, part->data.data, replace_bytes(session, i, part->dims));
         return;
@@ -321,14 +322,15 @@ dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *
     DBT_FAIL_IF(!state || !bytes, error, DIBIT_BAD_ARGUMENT, "state and bytes must not be NULL");
     const dibit_session *const session = state->session;
     cursor c = {.out = data, .size = *bytes};
-    state_header header = {.version = STATE_VERSION, .n_parts = session->plan->n_states,
-                           .length = state->length};
+    state_header header = {
+        .version = STATE_VERSION, .n_parts = session->plan->n_states, .length = state->length};
     memcpy(header.magic, state_magic, sizeof header.magic);
     transfer(&c, &header, sizeof header);
     for (int32_t i = 0; i < session->plan->n_states; i++) {
         dbt_state_part *const part = &state->parts[i];
         part_header p = {.kind = (int32_t)session->plan->states[i].kind,
-                         .type = (int32_t)past_of(session, i)->t.type, .length = part->length};
+                         .type = (int32_t)past_of(session, i)->t.type,
+                         .length = part->length};
         memcpy(p.dims, part->dims, sizeof p.dims);
         transfer(&c, &p, sizeof p);
         transfer_rows(&c, session, i, part);
@@ -412,8 +414,8 @@ static dibit_status check_states(const dibit_session *session, const dibit_run *
     DBT_FAIL_IF(session->plan->n_states == 0, error, DIBIT_UNSUPPORTED,
                 "the model has no past inputs with present outputs");
     for (uint32_t b = 0; b < run->n_states; b++) {
-        DBT_FAIL_IF(!run->states[b] || run->states[b]->session != session, error, DIBIT_BAD_ARGUMENT,
-                    "state %u is not one of this session's", (unsigned)b);
+        DBT_FAIL_IF(!run->states[b] || run->states[b]->session != session, error,
+                    DIBIT_BAD_ARGUMENT, "state %u is not one of this session's", (unsigned)b);
         for (uint32_t k = 0; k < b; k++) {
             DBT_FAIL_IF(run->states[k] == run->states[b], error, DIBIT_BAD_ARGUMENT,
                         "states %u and %u are the same", (unsigned)k, (unsigned)b);
@@ -563,14 +565,16 @@ void dbt_states_commit(dibit_session *session, const dibit_run *run) {
         }
         for (uint32_t b = 0; b < run->n_states; b++) {
             dbt_state_part *const part = &run->states[b]->parts[i];
-            const dbt_state_row *const row = &exec->state_rows[i * (int32_t)run->n_states + (int32_t)b];
+            const dbt_state_row *const row =
+                &exec->state_rows[i * (int32_t)run->n_states + (int32_t)b];
             if (row->data == part->spare.data) {
                 const dbt_block old = part->data;
                 part->data = part->spare;
                 part->spare = old;
             }
             part->length = row->length;
-            if (plan->states[i].kind == DBT_STATE_APPEND) run->states[b]->length = (uint64_t)row->length;
+            if (plan->states[i].kind == DBT_STATE_APPEND)
+                run->states[b]->length = (uint64_t)row->length;
         }
     }
 }
@@ -581,7 +585,8 @@ dibit_status dibit_session_state_pair(const dibit_session *session, uint32_t ind
     if (index >= (uint32_t)plan->n_states) return DIBIT_NOT_FOUND;
     *past = plan->tensors[plan->states[index].past].value->name;
     for (uint32_t o = 0; o < plan->graph->n_outputs; o++) {
-        if (plan->outputs[o] == plan->states[index].present) *present = plan->graph->output_names[o];
+        if (plan->outputs[o] == plan->states[index].present)
+            *present = plan->graph->output_names[o];
     }
     return DIBIT_OK;
 }

@@ -116,7 +116,8 @@ static pb two_functions(bool recursive) {
             graph_node(&body, "local", "Twist", "a", "t", NULL);
             graph_node(&body, "", "Add", "t t", "r", NULL);
         } else {
-            graph_node(&body, recursive ? "local" : "", recursive ? "Twice" : "Neg", "a", "r", NULL);
+            graph_node(&body, recursive ? "local" : "", recursive ? "Twice" : "Neg", "a", "r",
+                       NULL);
         }
         /* GRAPH_NODE is field 1; a FunctionProto has its nodes in field 7. */
         for (size_t at = 0; at < body.n;) {

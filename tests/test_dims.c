@@ -41,12 +41,13 @@ static void test_equal_expressions_are_one_handle(void **state) {
     const dbt_dim k64 = dbt_dim_const(d, 64);
     const dbt_dim bs = dbt_dim_apply(d, DBT_DIM_MUL, f.batch, f.seq);
     const dbt_dim bs64 = dbt_dim_apply(d, DBT_DIM_MUL, k64, bs);
-    assert_int_equal(dbt_dim_apply(d, DBT_DIM_MUL, dbt_dim_apply(d, DBT_DIM_MUL, f.seq, k64), f.batch),
-                     bs64);
+    assert_int_equal(
+        dbt_dim_apply(d, DBT_DIM_MUL, dbt_dim_apply(d, DBT_DIM_MUL, f.seq, k64), f.batch), bs64);
     assert_int_equal(dbt_dim_apply(d, DBT_DIM_DIV, bs64, k64), bs);
     assert_int_equal(dbt_dim_apply(d, DBT_DIM_DIV, bs64, bs), k64);
-    assert_int_equal(dbt_dim_apply(d, DBT_DIM_DIV, dbt_dim_apply(d, DBT_DIM_MUL, f.batch, total), f.batch),
-                     total);
+    assert_int_equal(
+        dbt_dim_apply(d, DBT_DIM_DIV, dbt_dim_apply(d, DBT_DIM_MUL, f.batch, total), f.batch),
+        total);
     assert_text(&f, total, "seq + past");
     assert_text(&f, dbt_dim_apply(d, DBT_DIM_SUB, dbt_dim_const(d, -1), bs64), "-64*batch*seq - 1");
     assert_text(&f, dbt_dim_apply(d, DBT_DIM_MAX, f.past, f.seq), "max(seq, past)");
@@ -137,9 +138,10 @@ static void test_random_expressions_evaluate_like_arithmetic(void **state) {
                 n++;
                 continue;
             }
-            static const dbt_dim_op ops[] = {DBT_DIM_ADD, DBT_DIM_SUB, DBT_DIM_MUL, DBT_DIM_MIN,
+            static const dbt_dim_op ops[] = {DBT_DIM_ADD, DBT_DIM_SUB,   DBT_DIM_MUL, DBT_DIM_MIN,
                                              DBT_DIM_MAX, DBT_DIM_EQUAL, DBT_DIM_LESS};
-            const int64_t values[] = {x + y, x - y, x * y, x < y ? x : y, x > y ? x : y, x == y, x < y};
+            const int64_t values[] = {x + y,         x - y,  x * y, x < y ? x : y,
+                                      x > y ? x : y, x == y, x < y};
             handles[n] = dbt_dim_apply(f.dims, ops[op], handles[a], handles[b]);
             expected[n++] = values[op];
         }

@@ -26,12 +26,15 @@ static void start(fixture *f, const char *refuse, uint32_t pending_seed) {
     graph_output(&g, "y", F32, "n");
     f->bytes = model_of(&g, NULL);
     const dibit_model_desc model = {.data = f->bytes.data, .data_bytes = f->bytes.n};
-    const dibit_device_desc device = {.kind = DIBIT_DEVICE_NULL, .n_threads = 1,
-                                      .null_refuse = refuse, .null_pending_seed = pending_seed};
+    const dibit_device_desc device = {.kind = DIBIT_DEVICE_NULL,
+                                      .n_threads = 1,
+                                      .null_refuse = refuse,
+                                      .null_pending_seed = pending_seed};
     assert_int_equal(dibit_model_load(&model, &f->model, &f->error), DIBIT_OK);
     assert_int_equal(dibit_device_create(&device, &f->device, &f->error), DIBIT_OK);
     const dibit_session_desc desc = {.device = f->device};
-    if (dibit_session_create(f->model, &desc, &f->session, &f->error)) fail_msg("%s", f->error.text);
+    if (dibit_session_create(f->model, &desc, &f->session, &f->error))
+        fail_msg("%s", f->error.text);
 }
 
 static void stop(fixture *f) {
@@ -66,8 +69,9 @@ static void test_a_refused_node_costs_copies_only_where_needed(void **state) {
     (void)state;
     fixture f;
     start(&f, "Exp", 0);
-    assert_plan(&f, "dibit.Upload@cpu Neg@null dibit.Download@cpu Exp@cpu dibit.Upload@cpu Sqrt@null "
-                    "Add@null dibit.Download@cpu");
+    assert_plan(&f,
+                "dibit.Upload@cpu Neg@null dibit.Download@cpu Exp@cpu dibit.Upload@cpu Sqrt@null "
+                "Add@null dibit.Download@cpu");
     dibit_step_info step;
     assert_int_equal(dibit_session_step(f.session, 3, &step), DIBIT_OK);
     assert_string_equal(step.why, "the null device was told to refuse it");
@@ -100,7 +104,8 @@ static void test_a_run_waits_for_the_device_without_blocking(void **state) {
             do status = dibit_run_poll(f.session, &f.error);
             while (status == DIBIT_PENDING && ++polls < 3 + round);
             pending += (uint32_t)polls;
-            if (status == DIBIT_PENDING) dibit_run_cancel(f.session); /* also in the middle of a read */
+            if (status == DIBIT_PENDING)
+                dibit_run_cancel(f.session); /* also in the middle of a read */
             if (status == DIBIT_OK) assert_int_equal(y.dims[0], 3);
         }
         stop(&f);

@@ -72,8 +72,8 @@ static void test_last_rows_are_the_same_rows(void **state) {
     }
     for (uint32_t rows = 1; rows <= 4; rows++) {
         dibit_tensor last = {.name = "y"};
-        const dibit_run r = {.inputs = &in, .n_inputs = 1, .outputs = &last, .n_outputs = 1,
-                             .last_rows = rows};
+        const dibit_run r = {
+            .inputs = &in, .n_inputs = 1, .outputs = &last, .n_outputs = 1, .last_rows = rows};
         assert_int_equal(dibit_session_run(f.session, &r, &f.error), DIBIT_OK);
         const int n = rows < 3 ? (int)rows : 3;
         assert_int_equal(last.dims[1], n);

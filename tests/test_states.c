@@ -99,8 +99,12 @@ static dibit_status step(fixture *f, dibit_state *const *states, const int *whic
     const dibit_tensor in[2] = {{"x", F32, 3, {batch, n, HIDDEN}, x, 0},
                                 {"mask", I64, 2, {batch, from + n}, ones, 0}};
     *y = (dibit_tensor){.name = "y"};
-    const dibit_run run = {.inputs = in, .n_inputs = 2, .outputs = y, .n_outputs = 1,
-                           .states = states, .n_states = batch};
+    const dibit_run run = {.inputs = in,
+                           .n_inputs = 2,
+                           .outputs = y,
+                           .n_outputs = 1,
+                           .states = states,
+                           .n_states = batch};
     return dibit_session_run(f->session, &run, &f->error);
 }
 
@@ -111,7 +115,8 @@ static dibit_state *new_state(fixture *f) {
     return state;
 }
 
-static void advance(fixture *f, dibit_state *state, int which, int64_t from, int64_t n, float *last) {
+static void advance(fixture *f, dibit_state *state, int which, int64_t from, int64_t n,
+                    float *last) {
     dibit_tensor y;
     if (step(f, &state, &which, 1, from, n, &y) != DIBIT_OK) fail_msg("%s", f->error.text);
     assert_int_equal(dibit_state_length(state), from + n);
@@ -150,10 +155,13 @@ static void test_states_equal_passed_tensors(void **unused) {
                                         {"past.0.key", F32, 4, {1, HEADS, have, SIZE}, keys, 0},
                                         {"past.0.value", F32, 4, {1, HEADS, have, SIZE}, values, 0},
                                         {"past.1.key", F32, 4, {1, 1, t, HIDDEN}, past1, 0}};
-            dibit_tensor out[4] = {{.name = "y"}, {.name = "present.0.key"},
-                                   {.name = "present.0.value"}, {.name = "present.1.key"}};
+            dibit_tensor out[4] = {{.name = "y"},
+                                   {.name = "present.0.key"},
+                                   {.name = "present.0.value"},
+                                   {.name = "present.1.key"}};
             const dibit_run run = {.inputs = in, .n_inputs = 5, .outputs = out, .n_outputs = 4};
-            if (dibit_session_run(f.session, &run, &f.error) != DIBIT_OK) fail_msg("%s", f.error.text);
+            if (dibit_session_run(f.session, &run, &f.error) != DIBIT_OK)
+                fail_msg("%s", f.error.text);
             assert_int_equal(out[1].dims[2], window ? room : t + 1);
             memcpy(keys, out[1].data, (size_t)out[1].bytes);
             memcpy(values, out[2].data, (size_t)out[2].bytes);
@@ -225,7 +233,8 @@ static void test_export_and_import(void **unused) {
         assert_same(want, got);
         dibit_state_destroy(&copy);
         for (uint64_t n = 0; n < bytes; n++) {
-            assert_int_equal(dibit_state_import(f.session, data, n, &copy, &f.error), DIBIT_BAD_FILE);
+            assert_int_equal(dibit_state_import(f.session, data, n, &copy, &f.error),
+                             DIBIT_BAD_FILE);
         }
         uint64_t seed = 5;
         for (int round = 0; round < 2000; round++) { /* whatever the header says, no crash */
@@ -303,16 +312,24 @@ static void test_a_cancelled_run_leaves_the_state(void **unused) {
     const dibit_tensor in[2] = {{"x", F32, 3, {1, 10, HIDDEN}, x, 0},
                                 {"mask", I64, 2, {1, 270}, ones, 0}};
     dibit_tensor y = {.name = "y"};
-    const dibit_run run = {.inputs = in, .n_inputs = 2, .outputs = &y, .n_outputs = 1,
-                           .states = &state, .n_states = 1};
+    const dibit_run run = {.inputs = in,
+                           .n_inputs = 2,
+                           .outputs = &y,
+                           .n_outputs = 1,
+                           .states = &state,
+                           .n_states = 1};
     for (int round = 0; round < 3; round++) {
         assert_int_equal(dibit_run_begin(f.session, &run, &f.error), DIBIT_OK);
         dibit_run_cancel(f.session);
     }
     float little[1]; /* fails after the last step */
     dibit_tensor small = {.name = "y", .data = little, .bytes = sizeof little};
-    const dibit_run bad = {.inputs = in, .n_inputs = 2, .outputs = &small, .n_outputs = 1,
-                           .states = &state, .n_states = 1};
+    const dibit_run bad = {.inputs = in,
+                           .n_inputs = 2,
+                           .outputs = &small,
+                           .n_outputs = 1,
+                           .states = &state,
+                           .n_states = 1};
     assert_int_equal(dibit_session_run(f.session, &bad, &f.error), DIBIT_TOO_LARGE);
     assert_int_equal(dibit_state_length(state), 260);
     advance(&f, state, 1, 260, 1, got);

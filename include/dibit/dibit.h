@@ -62,22 +62,22 @@ extern "C" {
 /* ---- Errors ------------------------------------------------------------------------------- */
 
 /* X(NAME, value, text). Values are pinned: they never change their meaning. */
-#define DIBIT_STATUS_LIST(X)                                                                        \
-    X(OK, 0, "success")                                                                             \
-    X(PENDING, 1, "not finished yet: poll again")                                                   \
-    X(CANCELLED, 2, "cancelled by the caller")                                                      \
-    X(BAD_ARGUMENT, 10, "an argument of the call is wrong")                                         \
-    X(BAD_STATE, 11, "the call does not fit the handle's state")                                    \
-    X(NOT_FOUND, 12, "no such name")                                                                \
-    X(IO, 20, "a file cannot be read or written")                                                   \
-    X(BAD_FILE, 21, "a file's content is malformed")                                                \
-    X(UNSUPPORTED, 22, "valid, but Dibit does not support it")                                      \
-    X(TOO_LARGE, 23, "a size is beyond a limit")                                                    \
-    X(OUT_OF_MEMORY, 30, "out of memory")                                                           \
-    X(BAD_INPUT, 40, "an input tensor does not fit the model")                                      \
-    X(OUT_OF_RANGE, 41, "a value inside an input is out of range")                                  \
-    X(CAPACITY, 42, "a state is full")                                                              \
-    X(DEVICE_UNAVAILABLE, 50, "the device is not available")                                        \
+#define DIBIT_STATUS_LIST(X)                                                                       \
+    X(OK, 0, "success")                                                                            \
+    X(PENDING, 1, "not finished yet: poll again")                                                  \
+    X(CANCELLED, 2, "cancelled by the caller")                                                     \
+    X(BAD_ARGUMENT, 10, "an argument of the call is wrong")                                        \
+    X(BAD_STATE, 11, "the call does not fit the handle's state")                                   \
+    X(NOT_FOUND, 12, "no such name")                                                               \
+    X(IO, 20, "a file cannot be read or written")                                                  \
+    X(BAD_FILE, 21, "a file's content is malformed")                                               \
+    X(UNSUPPORTED, 22, "valid, but Dibit does not support it")                                     \
+    X(TOO_LARGE, 23, "a size is beyond a limit")                                                   \
+    X(OUT_OF_MEMORY, 30, "out of memory")                                                          \
+    X(BAD_INPUT, 40, "an input tensor does not fit the model")                                     \
+    X(OUT_OF_RANGE, 41, "a value inside an input is out of range")                                 \
+    X(CAPACITY, 42, "a state is full")                                                             \
+    X(DEVICE_UNAVAILABLE, 50, "the device is not available")                                       \
     X(DEVICE_LOST, 51, "the device was lost")
 
 typedef enum dibit_status {
@@ -166,7 +166,8 @@ typedef struct dibit_model dibit_model;
  * fails. `close` may be NULL. */
 typedef struct dibit_source {
     uint64_t size; /* bytes in all */
-    dibit_status (*read)(void *user, uint64_t offset, uint64_t bytes, void *dst, dibit_error *error);
+    dibit_status (*read)(void *user, uint64_t offset, uint64_t bytes, void *dst,
+                         dibit_error *error);
     void (*close)(void *user);
     void *user;
 } dibit_source;
@@ -178,13 +179,13 @@ typedef dibit_status (*dibit_open_external)(void *user, const char *location, di
 
 /* Exactly one of path, data and source is set. */
 typedef struct dibit_model_desc {
-    const char *path;            /* model.onnx; external data is looked for in its folder */
-    const void *data;            /* a whole model file in memory, borrowed until destroy */
+    const char *path; /* model.onnx; external data is looked for in its folder */
+    const void *data; /* a whole model file in memory, borrowed until destroy */
     uint64_t data_bytes;
-    const dibit_source *source;  /* copied; closed by dibit_model_destroy, also after a failure */
+    const dibit_source *source; /* copied; closed by dibit_model_destroy, also after a failure */
     dibit_open_external open_external; /* for data and source; NULL: external data is an error */
     void *open_external_user;
-    const char *name;            /* how errors call the file; default: path, or "model" */
+    const char *name;                 /* how errors call the file; default: path, or "model" */
     const dibit_allocator *allocator; /* copied */
 } dibit_model_desc;
 
@@ -257,8 +258,9 @@ typedef struct dibit_device_desc {
     dibit_device_kind kind;
     uint32_t n_threads; /* CPU: worker threads incl. the caller; default: the number of cores */
     uint64_t cpu_isa;   /* CPU: mask of DIBIT_ISA_* that may be used; default: all that it has */
-    uint32_t null_pending_seed; /* NULL device: not 0: poll answers PENDING a random number of times */
-    const char *null_refuse;    /* NULL device: comma-separated op types that it does not support */
+    uint32_t
+        null_pending_seed;   /* NULL device: not 0: poll answers PENDING a random number of times */
+    const char *null_refuse; /* NULL device: comma-separated op types that it does not support */
     const dibit_allocator *allocator; /* copied */
 } dibit_device_desc;
 
@@ -297,12 +299,9 @@ typedef enum dibit_activations {
 typedef struct dibit_session_desc {
     dibit_device *device; /* borrowed until the session is destroyed; default: a CPU of its own */
     dibit_activations activations;
-    uint32_t max_batch;       /* sizes are planned for this; larger runs make them grow */
-    uint32_t max_chunk;       /* tokens a run may append at once before sizes grow; default 512 */
-    bool profile;             /* collect times per step (dibit_session_profile) */
-    bool keep_values;         /* every value keeps its memory, to be read by name: for `diff` */
-    bool no_fusion;           /* steps are the model's own nodes */
-    uint64_t noise_seed;      /* not 0: each node's outputs are moved at random within their rounding
+    bool profile;        /* collect times per step (dibit_session_profile) */
+    bool keep_values;    /* every value keeps its memory, to be read by name: for `diff` */
+    uint64_t noise_seed; /* not 0: each node's outputs are moved at random within their rounding
                                  bound; how results spread says what they can be compared to */
 } dibit_session_desc;
 
@@ -356,21 +355,21 @@ typedef struct dibit_session_info {
     uint64_t workspace_bytes; /* memory for values and scratch at the present bounds */
     uint32_t n_steps;
     uint32_t n_cpu_steps;
-    uint32_t n_copies;        /* steps that move a value from one device to another */
-    bool int8_activations;    /* some node rounds its activations to int8 */
-    bool has_states;          /* the model has past/present pairs */
+    uint32_t n_copies;     /* steps that move a value from one device to another */
+    bool int8_activations; /* some node rounds its activations to int8 */
+    bool has_states;       /* the model has past/present pairs */
 } dibit_session_info;
 
 DIBIT_API void dibit_session_get_info(const dibit_session *session, dibit_session_info *out);
 
 /* One step of the plan, for `dibit info` and profiles. Strings live as long as the session. */
 typedef struct dibit_step_info {
-    const char *name;   /* node name(s) of the model it came from */
-    const char *op;     /* op type, with its domain unless ai.onnx */
+    const char *name; /* node name(s) of the model it came from */
+    const char *op;   /* op type, with its domain unless ai.onnx */
     const char *device;
     const char *kernel; /* "" where there is no choice */
-    const char *why;    /* why it runs there and with that kernel; "" when there is nothing to say */
-    uint64_t runs;      /* with profile: how often it ran, and for how long in all */
+    const char *why; /* why it runs there and with that kernel; "" when there is nothing to say */
+    uint64_t runs;   /* with profile: how often it ran, and for how long in all */
     double seconds;
 } dibit_step_info;
 

@@ -22,7 +22,6 @@ typedef struct dbt_arena {
     uint64_t bytes;          /* reserved in all */
 } dbt_arena;
 
-
 void dbt_arena_init(dbt_arena *arena, const dibit_allocator *allocator);
 void dbt_arena_free(dbt_arena *arena);
 /* Keeps the largest chunk and empties it: a warm scratch arena allocates nothing. */

@@ -11,7 +11,8 @@
 #endif
 
 #if defined(__GNUC__)
-#define DBT_PRINTF(format_index, first_index) __attribute__((format(printf, format_index, first_index)))
+#define DBT_PRINTF(format_index, first_index)                                                      \
+    __attribute__((format(printf, format_index, first_index)))
 #define DBT_UNUSED __attribute__((unused))
 #define DBT_NOINLINE __attribute__((noinline))
 #define DBT_ALWAYS_INLINE inline __attribute__((always_inline))

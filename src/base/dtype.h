@@ -6,20 +6,20 @@
 
 /* One bit per type, for the sets that ops accept. */
 #define DBT_TYPE_BIT(type) (1u << (type))
-#define DBT_TYPES_FLOAT                                                                             \
-    (DBT_TYPE_BIT(DIBIT_TYPE_FLOAT) | DBT_TYPE_BIT(DIBIT_TYPE_FLOAT16) |                            \
+#define DBT_TYPES_FLOAT                                                                            \
+    (DBT_TYPE_BIT(DIBIT_TYPE_FLOAT) | DBT_TYPE_BIT(DIBIT_TYPE_FLOAT16) |                           \
      DBT_TYPE_BIT(DIBIT_TYPE_BFLOAT16) | DBT_TYPE_BIT(DIBIT_TYPE_DOUBLE))
-#define DBT_TYPES_SIGNED                                                                            \
-    (DBT_TYPE_BIT(DIBIT_TYPE_INT8) | DBT_TYPE_BIT(DIBIT_TYPE_INT16) |                               \
+#define DBT_TYPES_SIGNED                                                                           \
+    (DBT_TYPE_BIT(DIBIT_TYPE_INT8) | DBT_TYPE_BIT(DIBIT_TYPE_INT16) |                              \
      DBT_TYPE_BIT(DIBIT_TYPE_INT32) | DBT_TYPE_BIT(DIBIT_TYPE_INT64))
-#define DBT_TYPES_UNSIGNED                                                                          \
-    (DBT_TYPE_BIT(DIBIT_TYPE_UINT8) | DBT_TYPE_BIT(DIBIT_TYPE_UINT16) |                             \
+#define DBT_TYPES_UNSIGNED                                                                         \
+    (DBT_TYPE_BIT(DIBIT_TYPE_UINT8) | DBT_TYPE_BIT(DIBIT_TYPE_UINT16) |                            \
      DBT_TYPE_BIT(DIBIT_TYPE_UINT32) | DBT_TYPE_BIT(DIBIT_TYPE_UINT64))
 #define DBT_TYPES_INTEGER (DBT_TYPES_SIGNED | DBT_TYPES_UNSIGNED)
 #define DBT_TYPES_NUMBER (DBT_TYPES_FLOAT | DBT_TYPES_INTEGER)
 #define DBT_TYPES_BOOL DBT_TYPE_BIT(DIBIT_TYPE_BOOL)
-#define DBT_TYPES_SUBBYTE                                                                           \
-    (DBT_TYPE_BIT(DIBIT_TYPE_UINT4) | DBT_TYPE_BIT(DIBIT_TYPE_INT4) |                               \
+#define DBT_TYPES_SUBBYTE                                                                          \
+    (DBT_TYPE_BIT(DIBIT_TYPE_UINT4) | DBT_TYPE_BIT(DIBIT_TYPE_INT4) |                              \
      DBT_TYPE_BIT(DIBIT_TYPE_UINT2) | DBT_TYPE_BIT(DIBIT_TYPE_INT2))
 #define DBT_TYPES_INDEX (DBT_TYPE_BIT(DIBIT_TYPE_INT32) | DBT_TYPE_BIT(DIBIT_TYPE_INT64))
 /* Everything that a value between steps can have (no strings, complex or 8-bit floats). */

@@ -7,7 +7,7 @@
 
 const char *dibit_status_name(dibit_status status) {
     switch (status) {
-#define STATUS_CASE(name, value, text)                                                              \
+#define STATUS_CASE(name, value, text)                                                             \
     case DIBIT_##name: return #name;
         DIBIT_STATUS_LIST(STATUS_CASE)
 #undef STATUS_CASE
@@ -17,7 +17,7 @@ const char *dibit_status_name(dibit_status status) {
 
 const char *dibit_status_text(dibit_status status) {
     switch (status) {
-#define STATUS_CASE(name, value, text)                                                              \
+#define STATUS_CASE(name, value, text)                                                             \
     case DIBIT_##name: return text;
         DIBIT_STATUS_LIST(STATUS_CASE)
 #undef STATUS_CASE

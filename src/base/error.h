@@ -15,15 +15,15 @@ void dbt_error_prefix(dibit_error *error, const char *format, ...) DBT_PRINTF(2,
 /* The sentence for an allocation that failed. */
 dibit_status dbt_fail_memory(dibit_error *error, const char *what, uint64_t bytes);
 
-#define DBT_TRY(expression)                                                                         \
-    do {                                                                                            \
-        const dibit_status dbt_try_status_ = (expression);                                          \
-        if (dbt_try_status_ != DIBIT_OK) return dbt_try_status_;                                    \
+#define DBT_TRY(expression)                                                                        \
+    do {                                                                                           \
+        const dibit_status dbt_try_status_ = (expression);                                         \
+        if (dbt_try_status_ != DIBIT_OK) return dbt_try_status_;                                   \
     } while (0)
 
-#define DBT_FAIL_IF(condition, error, status, ...)                                                  \
-    do {                                                                                            \
-        if (condition) return dbt_fail(error, status, __VA_ARGS__);                                 \
+#define DBT_FAIL_IF(condition, error, status, ...)                                                 \
+    do {                                                                                           \
+        if (condition) return dbt_fail(error, status, __VA_ARGS__);                                \
     } while (0)
 
 #endif

@@ -95,7 +95,8 @@ static dibit_status start(dbt_pool *pool, dibit_error *error) {
     const uint32_t n = pool->n_threads - 1;
     pool->workers = dbt_arena_array(&pool->arena, n, sizeof *pool->workers);
     pool->sleep = dbt_arena_alloc(&pool->arena, dbt_os_sleep_bytes());
-    if (!pool->workers || !pool->sleep) return dbt_fail_memory(error, "threads", n * sizeof(worker));
+    if (!pool->workers || !pool->sleep)
+        return dbt_fail_memory(error, "threads", n * sizeof(worker));
     pool->sleep_ready = dbt_os_sleep_init(pool->sleep);
     DBT_FAIL_IF(!pool->sleep_ready, error, DIBIT_OUT_OF_MEMORY, "cannot create a thread pool");
     for (uint32_t i = 0; i < n; i++) {

@@ -30,17 +30,16 @@ static dibit_status rows_in_present(const dbt_step *step, dbt_state_pair pair, d
     int64_t length = 0;
     if (past) {
         DBT_FAIL_IF(!fits(past, present), error, DIBIT_BAD_INPUT,
-                    "input %u ('%s') does not fit output %u ('%s')", (unsigned)pair.past, past->name,
-                    (unsigned)pair.present, present->name);
+                    "input %u ('%s') does not fit output %u ('%s')", (unsigned)pair.past,
+                    past->name, (unsigned)pair.present, present->name);
         copy_past(past, present);
         length = past->dims[2] < present->dims[2] ? past->dims[2] : present->dims[2];
     }
-    const size_t stride =
-        (size_t)(present->dims[1] * present->dims[2] * present->dims[3]) *
-        (dibit_type_bits(present->type) / 8);
+    const size_t stride = (size_t)(present->dims[1] * present->dims[2] * present->dims[3]) *
+                          (dibit_type_bits(present->type) / 8);
     for (int64_t b = 0; b < present->dims[0]; b++) {
-        rows[b] = (dbt_state_row){(char *)present->data + (size_t)b * stride, length,
-                                  present->dims[2]};
+        rows[b] =
+            (dbt_state_row){(char *)present->data + (size_t)b * stride, length, present->dims[2]};
     }
     return DIBIT_OK;
 }
@@ -111,7 +110,8 @@ static dibit_status add_noise(dbt_exec *exec, const dbt_step *step, const dbt_cp
     }
     float *at = exec->noise_block.data;
     for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
-        if (!step->out[o] || step->out[o]->type != DIBIT_TYPE_FLOAT || !step->out[o]->data) continue;
+        if (!step->out[o] || step->out[o]->type != DIBIT_TYPE_FLOAT || !step->out[o]->data)
+            continue;
         bounds[o] = at;
         at += dbt_tensor_count(step->out[o]);
         const float *const y = step->out[o]->data;

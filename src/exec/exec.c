@@ -146,13 +146,13 @@ dibit_status dbt_exec_start(dbt_exec *exec, uint32_t last_rows, dibit_error *err
 
 /* ---- Memory ---- */
 
-static dibit_status count_workspace(dbt_exec *exec, uint64_t old, uint64_t wanted,
-                                    const char *what, dibit_error *error) {
+static dibit_status count_workspace(dbt_exec *exec, uint64_t old, uint64_t wanted, const char *what,
+                                    dibit_error *error) {
     uint64_t total;
-    DBT_FAIL_IF(!dbt_add_u64(exec->workspace_bytes - old, wanted, &total) ||
-                    total > exec->workspace_limit,
-                error, DIBIT_TOO_LARGE, "%llu bytes for '%s' are more than this machine's memory allows",
-                (unsigned long long)wanted, what);
+    DBT_FAIL_IF(
+        !dbt_add_u64(exec->workspace_bytes - old, wanted, &total) || total > exec->workspace_limit,
+        error, DIBIT_TOO_LARGE, "%llu bytes for '%s' are more than this machine's memory allows",
+        (unsigned long long)wanted, what);
     exec->workspace_bytes = total;
     return DIBIT_OK;
 }

@@ -8,22 +8,22 @@
 typedef struct dbt_exec {
     dbt_plan *plan;
     dibit_allocator allocator;
-    int64_t *dims;       /* [dbt_dims_count]: values in this run */
-    int64_t *last_dims;  /* of the run before: nothing to refresh when they are equal */
-    int64_t *bounds;     /* at the largest symbols so far, rounded up */
+    int64_t *dims;      /* [dbt_dims_count]: values in this run */
+    int64_t *last_dims; /* of the run before: nothing to refresh when they are equal */
+    int64_t *bounds;    /* at the largest symbols so far, rounded up */
     int32_t n_dims;
     bool bounds_valid, refreshed;
     dbt_block scratch;
     dbt_arena infer_arena; /* for nodes whose dims are known only when they run */
     uint64_t workspace_bytes, workspace_limit;
     dbt_block noise_block;
-    uint64_t noise;        /* state of the noise generator; 0: none */
+    uint64_t noise; /* state of the noise generator; 0: none */
     bool profile;
-    bool reading;          /* a download is under way */
+    bool reading; /* a download is under way */
     /* The run. */
     int32_t next_step;
-    int64_t batch;              /* rows of states */
-    dbt_state_row *state_rows;  /* [plan->n_states][batch] for pairs in states, or NULL: explicit */
+    int64_t batch;             /* rows of states */
+    dbt_state_row *state_rows; /* [plan->n_states][batch] for pairs in states, or NULL: explicit */
     dbt_block rows_block;
     dibit_error *error;
 } dbt_exec;

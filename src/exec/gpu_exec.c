@@ -41,7 +41,8 @@ static dibit_status dispatch(dbt_exec *exec, const dbt_step *step, dibit_error *
     for (uint32_t i = 0; i < step->n_inputs + step->n_outputs && n < MAX_BUFFERS; i++) {
         const int32_t tensor =
             i < step->n_inputs ? step->inputs[i] : step->outputs[i - step->n_inputs];
-        if (tensor >= 0 && plan->tensors[tensor].buffer) buffers[n++] = plan->tensors[tensor].buffer;
+        if (tensor >= 0 && plan->tensors[tensor].buffer)
+            buffers[n++] = plan->tensors[tensor].buffer;
     }
     const dbt_hal_dispatch d = {step->op, buffers, n, {1, 1, 1}};
     return hal->calls->dispatch(hal, &d, error);

@@ -15,8 +15,8 @@ typedef struct dbt_hal_buffer dbt_hal_buffer;
 typedef struct dbt_hal_limits {
     uint64_t max_buffer_bytes;
     uint64_t max_binding_bytes;
-    uint32_t max_bindings;          /* buffers of a dispatch */
-    uint32_t max_workgroups;        /* per dimension */
+    uint32_t max_bindings;   /* buffers of a dispatch */
+    uint32_t max_workgroups; /* per dimension */
 } dbt_hal_limits;
 
 /* One dispatch: `name` says what it computes, for logs and errors. */

@@ -71,10 +71,10 @@ static void null_buffer_destroy(dbt_hal *base, dbt_hal_buffer *buffer) {
 
 static dibit_status check_range(const dbt_hal_buffer *buffer, uint64_t offset, uint64_t bytes,
                                 dibit_error *error) {
-    DBT_FAIL_IF(offset % DBT_HAL_ALIGNMENT || offset > buffer->bytes || bytes > buffer->bytes - offset,
-                error, DIBIT_BAD_ARGUMENT, "%llu bytes at %llu do not fit a buffer of %llu",
-                (unsigned long long)bytes, (unsigned long long)offset,
-                (unsigned long long)buffer->bytes);
+    DBT_FAIL_IF(
+        offset % DBT_HAL_ALIGNMENT || offset > buffer->bytes || bytes > buffer->bytes - offset,
+        error, DIBIT_BAD_ARGUMENT, "%llu bytes at %llu do not fit a buffer of %llu",
+        (unsigned long long)bytes, (unsigned long long)offset, (unsigned long long)buffer->bytes);
     return DIBIT_OK;
 }
 
@@ -131,7 +131,8 @@ static dibit_status null_poll(dbt_hal *base, dibit_error *error) {
         hal->waits--;
         return DIBIT_PENDING;
     }
-    if (hal->read_to && hal->read_bytes) memcpy(hal->read_to, hal->read_from, (size_t)hal->read_bytes);
+    if (hal->read_to && hal->read_bytes)
+        memcpy(hal->read_to, hal->read_from, (size_t)hal->read_bytes);
     hal->read_to = NULL;
     return DIBIT_OK;
 }

@@ -17,16 +17,23 @@ enum {
     MAX_TEXT_DEPTH = 16,
 };
 
-typedef enum dim_kind { KIND_CONST, KIND_SYMBOL, KIND_FUNCTION, KIND_SELECT, KIND_PRODUCT, KIND_SUM } dim_kind;
+typedef enum dim_kind {
+    KIND_CONST,
+    KIND_SYMBOL,
+    KIND_FUNCTION,
+    KIND_SELECT,
+    KIND_PRODUCT,
+    KIND_SUM
+} dim_kind;
 
 typedef struct dim_node {
     uint8_t kind;
-    uint8_t op;     /* FUNCTION: dbt_dim_op */
-    bool fresh;     /* SYMBOL */
+    uint8_t op;        /* FUNCTION: dbt_dim_op */
+    bool fresh;        /* SYMBOL */
     bool non_negative; /* whatever the symbols are; follows from the rest */
-    int32_t n;      /* PRODUCT, SUM: number of terms; FUNCTION 2, SELECT 3 */
+    int32_t n;         /* PRODUCT, SUM: number of terms; FUNCTION 2, SELECT 3 */
     uint32_t hash;
-    int64_t c0;     /* CONST, SUM */
+    int64_t c0; /* CONST, SUM */
     const char *name;
     const dbt_dim *terms;
     const int64_t *coefficients; /* SUM */
@@ -276,7 +283,10 @@ static sum as_sum(const dbt_dims *dims, dbt_dim d) {
 static dbt_dim from_sum(dbt_dims *dims, const sum *s) {
     if (s->n == 0) return dbt_dim_const(dims, s->c0);
     if (s->n == 1 && s->c0 == 0 && s->coefficients[0] == 1) return s->terms[0];
-    return intern(dims, (dim_node){.kind = KIND_SUM, .n = s->n, .c0 = s->c0, .terms = s->terms,
+    return intern(dims, (dim_node){.kind = KIND_SUM,
+                                   .n = s->n,
+                                   .c0 = s->c0,
+                                   .terms = s->terms,
                                    .coefficients = s->coefficients});
 }
 
@@ -349,7 +359,8 @@ static dbt_dim multiply(dbt_dims *dims, dbt_dim a, dbt_dim b) {
         for (int32_t j = -1; j < t.n; j++) {
             if (i < 0 && j < 0) continue;
             int64_t c;
-            if (!mul_checked(i < 0 ? s.c0 : s.coefficients[i], j < 0 ? t.c0 : t.coefficients[j], &c)) {
+            if (!mul_checked(i < 0 ? s.c0 : s.coefficients[i], j < 0 ? t.c0 : t.coefficients[j],
+                             &c)) {
                 return DBT_DIM_NONE;
             }
             if (c == 0) continue;
@@ -403,7 +414,8 @@ static dbt_dim divide_exactly(dbt_dims *dims, dbt_dim a, dbt_dim b) {
 
 static dbt_dim opaque(dbt_dims *dims, dbt_dim_op op, dbt_dim a, dbt_dim b) {
     const dbt_dim operands[2] = {a, b};
-    return intern(dims, (dim_node){.kind = KIND_FUNCTION, .op = (uint8_t)op, .n = 2, .terms = operands});
+    return intern(dims,
+                  (dim_node){.kind = KIND_FUNCTION, .op = (uint8_t)op, .n = 2, .terms = operands});
 }
 
 static dbt_dim broadcast(dbt_dims *dims, dbt_dim a, dbt_dim b) {
@@ -441,7 +453,8 @@ dbt_dim dbt_dim_apply(dbt_dims *dims, dbt_dim_op op, dbt_dim a, dbt_dim b) {
     case DBT_DIM_CEIL_DIV:
         d = divide_exactly(dims, a, b);
         return d != DBT_DIM_NONE ? d : opaque(dims, op, a, b);
-    case DBT_DIM_MOD: return dbt_dim_is(dims, b, 1) ? dbt_dim_const(dims, 0) : opaque(dims, op, a, b);
+    case DBT_DIM_MOD:
+        return dbt_dim_is(dims, b, 1) ? dbt_dim_const(dims, 0) : opaque(dims, op, a, b);
     case DBT_DIM_MIN:
     case DBT_DIM_MAX:
         if (at_least(dims, a, b, 0)) return op == DBT_DIM_MAX ? a : b;
@@ -504,8 +517,9 @@ static void put(writer *w, const char *s) {
 }
 
 static void put_dim(writer *w, const dbt_dims *dims, dbt_dim d, int depth) {
-    static const char *const names[] = {"add", "sub", "mul",       "div",   "ceil_div", "mod",
-                                        "min", "max", "broadcast", "equal", "less",     "less_equal"};
+    static const char *const names[] = {"add",       "sub",   "mul",  "div",
+                                        "ceil_div",  "mod",   "min",  "max",
+                                        "broadcast", "equal", "less", "less_equal"};
     char number[32];
     if (d == DBT_DIM_NONE || depth > MAX_TEXT_DEPTH) {
         put(w, d == DBT_DIM_NONE ? "?" : "...");

@@ -10,7 +10,7 @@
 #include "base/arena.h"
 
 typedef int32_t dbt_dim;
-#define DBT_DIM_NONE ((dbt_dim)-1) /* unknown, or out of memory; operations on it give it back */
+#define DBT_DIM_NONE ((dbt_dim) - 1) /* unknown, or out of memory; operations on it give it back */
 #define DBT_DIM_UNRESOLVED INT64_MIN /* value of a dim whose symbols are not all known yet */
 
 typedef struct dbt_dims dbt_dims;
@@ -19,9 +19,9 @@ typedef enum dbt_dim_op {
     DBT_DIM_ADD,
     DBT_DIM_SUB,
     DBT_DIM_MUL,
-    DBT_DIM_DIV,   /* truncating, as ONNX's Div on integers */
+    DBT_DIM_DIV, /* truncating, as ONNX's Div on integers */
     DBT_DIM_CEIL_DIV,
-    DBT_DIM_MOD,   /* sign of the divisor, as ONNX's Mod with fmod = 0 */
+    DBT_DIM_MOD, /* sign of the divisor, as ONNX's Mod with fmod = 0 */
     DBT_DIM_MIN,
     DBT_DIM_MAX,
     DBT_DIM_BROADCAST, /* b when a is 1, else a: numpy's rule; at run time the op checks that they fit */

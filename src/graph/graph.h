@@ -24,8 +24,8 @@ enum { DBT_MAX_CONTENTS = 64 };
 
 typedef struct dbt_value {
     const char *name;
-    uint32_t id;      /* index in graph->values */
-    dibit_type type;  /* as the model says; stored as dbt_storage_type(type) */
+    uint32_t id;     /* index in graph->values */
+    dibit_type type; /* as the model says; stored as dbt_storage_type(type) */
     dbt_shape shape;
     dbt_constant *constant;  /* known at load time: initializer, Constant, folded; else NULL */
     const dbt_dim *contents; /* host value: one dim per element (row-major), or NULL. Only for
@@ -37,17 +37,17 @@ typedef struct dbt_value {
 
 struct dbt_node {
     uint32_t id;
-    const char *name;     /* the model's, or made from the first output's; never "" */
+    const char *name; /* the model's, or made from the first output's; never "" */
     const char *domain, *op_type;
     const dbt_op *op;
-    const void *attrs;    /* the op's attribute struct */
+    const void *attrs;               /* the op's attribute struct */
     const dbt_onnx_attr *onnx_attrs; /* as in the file, for the dump */
     uint32_t n_onnx_attrs;
-    int32_t opset;        /* of the op's domain, as the model imports it */
+    int32_t opset; /* of the op's domain, as the model imports it */
     uint32_t n_inputs, n_outputs;
-    dbt_value **inputs;   /* NULL where an optional input is absent */
-    dbt_value **outputs;  /* NULL where an optional output is not wanted */
-    dbt_value *guard;     /* bool scalar from an If: the node runs only when it equals guard_value */
+    dbt_value **inputs;  /* NULL where an optional input is absent */
+    dbt_value **outputs; /* NULL where an optional output is not wanted */
+    dbt_value *guard;    /* bool scalar from an If: the node runs only when it equals guard_value */
     bool guard_value;
 };
 

@@ -68,7 +68,8 @@ dibit_status dbt_value_set_constant(dbt_graph *graph, dbt_value *value, dbt_cons
         if (value->shape.dims[i] == DBT_DIM_NONE) return dbt_fail_memory(error, "dims", 1);
     }
     if (!constant->data && constant->count > 0) return DIBIT_OK;
-    return dbt_set_contents(graph->dims, graph->arena, value, constant->data, constant->count, error);
+    return dbt_set_contents(graph->dims, graph->arena, value, constant->data, constant->count,
+                            error);
 }
 
 dibit_status dbt_check_inferred(const dbt_dims *dims, const dbt_value *value, dibit_error *error) {

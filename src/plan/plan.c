@@ -75,8 +75,14 @@ static dibit_status new_step(planner *p, dbt_step_kind kind, const dbt_node *nod
         plan->steps_capacity = more;
     }
     dbt_step *const step = &plan->steps[plan->n_steps];
-    *step = (dbt_step){.kind = kind, .node = node, .n_inputs = n_in, .n_outputs = n_out,
-                       .guard = -1, .states = -1, .kernel = "", .why = ""};
+    *step = (dbt_step){.kind = kind,
+                       .node = node,
+                       .n_inputs = n_in,
+                       .n_outputs = n_out,
+                       .guard = -1,
+                       .states = -1,
+                       .kernel = "",
+                       .why = ""};
     step->inputs = dbt_arena_array(plan->arena, n_in, sizeof *step->inputs);
     step->outputs = dbt_arena_array(plan->arena, n_out, sizeof *step->outputs);
     if (!step->inputs || !step->outputs) return dbt_fail_memory(p->error, "a plan", 1);
@@ -256,7 +262,8 @@ static int64_t constant_or(const dbt_plan *plan, dbt_dim d, int64_t otherwise) {
 /* The window of an op whose cache evicts, as its attribute says. */
 static int64_t window_of(const dbt_node *node) {
     for (uint32_t i = 0; i < node->n_onnx_attrs; i++) {
-        if (strcmp(node->onnx_attrs[i].name, "local_window_size") == 0) return node->onnx_attrs[i].i;
+        if (strcmp(node->onnx_attrs[i].name, "local_window_size") == 0)
+            return node->onnx_attrs[i].i;
     }
     return 0;
 }
@@ -295,8 +302,9 @@ static void find_node_states(dbt_plan *plan, int32_t s) {
 
 /* "past_key_values.3.key" -> "present.3.key": how exporters without fused attention call the pair. */
 static bool is_present_name(const char *past, const char *present) {
-    static const char *const prefixes[][2] = {
-        {"past_key_values", "present"}, {"past_key_values", "present_key_values"}, {"past", "present"}};
+    static const char *const prefixes[][2] = {{"past_key_values", "present"},
+                                              {"past_key_values", "present_key_values"},
+                                              {"past", "present"}};
     for (size_t i = 0; i < sizeof prefixes / sizeof prefixes[0]; i++) {
         const size_t n = strlen(prefixes[i][0]), m = strlen(prefixes[i][1]);
         if (strncmp(past, prefixes[i][0], n) == 0 && strncmp(present, prefixes[i][1], m) == 0 &&
@@ -323,8 +331,10 @@ static void find_named_states(dbt_plan *plan) {
             if (!is_present_name(g->inputs[i]->name, g->output_names[o])) continue;
             const dbt_shape *const a = &g->inputs[i]->shape, *const b = &g->outputs[o]->shape;
             if (a->rank != b->rank || g->inputs[i]->type != g->outputs[o]->type) continue;
-            dbt_plan_state state = {.kind = DBT_STATE_REPLACE, .past = plan->inputs[i],
-                                    .present = plan->outputs[o], .axis = -1};
+            dbt_plan_state state = {.kind = DBT_STATE_REPLACE,
+                                    .past = plan->inputs[i],
+                                    .present = plan->outputs[o],
+                                    .axis = -1};
             for (int32_t d = 1; d < a->rank; d++) {
                 if (constant_or(plan, a->dims[d], -1) < 0) state.axis = d;
             }

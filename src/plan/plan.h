@@ -23,39 +23,39 @@ typedef enum dbt_place {
 
 typedef struct dbt_plan_tensor {
     const dbt_value *value;
-    bool native;      /* else storage type */
-    bool on_device;   /* else in CPU memory */
-    bool bound;       /* INPUT: the caller gave it in this run */
-    bool is_output;   /* of the graph: keeps its slot to the end of the run */
+    bool native;    /* else storage type */
+    bool on_device; /* else in CPU memory */
+    bool bound;     /* INPUT: the caller gave it in this run */
+    bool is_output; /* of the graph: keeps its slot to the end of the run */
     dbt_place place;
-    int32_t slot;     /* SLOT */
-    int32_t root;     /* VIEW: the tensor whose memory it is; else its own index */
+    int32_t slot;                  /* SLOT */
+    int32_t root;                  /* VIEW: the tensor whose memory it is; else its own index */
     int32_t first_step, last_step; /* in which it is made and used last */
-    uint64_t bytes;   /* at the present dims; UINT64_MAX while they are unresolved */
-    dibit_tensor t;   /* on the device data is NULL */
-    dbt_hal_buffer *buffer; /* on the device: its own for constants, else its slot's */
+    uint64_t bytes;                /* at the present dims; UINT64_MAX while they are unresolved */
+    dibit_tensor t;                /* on the device data is NULL */
+    dbt_hal_buffer *buffer;        /* on the device: its own for constants, else its slot's */
 } dbt_plan_tensor;
 
 typedef enum dbt_step_kind {
     DBT_STEP_OP,
-    DBT_STEP_UNPACK,   /* native to storage */
-    DBT_STEP_PACK,     /* storage to native */
-    DBT_STEP_UPLOAD,   /* CPU to device */
-    DBT_STEP_DOWNLOAD  /* device to CPU */
+    DBT_STEP_UNPACK,  /* native to storage */
+    DBT_STEP_PACK,    /* storage to native */
+    DBT_STEP_UPLOAD,  /* CPU to device */
+    DBT_STEP_DOWNLOAD /* device to CPU */
 } dbt_step_kind;
 
 typedef struct dbt_step {
     dbt_step_kind kind;
-    const dbt_node *node;    /* OP; for the others the node that needs it, or NULL */
+    const dbt_node *node; /* OP; for the others the node that needs it, or NULL */
     bool on_device;
-    bool dynamic;            /* its output dims are known only when its inputs are */
-    bool view;               /* its output is a view: nothing to run */
+    bool dynamic; /* its output dims are known only when its inputs are */
+    bool view;    /* its output is a view: nothing to run */
     uint32_t n_inputs, n_outputs;
     int32_t *inputs, *outputs; /* tensors, -1 where absent */
     const dibit_tensor **in;   /* the same as a kernel gets them: NULL where absent */
     dibit_tensor **out;
-    int32_t guard;           /* tensor of the guard, or -1 */
-    int32_t states;          /* index of its first pair in plan->states, or -1 */
+    int32_t guard;  /* tensor of the guard, or -1 */
+    int32_t states; /* index of its first pair in plan->states, or -1 */
     void *prepared;
     const char *name, *op, *kernel, *why;
     uint64_t runs, nanoseconds;
@@ -72,17 +72,17 @@ typedef struct dbt_plan_state {
 
 typedef struct dbt_slot {
     bool on_device;
-    dbt_block block;      /* CPU */
+    dbt_block block;        /* CPU */
     dbt_hal_buffer *buffer; /* device */
     uint64_t buffer_bytes;
-    int32_t last_step;    /* while planning: when it becomes free */
-    uint64_t estimate;    /* while planning: bytes at guessed dims */
+    int32_t last_step; /* while planning: when it becomes free */
+    uint64_t estimate; /* while planning: bytes at guessed dims */
 } dbt_slot;
 
 typedef struct dbt_plan_options {
     dbt_cpu_options cpu;
     dbt_pool *pool;
-    bool keep_values, no_fusion, noise;
+    bool keep_values, noise;
     dbt_hal *hal; /* NULL: the session's device is the CPU */
     /* NULL when the device takes the node, else why not. */
     const char *(*device_refuses)(void *user, const dbt_node *node);

@@ -78,7 +78,8 @@ static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *er
     for (uint32_t o = 0; o < step->n_outputs; o++) {
         if (step->outputs[o] >= 0) step->out[o] = &plan->tensors[step->outputs[o]].t;
     }
-    if (step->kind != DBT_STEP_OP || step->on_device || !step->node->op->cpu_prepare) return DIBIT_OK;
+    if (step->kind != DBT_STEP_OP || step->on_device || !step->node->op->cpu_prepare)
+        return DIBIT_OK;
     dbt_cpu_prepare prepare = {.node = step->node,
                                .attrs = step->node->attrs,
                                .options = &plan->options.cpu,

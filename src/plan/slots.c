@@ -48,7 +48,8 @@ static bool in_place(const dbt_plan *plan, const dbt_step *step, int32_t s, int3
         out != step->outputs[0] || step->dynamic || step->guard >= 0) {
         return false;
     }
-    const dbt_plan_tensor *const x = &plan->tensors[step->inputs[0]], *const y = &plan->tensors[out];
+    const dbt_plan_tensor *const x = &plan->tensors[step->inputs[0]], *const y =
+                                                                          &plan->tensors[out];
     const dbt_plan_tensor *const root = &plan->tensors[x->root];
     if (root->place != DBT_PLACE_SLOT || root->last_step != s || root->on_device != y->on_device ||
         x->t.type != y->t.type || x->value->shape.rank != y->value->shape.rank) {
@@ -83,8 +84,8 @@ static int32_t best_slot(const dbt_plan *plan, const dbt_plan_tensor *t, uint64_
 dibit_status dbt_plan_assign_slots(dbt_plan *plan, dibit_error *error) {
     find_lives(plan);
     plan->slots = dbt_arena_array(plan->arena, (uint64_t)plan->n_tensors, sizeof *plan->slots);
-    int64_t *const guesses = dbt_arena_array(plan->arena, (uint64_t)dbt_dims_count(plan->graph->dims),
-                                             sizeof *guesses);
+    int64_t *const guesses =
+        dbt_arena_array(plan->arena, (uint64_t)dbt_dims_count(plan->graph->dims), sizeof *guesses);
     if (!plan->slots || !guesses) return dbt_fail_memory(error, "a plan", 1);
     dbt_dims_reset(plan->graph->dims, guesses);
     for (int32_t d = 0; d < dbt_dims_count(plan->graph->dims); d++) {

@@ -16,8 +16,8 @@ static dibit_status infer(dbt_infer *infer) {
 static dibit_status run(const dbt_cpu_call *call) {
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
     const int64_t s = x->dims[x->rank - 2], r = y->dims[y->rank - 2], h = x->dims[x->rank - 1];
-    DBT_FAIL_IF(r > s, call->error, DIBIT_BAD_ARGUMENT, "last_rows is %lld, but there are %lld rows",
-                (long long)r, (long long)s);
+    DBT_FAIL_IF(r > s, call->error, DIBIT_BAD_ARGUMENT,
+                "last_rows is %lld, but there are %lld rows", (long long)r, (long long)s);
     const size_t row = (size_t)h * (dibit_type_bits(x->type) / 8);
     const int64_t n = r > 0 ? dbt_tensor_count(y) / (r * (h > 0 ? h : 1)) : 0;
     for (int64_t i = 0; i < n; i++) {

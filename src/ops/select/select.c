@@ -5,7 +5,8 @@
 #include "ops/op.h"
 
 static dibit_status infer(dbt_infer *infer) {
-    const dbt_value *const condition = infer->in[0], *const a = infer->in[1], *const b = infer->in[2];
+    const dbt_value *const condition = infer->in[0], *const a = infer->in[1],
+                           *const b = infer->in[2];
     DBT_FAIL_IF(a->type != b->type, infer->error, DIBIT_BAD_FILE,
                 "the branches of If give %s and %s", dibit_type_name(a->type),
                 dibit_type_name(b->type));
@@ -14,10 +15,10 @@ static dibit_status infer(dbt_infer *infer) {
     dbt_shape shape = {.rank = a->shape.rank};
     for (int32_t i = 0; i < shape.rank; i++) {
         const dbt_dim da = a->shape.dims[i], db = b->shape.dims[i];
-        shape.dims[i] = da == db              ? da
-                        : condition->contents ? dbt_dim_select(infer->dims, condition->contents[0],
-                                                               da, db)
-                                              : dbt_infer_fresh(infer);
+        shape.dims[i] = da == db ? da
+                        : condition->contents
+                            ? dbt_dim_select(infer->dims, condition->contents[0], da, db)
+                            : dbt_infer_fresh(infer);
     }
     dbt_infer_output(infer, 0, a->type, &shape);
     return DIBIT_OK;
