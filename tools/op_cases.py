@@ -128,6 +128,16 @@ def attention(mask=None, past=0, term=None, heads=2, dim=8, tokens=4, outputs=1,
                         None if term is None else uniform(*term, tokens, past + tokens)])
 
 
+def linear_attention(rule, length, past):
+    heads, d_k, d_v = 2, 6, 8
+    vector = (2, length, heads)
+    return dict(op="LinearAttention", outputs=2,
+                attrs=dict(q_num_heads=heads, kv_num_heads=heads, update_rule=rule),
+                inputs=[uniform(2, length, heads * d_k), uniform(2, length, heads * d_k, low=-0.5, high=0.5),
+                        uniform(2, length, heads * d_v), uniform(2, heads, d_k, d_v) if past else None,
+                        uniform(*vector, high=0.0), uniform(*vector, low=0.0)])
+
+
 SWIGLU = dict(activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.702,
               activation_beta=1.0, swiglu_limit=7.0)
 NORM = dict(epsilon=1e-5)
@@ -185,6 +195,8 @@ CASES = {
     "attention_ends_and_starts": lambda: attention(mask=[3, 4, 1, 2]),
     "attention_past_causal": lambda: attention(past=3, outputs=2, unidirectional=1,
                                                mask=np.arange(14).reshape(2, 7) % 3),
+    "linear_attention_prefill": lambda: linear_attention("gated", 5, False),
+    "linear_attention_step": lambda: linear_attention("gated_delta", 1, True),
 }
 
 
