@@ -1,18 +1,21 @@
 /* MatMulNBits: ref.c against numbers worked out by hand and against an oracle on unpacked data, then
  * every listed kernel against ref.c.
  *
- *     test_matmul_nbits [--seed S] [--full] [--isa portable]
+ *     test_matmul_nbits [--seed S] [--full] [--isa portable] [--from-model M.onnx]
  *
- * A normal run covers every pair of parameter values, --full their product. DBT_SEED is --seed. */
+ * A normal run covers every pair of parameter values, --full (or DIBIT_FULL=1) their product, and
+ * --from-model adds a model's own configurations. DBT_SEED is --seed. */
 #include "dbt_test.h"
 
 #include "base/cpu.h"
+#include "ops/matmul_nbits/nbits_model.h"
 #include "ops/matmul_nbits/test_nbits_case.h"
 #include "ops/matmul_nbits/test_nbits_matrix.h"
 #include "ops/op.h"
 
 static uint64_t seed = 20240229;
 static bool full_product;
+static const char *from_model;
 static uint64_t isa;
 static dbt_pool *pool; /* of three threads: splits that two cores would not show */
 
@@ -538,6 +541,44 @@ static void test_published_shapes(void **state) {
     assert_int_equal(failures, 0);
 }
 
+static nbits_zp zp_of(dibit_type type) {
+    if (type == DIBIT_TYPE_UNDEFINED) return ZP_NONE;
+    return type == DIBIT_TYPE_UINT8     ? ZP_PACKED
+           : type == DIBIT_TYPE_FLOAT16 ? ZP_FLOAT16
+                                        : ZP_FLOAT;
+}
+
+static void test_configurations_of_a_model(void **state) {
+    (void)state;
+    if (!from_model) skip();
+    nbits_config *configs = NULL;
+    uint32_t n = 0;
+    dibit_error error;
+    if (nbits_model_configs(from_model, &configs, &n, &error) != DIBIT_OK)
+        fail_msg("%s", error.text);
+    int failures = 0;
+    for (uint32_t i = 0; i < n; i++) {
+        for (int mode = 0; mode < 4; mode++) {
+            const nbits_case c = {.M = mode & 1 ? 3 : 1,
+                                  /* Rows are alike: some hundred tell as much as a vocabulary. */
+                                  .N = configs[i].N < 300 ? configs[i].N : 300,
+                                  .K = configs[i].K,
+                                  .block_size = configs[i].block_size,
+                                  .bits = configs[i].bits,
+                                  .zp = zp_of(configs[i].zero_point_type),
+                                  .fill = FILL_RANDOM,
+                                  .scale_type = configs[i].scale_type,
+                                  .g_idx = configs[i].g_idx,
+                                  .bias = configs[i].bias,
+                                  .int8_activations = mode & 2 && !configs[i].g_idx};
+            failures += run_case(&c, NULL, NULL);
+        }
+    }
+    printf("%s: %u configurations\n", from_model, (unsigned)n);
+    free(configs);
+    assert_int_equal(failures, 0);
+}
+
 /* ---- The choice ---- */
 
 static void test_every_problem_has_a_kernel(void **state) {
@@ -563,6 +604,8 @@ static void test_every_problem_has_a_kernel(void **state) {
                 const dbt_nbits_kernel *const kernel = dbt_nbits_choose(&p, isas[i]);
                 assert_true(dbt_nbits_kernel_fits(kernel, &p, isas[i]));
                 assert_true(kernel->min_m <= p.M || p.g_idx);
+                /* No width, mode or kind of zero points falls back to plain C. */
+                assert_true((kernel->isa != 0) == ((isas[i] & DIBIT_ISA_AVX2) != 0));
             }
         }
     }
@@ -578,12 +621,16 @@ static int usage(const char *argument) {
 int main(int argc, char **argv) {
     const char *const from_environment = getenv("DBT_SEED");
     if (from_environment) seed = strtoull(from_environment, NULL, 10);
+    const char *const full = getenv("DIBIT_FULL");
+    full_product = full && strcmp(full, "1") == 0;
     isa = dibit_cpu_isa();
     for (int i = 1; i < argc; i++) {
         if (strcmp(argv[i], "--full") == 0) {
             full_product = true;
         } else if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) {
             seed = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--from-model") == 0 && i + 1 < argc) {
+            from_model = argv[++i];
         } else if (strcmp(argv[i], "--isa") == 0 && i + 1 < argc &&
                    strcmp(argv[i + 1], "portable") == 0) {
             isa = 0;
@@ -611,6 +658,7 @@ int main(int argc, char **argv) {
         NINE(NINE_ENTRY) cmocka_unit_test(test_every_problem_has_a_kernel),
         cmocka_unit_test(test_every_kernel_over_the_matrix),
         cmocka_unit_test(test_published_shapes),
+        cmocka_unit_test(test_configurations_of_a_model),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     dbt_pool_destroy(&pool);

@@ -1,0 +1,80 @@
+#!/bin/sh
+# Proves that the tests of MatMulNBits can fail: each patch beside this script puts one classic mistake
+# into a copy of the tree, and the test that the patch names has to turn red. The unpatched copy has to
+# be green, and every patch has to apply.
+#
+#     tests/mutants/run.sh [NAME...]        all patches, or those of these names (without .patch)
+#
+# The copy and its build are kept in build/mutants. Last line: N passed, N failed, N skipped.
+here=$(cd "$(dirname "$0")" && pwd)
+source=$(cd "$here/../.." && pwd)
+work=${DIBIT_MUTANTS_DIR:-$source/build/mutants}
+tests="test_matmul_nbits test_nbits_op"
+passed=0 failed=0 skipped=0
+
+finish() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
+fail() {
+    echo "FAILED $1: $2"
+    failed=$((failed + 1))
+}
+build() { ninja -C "$work/build" -j "${JOBS:-2}" $tests >"$work/build.log" 2>&1; }
+
+# Files that did not change keep their times, so that a second run builds little.
+mkdir -p "$work/tree"
+(cd "$source" && git ls-files -z --cached --others --exclude-standard -- CMakeLists.txt cmake src include tests cli tools \
+    examples docs LICENSE README.md | xargs -0 ls -d 2>/dev/null | tar -cf - -T -) | tar -xf - -C "$work/tree" || {
+    fail copy "cannot copy the tree"
+    finish
+}
+cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDIBIT_WERROR=OFF >"$work/build.log" 2>&1 &&
+    build || {
+    tail -20 "$work/build.log"
+    fail build "the unpatched tree does not build"
+    finish
+}
+for test in $tests; do
+    if ! "$work/build/tests/$test" >"$work/test.log" 2>&1; then
+        tail -20 "$work/test.log"
+        fail "$test" "red without a patch"
+        finish
+    fi
+done
+
+case $(uname -m) in
+x86_64 | amd64) avx2=$(grep -c -m1 -w avx2 /proc/cpuinfo) ;;
+*) avx2=0 ;;
+esac
+[ $# -gt 0 ] || set -- $(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||')
+for name in "$@"; do
+    patch="$here/$name.patch"
+    test=$(sed -n 's/^test: //p' "$patch")
+    case $name in
+    *_avx2)
+        if [ "$avx2" = 0 ]; then
+            echo "SKIPPED $name: this machine has no AVX2"
+            skipped=$((skipped + 1))
+            continue
+        fi
+        ;;
+    esac
+    if ! patch -s -p1 -d "$work/tree" --dry-run <"$patch" >/dev/null 2>&1; then
+        fail "$name" "the patch does not apply"
+        continue
+    fi
+    patch -s -p1 -d "$work/tree" <"$patch"
+    if ! build; then
+        grep -m1 'error' "$work/build.log"
+        fail "$name" "the patched tree does not build"
+    elif timeout 300 "$work/build/tests/$test" >"$work/test.log" 2>&1; then
+        fail "$name" "$test stays green"
+    else
+        echo "ok $name: $test is red; $(grep -m1 -E '^matrix: [0-9]+ of|^FAIL |by hand|no kernel|not supported' "$work/test.log" | cut -c1-160)"
+        passed=$((passed + 1))
+    fi
+    patch -s -R -p1 -d "$work/tree" <"$patch"
+done
+finish
