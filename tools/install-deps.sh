@@ -23,6 +23,7 @@ python3 python3
 python3-venv /venv
 gcovr gcovr
 git git
+ninja-build ninja
 patch patch'
 
 case $want in
