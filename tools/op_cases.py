@@ -143,6 +143,34 @@ SWIGLU = dict(activation_type="swiglu", swiglu_fusion=1, activation_alpha=1.702,
 NORM = dict(epsilon=1e-5)
 
 # name: what make() takes. Cases are made in this order, from one random stream.
+def nbits(bits, block, m, n, k, zero_points=None, level=0, bias=False, half=False):
+    """MatMulNBits; zero_points: None, "packed" or "float"."""
+    blocks = -(-k // block)
+    codes = random.integers(0, 1 << bits, (n, blocks * block))
+    inputs = [uniform(2, m, k), pack(codes, bits).reshape(n, blocks, -1), uniform(n, blocks),
+              None, None, uniform(n) if bias else None]
+    if zero_points:
+        zeros = random.integers(0, 1 << bits, (n, blocks))
+        inputs[3] = pack(zeros, bits) if zero_points == "packed" else (zeros + 0.25).astype(np.float32)
+    if half:
+        inputs = [v.astype(np.float16) if v is not None and v.dtype == np.float32 else v
+                  for v in inputs]
+    attrs = {"K": k, "N": n, "bits": bits, "block_size": block}
+    if level:
+        attrs["accuracy_level"] = level
+    while inputs[-1] is None:
+        inputs.pop()
+    return dict(op="MatMulNBits", attrs=attrs, inputs=inputs, constants=range(1, 6))
+
+
+def gather_quantized(bits, block, zero_points):
+    data, scales, zeros = quantized(1, 12, 4 * block, bits, block, zero_points)
+    inputs = [data[0], np.array([[3, -1, 0], [11, 5, 2]], np.int64), scales[0]]
+    return dict(op="GatherBlockQuantized", constants=[0, 2, 3],
+                inputs=inputs + ([zeros[0]] if zero_points else []),
+                attrs={"bits": bits, "block_size": block, "gather_axis": 0, "quantize_axis": 1})
+
+
 CASES = {
     "causal_conv_prefill": lambda: causal_conv(7, 3, False),
     "causal_conv_step": lambda: causal_conv(1, 4, True, activation="silu"),
@@ -197,6 +225,26 @@ CASES = {
                                                mask=np.arange(14).reshape(2, 7) % 3),
     "linear_attention_prefill": lambda: linear_attention("gated", 5, False),
     "linear_attention_step": lambda: linear_attention("gated_delta", 1, True),
+    "nbits_2bit_block16_zp": lambda: nbits(2, 16, 1, 24, 80, "packed"),
+    "nbits_2bit_block32_zp_acc4": lambda: nbits(2, 32, 2, 33, 160, "packed", 4, bias=True),
+    "nbits_2bit_block64_acc4": lambda: nbits(2, 64, 1, 32, 256, None, 4),
+    "nbits_4bit_block32_zp_half": lambda: nbits(4, 32, 3, 20, 96, "packed", half=True),
+    "nbits_4bit_block128_acc4": lambda: nbits(4, 128, 2, 24, 256, None, 4),
+    "nbits_4bit_float_zp": lambda: nbits(4, 32, 2, 16, 64, "float", 4),
+    "nbits_8bit_block16_zp_acc4": lambda: nbits(8, 16, 2, 17, 96, "packed", 4),
+    "gather_quantized_2bit_zp": lambda: gather_quantized(2, 16, True),
+    "gather_quantized_8bit": lambda: gather_quantized(8, 32, False),
+    "dequantize_blocks": lambda: dict(
+        op="DequantizeLinear", domain="", attrs={"axis": 1, "block_size": 8}, constants=[0, 1, 2],
+        inputs=[random.integers(-128, 128, (3, 20)).astype(np.int8), uniform(3, 3),
+                random.integers(-9, 9, (3, 3)).astype(np.int8)]),
+    "quantize_axis": lambda: dict(
+        op="QuantizeLinear", domain="", attrs={"axis": 1},
+        inputs=[uniform(2, 5, 3, low=-9, high=9), uniform(5, low=0.01, high=0.1),
+                random.integers(-9, 9, 5).astype(np.int8)]),
+    "fused_matmul": lambda: dict(
+        op="FusedMatMul", attrs={"transA": 1, "transB": 1, "alpha": 0.5},
+        inputs=[uniform(2, 7, 3), uniform(2, 5, 7)]),
 }
 
 

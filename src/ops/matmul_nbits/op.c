@@ -129,11 +129,11 @@ typedef struct nbits_plan {
 } nbits_plan;
 
 /* Whether auto rounds activations as the level allows. ONNX Runtime's CPU does not with float zero
- * points, nor at 2 bits with blocks of 16; its users compare answers with it. */
+ * points, nor at 2 bits with blocks other than 32, 64 and 128; its users compare answers with it. */
 static bool auto_rounds(const nbits_attrs *at, dibit_type zero_point_type) {
     const bool float_zero_points =
         zero_point_type != DIBIT_TYPE_UNDEFINED && zero_point_type != DIBIT_TYPE_UINT8;
-    return !float_zero_points && !(at->bits == 2 && at->block_size == 16);
+    return !float_zero_points && !(at->bits == 2 && (at->block_size < 32 || at->block_size > 128));
 }
 
 static const char *why_float(const nbits_attrs *at, dibit_activations activations, bool g_idx,

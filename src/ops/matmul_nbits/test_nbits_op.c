@@ -98,15 +98,15 @@ static void test_two_bits_with_zero_points(void **state) {
     }
 }
 
-/* auto is float where ONNX Runtime's CPU is: float zero points, 2 bits in blocks of 16. */
+/* auto is float where ONNX Runtime's CPU is: float zero points, 2 bits in blocks of 16 or 256. */
 static void test_auto_follows_onnx_runtime(void **state) {
     (void)state;
     static const struct {
         uint32_t bits;
         int64_t block_size;
         nbits_zp zp;
-    } floats[] = {{2, 16, ZP_PACKED}, {4, 32, ZP_FLOAT}, {2, 64, ZP_FLOAT16}};
-    for (int i = 0; i < 3; i++) {
+    } floats[] = {{2, 16, ZP_PACKED}, {2, 256, ZP_NONE}, {4, 32, ZP_FLOAT}, {2, 64, ZP_FLOAT16}};
+    for (int i = 0; i < 4; i++) {
         const nbits_case c = {.M = 1,
                               .N = 4,
                               .K = 64,
