@@ -10,7 +10,7 @@
 
 typedef struct options {
     const char *text, *tokens, *model;
-    uint32_t window;
+    uint32_t window, max_windows;
     dibit_cli_common common;
 } options;
 
@@ -23,11 +23,12 @@ typedef struct result {
 } result;
 
 /* Adds the windows of one row. Each is judged by itself; a last one of fewer than 2 tokens is not. */
-static dibit_status add_row(dibit_cli_text *t, const int64_t *ids, size_t n, size_t window,
-                            result *r, dibit_error *error) {
+static dibit_status add_row(const options *o, dibit_cli_text *t, const int64_t *ids, size_t n,
+                            size_t window, result *r, dibit_error *error) {
     double *nll = dibit_cli_alloc(window, sizeof *nll);
     dibit_status status = DIBIT_OK;
     for (size_t i = 0; i + 1 < n && status == DIBIT_OK; i += window) {
+        if (o->max_windows && r->n_windows == o->max_windows) break;
         const size_t m = n - i < window ? n - i : window;
         if (m < 2) break;
         status = dibit_generator_score(
@@ -70,7 +71,7 @@ static dibit_status eval_text(const options *o, dibit_cli_text *t, result *r, di
         snprintf(error->text, sizeof error->text, "%s: has fewer than 2 tokens", o->text);
         status = DIBIT_BAD_INPUT;
     }
-    if (status == DIBIT_OK) status = add_row(t, tokens.ids, tokens.count, o->window, r, error);
+    if (status == DIBIT_OK) status = add_row(o, t, tokens.ids, tokens.count, o->window, r, error);
     dibit_tokens_free(&tokens);
     dibit_text_free(&text);
     return status;
@@ -106,7 +107,7 @@ static dibit_status eval_array(const options *o, dibit_cli_text *t, const dibit_
     for (size_t i = 0; i < rows && status == DIBIT_OK; i++) {
         for (size_t k = 0; k < n; k++) read_integer(array, i * n + k, &row[k]);
         /* Rows of a table are windows of their own. */
-        status = add_row(t, row, n, array->rank == 2 ? n : o->window, r, error);
+        status = add_row(o, t, row, n, array->rank == 2 ? n : o->window, r, error);
     }
     free(row);
     return status;
@@ -168,6 +169,8 @@ int dibit_cli_eval(int argc, char **argv) {
         {"tokens", 0, "FILE", ".npy or .npz of token ids [rows, length]: each row is a window",
          DIBIT_CLI_STRING, &o.tokens},
         {"window", 0, "N", "tokens a window (default: 1024)", DIBIT_CLI_U32, &o.window},
+        {"max-windows", 0, "N", "only the first N windows of the text, or of each array",
+         DIBIT_CLI_U32, &o.max_windows},
         {"model", 0, "FILE", "the model inside the folder", DIBIT_CLI_STRING, &o.model},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL}};
     const dibit_cli_spec spec = {
