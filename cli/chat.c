@@ -1,6 +1,5 @@
 /* dibit chat: a conversation, line by line. The state keeps everything said: a turn feeds only what
  * is new. */
-#include <errno.h>
 #include <locale.h>
 #include <stdio.h>
 #include <stdlib.h>
@@ -67,14 +66,14 @@ static void reader_close(reader *r) {
     free(r->line);
 }
 
-/* The next line without its newline; NULL at the end of the input. *interrupted: Ctrl-C came instead
- * of a line. */
-static char *read_line(reader *r, bool *interrupted) {
-    *interrupted = false;
-    errno = 0;
+typedef enum interrupt { NOT_INTERRUPTED, INTERRUPTED_EMPTY, INTERRUPTED_TEXT } interrupt;
+
+/* The next line without its newline; NULL at the end of the input, or when Ctrl-C came instead: in an
+ * empty line, or in one that had text. */
+static char *read_line(reader *r, interrupt *how) {
+    *how = NOT_INTERRUPTED;
     if (!r->edit) {
         const ssize_t n = getline(&r->line, &r->capacity, stdin);
-        *interrupted = n < 0 && dibit_cli_take_interrupts() > 0;
         if (n < 0) return NULL;
         if (n > 0 && r->line[n - 1] == '\n') r->line[n - 1] = '\0';
         return r->line;
@@ -82,7 +81,8 @@ static char *read_line(reader *r, bool *interrupted) {
     int n = 0;
     const char *line = el_gets(r->edit, &n);
     if (dibit_cli_take_interrupts()) {
-        *interrupted = true;
+        const LineInfo *typed = el_line(r->edit);
+        *how = typed->lastchar > typed->buffer ? INTERRUPTED_TEXT : INTERRUPTED_EMPTY;
         el_reset(r->edit);
         clearerr(stdin);
         putchar('\n');
@@ -162,13 +162,14 @@ static dibit_status answer(conversation *c, const char *line, dibit_error *error
                                .max_tokens = c->max_tokens};
     dibit_cli_stream stream = {.text = c->text, .sequence = &sequence};
     status = dibit_cli_stream_run(&stream, error);
+    dibit_cli_take_interrupts(); /* one that came too late is not meant for the prompt */
     if (status == DIBIT_OK) {
         printf("\n");
         fflush(stdout);
-        print_end(c, &stream);
         c->begun = true;
         c->sampling.seed++; /* or the next answer would repeat this one's draws */
         status = dibit_tokens_append(&c->history, c->answer, sequence.n_tokens, error);
+        print_end(c, &stream);
     } else if (status == DIBIT_CAPACITY) {
         c->history.count = before;
     }
@@ -177,10 +178,12 @@ static dibit_status answer(conversation *c, const char *line, dibit_error *error
 }
 
 static void print_commands(void) {
-    fprintf(stderr, "/reset  forget the conversation\n"
-                    "/help   this\n"
-                    "/quit   leave, as the end of the input does\n"
-                    "Ctrl-C ends an answer, clears a line, and leaves when pressed twice.\n");
+    fprintf(
+        stderr,
+        "/reset  forget the conversation\n"
+        "/help   this\n"
+        "/quit   leave, as the end of the input does\n"
+        "Ctrl-C ends an answer, clears a line, and leaves when pressed twice in an empty one.\n");
 }
 
 /* Handles a line that begins with a slash. True: leave. */
@@ -207,9 +210,10 @@ static int converse(conversation *c) {
     dibit_cli_catch_interrupts();
     if (r.edit) fprintf(stderr, "/help lists commands\n");
     for (;;) {
-        bool interrupted;
-        const char *line = read_line(&r, &interrupted);
-        if (interrupted && ++n_interrupts < 2) continue;
+        interrupt how;
+        const char *line = read_line(&r, &how);
+        if (how == INTERRUPTED_TEXT) n_interrupts = 0;
+        if (how != NOT_INTERRUPTED && ++n_interrupts < 2) continue;
         if (!line) break;
         n_interrupts = 0;
         if (line[strspn(line, " \t")] == '\0') continue;

@@ -1,0 +1,171 @@
+#!/usr/bin/env python3
+"""Compares `dibit run --greedy` with ONNX Runtime, token by token, on chat prompts.
+
+    compare_greedy.py DIBIT MODEL_DIR [--tokens 64] [--prompts N]
+
+MODEL_DIR has float32 inputs and outputs. For accuracy_level 4 as the file has it (--activations int8)
+and for the same model without that attribute (--activations float), the prompt's tokens must be those
+of the tokenizers package, and every token the one with ONNX Runtime's highest logit, given all tokens
+before it (one run over prompt and answer).
+
+Where they part, ONNX Runtime is compared with itself: its logits for that position from one run over
+everything, and from a run over all but the last token and a second one over that token, differ by d
+(the largest difference of a logit), from rounding alone. Another right implementation may be as far
+from either, in both of the logits that compete: the divergence is accepted, and counted as a near
+tie, when ONNX Runtime's own margin between the two tokens is below 2 d. What follows is not compared.
+"""
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+
+import jinja2
+import numpy as np
+import onnx
+import onnxruntime as ort
+from tokenizers import Tokenizer
+
+SHORT = [
+    "Why is the sky blue?",
+    "Write a haiku about autumn leaves.",
+    "What is the capital of Australia, and what is it known for?",
+    "Explain what a hash table is to a ten-year-old.",
+    "List five healthy breakfast ideas.",
+    "Give me three tips for learning to play the guitar.",
+    "What is the difference between weather and climate?",
+    "Write a polite email asking for a day off next Friday.",
+]
+
+STORY = (
+    "The lighthouse stood at the end of a long spit of sand, and for sixty years the same family had "
+    "kept its lamp. When the old keeper's hands became too unsteady to trim the wick, his "
+    "granddaughter Marit took over the work. She rowed out every Thursday for oil and flour, wrote "
+    "down the weather three times a day, and learned to tell the ships apart by the rhythm of their "
+    "engines. One November a storm came up from the south-west that nobody had expected. The wind "
+    "tore the shutters from the lower windows and the sea ran over the spit until the lighthouse was "
+    "an island. Near midnight the lamp went out: the glass had cracked and the rain was getting in. "
+    "Marit knew that the mail boat was due before dawn. She wrapped the spare lantern in her "
+    "grandfather's oilskin, climbed to the gallery and tied herself to the rail, and swung the light "
+    "by hand, four seconds on, eight seconds off, as the chart said. ")
+
+LONG = [
+    STORY * 2 + "Summarize this story in two sentences.",
+    "Here is a text.\n\n" + STORY * 2 + "\n\nWhat did Marit do when the lamp went out, and why?",
+    "def add(a, b):\n    return a + b\n\n" * 30 + "What does this Python code do, and what is odd about it?",
+    STORY + "Continue the story. " * 20 + STORY + "Write the next paragraph.",
+]
+
+
+def without_accuracy_level(path, out):
+    model = onnx.load(path, load_external_data=False)
+    for node in model.graph.node:
+        kept = [a for a in node.attribute if a.name != "accuracy_level"]
+        del node.attribute[:]
+        node.attribute.extend(kept)
+    onnx.save(model, out)
+
+
+def session(path, threads):
+    options = ort.SessionOptions()
+    options.intra_op_num_threads = threads
+    options.log_severity_level = 3
+    return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
+
+
+class Model:
+    def __init__(self, path, threads):
+        self.sess = session(path, threads)
+        inputs = self.sess.get_inputs()
+        self.past_names = [i.name for i in inputs if i.name.startswith("past")]
+        self.present_names = [o.name for o in self.sess.get_outputs()
+                              if o.name.startswith("present")]
+        self.heads = next(i.shape[1] for i in inputs if i.name == self.past_names[0])
+
+    def logits(self, parts, head_dim):
+        """The logits [rows, V] of the last of the parts, fed one after the other."""
+        past = {n: np.zeros((1, self.heads, 0, head_dim), np.float32) for n in self.past_names}
+        length = 0
+        for part in parts:
+            length += len(part)
+            out = self.sess.run(["logits"] + self.present_names,
+                                {"input_ids": np.array([part], np.int64),
+                                 "attention_mask": np.ones((1, length), np.int64), **past})
+            past = dict(zip(self.past_names, out[1:]))
+        return out[0][0]
+
+
+def compare(model, config, ids, answer, n_tokens):
+    """How many tokens agree, and None or (token, best, margin, d) where they part."""
+    said = answer + ([config["eos_token_id"]] if len(answer) < n_tokens else [])
+    logits = model.logits([ids + said[:-1]], config["head_dim"])[len(ids) - 1:]
+    for i, token in enumerate(said):
+        best = int(np.argmax(logits[i]))
+        if best == token:
+            continue
+        fed = ids + said[:i]
+        again = model.logits([fed[:-1], fed[-1:]], config["head_dim"])[-1]
+        d = float(np.abs(again - logits[i]).max())
+        return i, (token, best, float(logits[i][best] - logits[i][token]), d)
+    return len(said), None
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__,
+                                     formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("dibit")
+    parser.add_argument("model_dir")
+    parser.add_argument("--tokens", type=int, default=64)
+    parser.add_argument("--prompts", type=int, default=0, help="only the first N")
+    parser.add_argument("--threads", type=int, default=2)
+    args = parser.parse_args()
+    config = json.load(open(os.path.join(args.model_dir, "config.json"), encoding="utf-8"))
+    tokenizer = Tokenizer.from_file(os.path.join(args.model_dir, "tokenizer.json"))
+    template = open(os.path.join(args.model_dir, "chat_template.jinja"), encoding="utf-8").read()
+    template = jinja2.Template(template)
+    model = os.path.join(args.model_dir, "model.onnx")
+    prompts = (LONG + SHORT)[:args.prompts or None]
+    failures = 0
+    with tempfile.TemporaryDirectory() as folder:
+        bare = os.path.join(folder, "model.onnx")
+        without_accuracy_level(model, bare)
+        shutil.copy(os.path.join(args.model_dir, "model.onnx.data"), folder)
+        for kind, path in (("int8", model), ("float", bare)):
+            reference = Model(path, args.threads)
+            same = ties = compared = 0
+            for number, prompt in enumerate(prompts):
+                text = template.render(messages=[{"role": "user", "content": prompt}],
+                                       add_generation_prompt=True)
+                ids = tokenizer.encode(text, add_special_tokens=False).ids
+                ran = subprocess.run(
+                    [args.dibit, "run", args.model_dir, "-p", prompt, "--greedy", "--json", "-n",
+                     str(args.tokens), "--activations", kind, "--threads", str(args.threads)],
+                    capture_output=True, text=True, check=True)
+                got = json.loads(ran.stdout)
+                if got["prompt_ids"] != ids:
+                    print(f"{kind} prompt {number}: other prompt tokens")
+                    failures += 1
+                    continue
+                n, parted = compare(reference, config, ids, got["ids"], args.tokens)
+                compared += n
+                verdict = f"{n} tokens the same"
+                if parted:
+                    token, best, margin, d = parted
+                    near = margin < 2 * d
+                    ties += near
+                    failures += not near
+                    verdict += (f", then {token} for {best}: margin {margin:.3g}, 2 d {2 * d:.3g}, "
+                                + ("near tie" if near else "WRONG"))
+                else:
+                    same += 1
+                print(f"{kind} prompt {number} ({len(ids)} tokens): {verdict}", flush=True)
+            print(f"{kind}: {same} of {len(prompts)} prompts the same, {ties} near ties, "
+                  f"{compared} tokens the same", flush=True)
+    print(f"{failures} failures")
+    return 1 if failures else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
