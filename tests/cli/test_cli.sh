@@ -95,5 +95,43 @@ expect "bench --profile" 0 'by operator' '' bench "$cases/llama.q2" --prompt-tok
 expect "bench on an encoder" 1 '' 'dibit bench: ' bench "$cases/bert.q2"
 expect "bench without a repetition" 2 '' '--repetitions must be' bench "$cases/llama.q2" --repetitions 0
 
+# ---- run, chat, eval --------------------------------------------------------------------------
+model=$source/models/smollm2-135m-instruct-2bit
+expect "run without a prompt" 2 '' 'one of --prompt and --file' run "$model"
+expect "run: greedy and drawing" 2 '' '--greedy does not go' run "$model" -p x --greedy --top-k 3
+expect "run: --top-p out of range" 2 '' '--top-p is in 0 to 1' run "$model" -p x --top-p 1.5
+expect "run: no such folder" 1 '' 'dibit run: .*nowhere' run "$work/nowhere" -p x
+expect "run: a model without a tokenizer" 1 '' 'tokenizer.json' run "$cases/llama.q2" -p x
+expect "run: no such prompt file" 1 '' 'nothere: cannot be opened' run "$model" -f "$work/nothere"
+expect "run: an empty prompt" 1 '' 'the prompt has no tokens' run "$model" --raw -p ''
+expect "run" 0 '^The sky blue is' '' run "$model" -p 'Why is the sky blue?' -n 4 --greedy --no-stats
+expect "run --json" 0 '"finish": "length"' '' run "$model" -p 'Why is the sky blue?' -n 2 --greedy --json
+expect "eval without a text" 2 '' 'one of --text and --tokens' eval "$model"
+expect "eval: --window" 2 '' '--window is at least 2' eval "$model" --text x --window 1
+expect "eval: no such text" 1 '' 'nothere: cannot be opened' eval "$model" --text "$work/nothere"
+echo 'The quick brown fox jumps over the lazy dog.' > "$work/fox"
+expect "eval --text" 0 'perplexity [1-9][0-9.]+ \([0-9]+ tokens in 1 windows' '' eval "$model" --text "$work/fox"
+expect "eval --json" 0 '"mean_nll": [0-9]' '' eval "$model" --text "$work/fox" --window 4 --max-windows 1 --json
+expect "chat: --json" 2 '' "--json is for 'dibit run'" chat "$model" --json
+expect "chat: the end of the input" 0 '' '' chat "$model"
+
+same() {
+    if [ "$2" = "$3" ]; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        echo "FAILED: $1: '$2', expected '$3'"
+    fi
+}
+# stdout has the generated text and nothing else.
+same "run from stdin" "$(printf 'Why is the sky blue?' | "$dibit" run "$model" -f - -n 4 --greedy 2> /dev/null | od -c)" \
+    "$(printf 'The sky blue is' | od -c)"
+"$dibit" run "$model" -p 'Why is the sky blue?' -n 4 --greedy > "$work/out" 2> "$work/err"
+same "run's figures are on stderr" "$(grep -c 'first after [0-9.]* s, then [0-9.]* tokens/s' "$work/err")" 1
+# A conversation: a turn sees the one before, /reset forgets.
+printf 'Why is the sky blue?\n/nonsense\n/reset\nWhy is the sky blue?\n/quit\nnot read\n' |
+    "$dibit" chat "$model" --greedy -n 4 > "$work/out" 2> "$work/err"
+same "chat: answers" "$(cat "$work/out")" "The sky blue is
+The sky blue is"
+same "chat: an unknown command" "$(grep -c 'no command /nonsense' "$work/err")" 1
+
 echo "$passed passed, $failed failed, 0 skipped"
 [ $failed = 0 ]
