@@ -51,6 +51,9 @@ typedef struct dbt_moe_inputs {
 } dbt_moe_inputs;
 const dbt_moe_inputs *dbt_moe_inputs_of(const dbt_node *node); /* [3] */
 
+/* The width of fc1's, fc2's or fc3's codes. */
+uint32_t dbt_moe_bits(const dbt_moe_attrs *attrs, int which);
+
 /* One projection of all experts: [experts, n, k]. */
 typedef struct dbt_moe_fc {
     int64_t n, k;

@@ -1,7 +1,9 @@
 /* Schemas and inference of MoE and QMoE. */
 #include "ops/moe/moe.h"
 
+#include <inttypes.h>
 #include <math.h>
+#include <stdio.h>
 #include <string.h>
 
 #define INT(field, value) {.name = #field, .kind = DBT_ATTR_INT, .offset = offsetof(dbt_moe_attrs, field), .i = (value)}
@@ -109,6 +111,21 @@ static dibit_status infer_moe(dbt_infer *infer) {
     return dbt_infer_like_first(infer);
 }
 
+static void describe(const dbt_node *node, char *text, size_t size) {
+    const dbt_moe_attrs *const a = node->attrs;
+    const dbt_moe_inputs *const fc = dbt_moe_inputs_of(node);
+    const dbt_constant *const weight = node->inputs[fc[0].weight]->constant;
+    const int64_t experts = weight ? weight->dims[0] : 0;
+    const bool zero_points =
+        node->n_inputs > fc[0].zero_point && node->inputs[fc[0].zero_point] != NULL;
+    char block[40] = "one scale a row";
+    if (a->block_size > 0) snprintf(block, sizeof block, "block %" PRId64, a->block_size);
+    snprintf(text, size,
+             "%u/%u bits, %s, %s zero points, %" PRId64 " of %" PRId64 " experts, accuracy_level %" PRId64,
+             (unsigned)dbt_moe_bits(a, 0), (unsigned)dbt_moe_bits(a, 1), block,
+             zero_points ? "packed" : "no", a->k, experts, a->accuracy_level);
+}
+
 #define ATTRS(table)                                                                                \
     .attrs = table, .n_attrs = sizeof(table) / sizeof *(table), .attrs_bytes = sizeof(dbt_moe_attrs)
 
@@ -122,7 +139,7 @@ const dbt_op dbt_moe_ops[] = {
      .min_inputs = 3, .max_inputs = 21, .min_outputs = 1, .max_outputs = 1,
      /* weights, scales and zero points */
      .raw_inputs = 1u << 2 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 9 | 7u << 11,
-     ATTRS(qmoe_attrs), .infer = infer_moe, .cpu_prepare = dbt_moe_cpu_prepare,
+     .describe = describe, ATTRS(qmoe_attrs), .infer = infer_moe, .cpu_prepare = dbt_moe_cpu_prepare,
      .cpu_scratch = dbt_moe_cpu_scratch, .cpu_run = dbt_moe_cpu_run,
      .cpu_bound = dbt_moe_cpu_bound},
     {.name = NULL},

@@ -8,7 +8,7 @@ static const dibit_tensor *at(const dibit_tensor *const *in, uint32_t n_inputs, 
     return i != DBT_MOE_NONE && i < n_inputs ? in[i] : NULL;
 }
 
-static uint32_t bits_of(const dbt_moe_attrs *a, int which) {
+uint32_t dbt_moe_bits(const dbt_moe_attrs *a, int which) {
     const int64_t own[3] = {a->fc1_expert_weight_bits, a->fc2_expert_weight_bits,
                             a->fc3_expert_weight_bits};
     return (uint32_t)(own[which] == DBT_ATTR_ABSENT ? a->expert_weight_bits : own[which]);
@@ -45,7 +45,7 @@ static dibit_status read_quantization(const reader *r, int which, const dibit_te
     const dibit_tensor *const zero = at(r->in, r->n_inputs, i->zero_point);
     const int64_t block = a->block_size > 0 ? a->block_size : fc->k;
     const int64_t blocks = fc->k / block;
-    const uint32_t bits = bits_of(a, which);
+    const uint32_t bits = dbt_moe_bits(a, which);
     DBT_FAIL_IF(fc->k % block != 0, r->error, DIBIT_BAD_INPUT,
                 "%s has %lld columns, which block_size %lld does not divide", fc_names[which],
                 (long long)fc->k, (long long)block);
@@ -76,7 +76,7 @@ static dibit_status read_fc(const reader *r, int which, int64_t n, int64_t k,
     const dibit_tensor *const bias = at(r->in, r->n_inputs, i->bias);
     const bool quantized = r->node->op->kind == DBT_MOE_QUANTIZED;
     dbt_moe_fc *const fc = &out->fc[which];
-    const uint32_t bits = quantized ? bits_of(r->node->attrs, which) : 8;
+    const uint32_t bits = quantized ? dbt_moe_bits(r->node->attrs, which) : 8;
     *fc = (dbt_moe_fc){.n = n, .k = k};
     DBT_FAIL_IF(k * bits % 8 != 0, r->error, DIBIT_BAD_INPUT,
                 "%s's rows of %lld codes do not end on a byte", fc_names[which], (long long)k);
@@ -101,7 +101,7 @@ dibit_status dbt_moe_read_weights(const dbt_node *node, const dibit_tensor *cons
     dbt_moe_activation activation = DBT_MOE_RELU;
     dbt_moe_activation_of(a->activation_type, &activation);
     const bool quantized = node->op->kind == DBT_MOE_QUANTIZED;
-    const uint32_t pack = quantized ? 8 / bits_of(a, 1) : 1;
+    const uint32_t pack = quantized ? 8 / dbt_moe_bits(a, 1) : 1;
     *out = (dbt_moe_weights){.experts = fc1->dims[0],
                              .hidden = fc2->dims[1],
                              .inter = fc2->dims[2] * pack,
