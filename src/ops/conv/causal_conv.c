@@ -86,7 +86,7 @@ typedef struct causal_job {
     const dbt_cpu_call *call;
     const float *x, *weight, *bias, *past; /* past: slot W-1 */
     float *y, *present;
-    float *bound;                          /* not NULL: computes y's bound only */
+    float *bound; /* not NULL: computes y's bound only */
     int64_t batch, channels, length, taps, dilation, state_length, windows;
     bool silu, channels_last;
     int64_t n_tasks;
@@ -98,9 +98,15 @@ static dibit_status make_job(const dbt_cpu_call *call, causal_job *job) {
     const dibit_tensor *const bias = call->n_inputs > BIAS ? call->in[BIAS] : NULL;
     const dibit_tensor *const past = call->n_inputs > PAST ? call->in[PAST] : NULL;
     const dibit_tensor *const present = call->n_outputs > 1 ? call->out[1] : NULL;
-    *job = (causal_job){.call = call, .x = x->data, .weight = w->data, .dilation = a->dilation,
-                        .batch = x->dims[0], .taps = w->dims[2], .windows = a->state_window,
-                        .length = x->dims[a->channels_last ? 1 : 2], .silu = has_silu(a),
+    *job = (causal_job){.call = call,
+                        .x = x->data,
+                        .weight = w->data,
+                        .dilation = a->dilation,
+                        .batch = x->dims[0],
+                        .taps = w->dims[2],
+                        .windows = a->state_window,
+                        .length = x->dims[a->channels_last ? 1 : 2],
+                        .silu = has_silu(a),
                         .channels_last = a->channels_last != 0,
                         .y = call->out[0] ? call->out[0]->data : NULL,
                         .present = present ? present->data : NULL};
@@ -172,8 +178,8 @@ static void store_state(const causal_job *job, const channel *c, int64_t end, fl
 static void run_channel(const causal_job *job, int64_t unit) {
     const int64_t b = unit / job->channels, index = unit % job->channels;
     const int64_t step = job->channels_last ? job->channels : 1;
-    const int64_t x_first = b * job->channels * job->length +
-                            index * (job->channels_last ? 1 : job->length);
+    const int64_t x_first =
+        b * job->channels * job->length + index * (job->channels_last ? 1 : job->length);
     const int64_t slot = job->channels * job->state_length;
     const int64_t first = index * (job->channels_last ? 1 : job->state_length);
     channel c = {job->x + x_first, job->past ? job->past + b * slot + first : NULL, step};

@@ -74,8 +74,8 @@ dibit_status dbt_conv_infer(dbt_infer *infer) {
             DBT_TRY(dbt_infer_dim(infer, 1, i + 2, dbt_dim_const(dims, a->kernel_shape.v[i])));
         }
         /* (x + pads - (kernel - 1) * dilation - 1) / stride + 1 */
-        const int64_t pads = explicit_pads ? attr_at(a->pads, i, 0) + attr_at(a->pads, i + spatial, 0)
-                                           : 0;
+        const int64_t pads =
+            explicit_pads ? attr_at(a->pads, i, 0) + attr_at(a->pads, i + spatial, 0) : 0;
         const dbt_dim dilation = dbt_dim_const(dims, attr_at(a->dilations, i, 1));
         const dbt_dim reach = dbt_dim_apply(
             dims, DBT_DIM_MUL,
@@ -126,7 +126,8 @@ static dibit_status make_axes(const dbt_cpu_call *call, conv_job *job) {
             job->pad[i] = given ? attr_at(a->pads, i, 0) : 0;
             end = given ? attr_at(a->pads, i + job->spatial, 0) : 0;
         }
-        DBT_FAIL_IF(job->kernel[i] < 1 || (a->kernel_shape.v && a->kernel_shape.v[i] != job->kernel[i]),
+        DBT_FAIL_IF(job->kernel[i] < 1 ||
+                        (a->kernel_shape.v && a->kernel_shape.v[i] != job->kernel[i]),
                     call->error, DIBIT_BAD_INPUT, "the weight does not have the kernel's shape");
         DBT_FAIL_IF(job->in[i] + job->pad[i] + end < reach + 1, call->error, DIBIT_BAD_INPUT,
                     "the kernel is larger than the padded input along axis %d", (int)(i + 2));
@@ -141,8 +142,12 @@ static dibit_status make_job(const dbt_cpu_call *call, conv_job *job) {
     const dbt_conv_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0], *const w = call->in[1];
     const dibit_tensor *const bias = call->n_inputs > 2 ? call->in[2] : NULL;
-    *job = (conv_job){.x = x->data, .w = w->data, .bias = bias ? bias->data : NULL,
-                      .spatial = x->rank - 2, .channels = x->dims[1], .filters = w->dims[0],
+    *job = (conv_job){.x = x->data,
+                      .w = w->data,
+                      .bias = bias ? bias->data : NULL,
+                      .spatial = x->rank - 2,
+                      .channels = x->dims[1],
+                      .filters = w->dims[0],
                       .per_group = w->dims[1]};
     DBT_FAIL_IF(job->channels != job->per_group * a->group || job->filters % a->group != 0,
                 call->error, DIBIT_BAD_INPUT,

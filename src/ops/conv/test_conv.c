@@ -9,7 +9,7 @@ static float *fill(float *x, int64_t n, uint64_t seed) {
     return x;
 }
 
-/* ---- CausalConvWithState ---------------------------------------------------------------------- */
+/* ---- CausalConvWithState --------------------------------------------------------------------- */
 
 typedef struct causal {
     int64_t batch, channels, length, taps, dilation, windows;
@@ -71,12 +71,17 @@ static void check_causal(const causal *k) {
         in[3] = out[1];
         in[3].data = past;
     }
-    const dbt_onnx_attr attrs[] = {DBT_INT("dilation", k->dilation),
-                                   DBT_INT("channels_last", k->last),
-                                   DBT_INT("state_window", k->windows),
-                                   DBT_STRING("activation", k->silu ? "silu" : "none")};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "CausalConvWithState", .opset = 1,
-                     .attrs = attrs, .n_attrs = 4, .inputs = in, .n_inputs = 4, .n_outputs = 2};
+    const dbt_onnx_attr attrs[] = {
+        DBT_INT("dilation", k->dilation), DBT_INT("channels_last", k->last),
+        DBT_INT("state_window", k->windows), DBT_STRING("activation", k->silu ? "silu" : "none")};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "CausalConvWithState",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 4,
+                     .inputs = in,
+                     .n_inputs = 4,
+                     .n_outputs = 2};
     dbt_op_case_expect(&c, 0, &out[0]);
     if (s > 0) dbt_op_case_expect(&c, 1, &out[1]);
     c.absent_outputs = 2;
@@ -87,9 +92,14 @@ static void test_causal_conv(void **state) {
     (void)state;
     static const int64_t lengths[] = {1, 2, 5, 19}, taps[] = {1, 2, 3, 4};
     for (int i = 0; i < 256; i++) {
-        check_causal(&(causal){.batch = 2, .channels = 6, .length = lengths[i % 4],
-                               .taps = taps[i / 4 % 4], .dilation = 1 + i / 16 % 2,
-                               .last = i / 32 % 2, .past = i / 64 % 2, .bias = i / 128 % 2,
+        check_causal(&(causal){.batch = 2,
+                               .channels = 6,
+                               .length = lengths[i % 4],
+                               .taps = taps[i / 4 % 4],
+                               .dilation = 1 + i / 16 % 2,
+                               .last = i / 32 % 2,
+                               .past = i / 64 % 2,
+                               .bias = i / 128 % 2,
                                .silu = i % 3 == 0});
     }
 }
@@ -98,8 +108,13 @@ static void test_causal_conv_keeps_a_window_of_states(void **state) {
     (void)state;
     for (int64_t windows = 1; windows <= 8; windows++) {
         for (int i = 0; i < 8; i++) {
-            check_causal(&(causal){.batch = 2, .channels = 4, .length = i % 2 ? 3 : 9, .taps = 3,
-                                   .dilation = 2, .windows = windows, .last = i / 2 % 2,
+            check_causal(&(causal){.batch = 2,
+                                   .channels = 4,
+                                   .length = i % 2 ? 3 : 9,
+                                   .taps = 3,
+                                   .dilation = 2,
+                                   .windows = windows,
+                                   .last = i / 2 % 2,
                                    .past = i / 4 % 2});
         }
     }
@@ -124,8 +139,13 @@ static void test_bad_causal_convs_are_refused(void **state) {
         {DBT_INT("channels_last", 2), DIBIT_BAD_FILE, "channels_last"},
         {DBT_STRING("activation", "gelu"), DIBIT_BAD_FILE, "'gelu'"},
     };
-    dbt_op_case c = {.domain = "com.microsoft", .name = "CausalConvWithState", .opset = 1,
-                     .inputs = in, .n_inputs = 4, .n_attrs = 1, .n_outputs = 2};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "CausalConvWithState",
+                     .opset = 1,
+                     .inputs = in,
+                     .n_inputs = 4,
+                     .n_attrs = 1,
+                     .n_outputs = 2};
     for (size_t i = 0; i < sizeof bad / sizeof *bad; i++) {
         c.attrs = &bad[i].attr;
         dbt_op_case_refused(&c, bad[i].status, bad[i].text);
@@ -135,7 +155,7 @@ static void test_bad_causal_convs_are_refused(void **state) {
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "dim 0 of input 1 ('x') must be 4, got 3");
 }
 
-/* ---- Conv, in two spatial axes; one axis has height 1 ------------------------------------------ */
+/* ---- Conv, in two spatial axes; one axis has height 1 ---------------------------------------- */
 
 typedef struct conv2d {
     int64_t n, channels, in[2], filters, kernel[2], group, stride[2], dilation[2], pads[4];
@@ -143,7 +163,8 @@ typedef struct conv2d {
     int64_t out[2], begin[2]; /* what the padding comes to */
 } conv2d;
 
-static void reference(const conv2d *k, const float *x, const float *w, const float *bias, float *y) {
+static void reference(const conv2d *k, const float *x, const float *w, const float *bias,
+                      float *y) {
     const int64_t per = k->channels / k->group, filters = k->filters / k->group;
     for (int64_t i = 0; i < k->n * k->filters * k->out[0] * k->out[1]; i++) {
         const int64_t ox = i % k->out[1], oy = i / k->out[1] % k->out[0];
@@ -191,8 +212,8 @@ static void test_conv(void **state) {
                 DBT_TENSOR(DIBIT_TYPE_FLOAT, x, k->n, k->channels, k->in[0], k->in[1]),
                 DBT_TENSOR(DIBIT_TYPE_FLOAT, w, k->filters, per, k->kernel[0], k->kernel[1]),
                 DBT_TENSOR(DIBIT_TYPE_FLOAT, bias, k->filters)};
-            dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, y, k->n, k->filters, k->out[0],
-                                          k->out[1]);
+            dibit_tensor out =
+                DBT_TENSOR(DIBIT_TYPE_FLOAT, y, k->n, k->filters, k->out[0], k->out[1]);
             dibit_tensor *const all[] = {&in[0], &in[1], &out};
             for (int t = 0; flat && t < 3; t++) {
                 all[t]->rank = 3;
@@ -200,8 +221,8 @@ static void test_conv(void **state) {
             }
             dbt_onnx_attr attrs[] = {
                 DBT_INTS("strides", k->stride[0], k->stride[1]),
-                DBT_INTS("dilations", k->dilation[0], k->dilation[1]),
-                DBT_INT("group", k->group), DBT_STRING("auto_pad", k->auto_pad),
+                DBT_INTS("dilations", k->dilation[0], k->dilation[1]), DBT_INT("group", k->group),
+                DBT_STRING("auto_pad", k->auto_pad),
                 DBT_INTS("pads", k->pads[0], k->pads[1], k->pads[2], k->pads[3])};
             const int64_t pads[] = {k->pads[1], k->pads[3]};
             for (int a = 0; flat && a < 2; a++) {
@@ -212,8 +233,11 @@ static void test_conv(void **state) {
                 attrs[4].count = 2;
                 attrs[4].ints = pads;
             }
-            dbt_op_case_expect(&(dbt_op_case){.name = "Conv", .opset = 22, .inputs = in,
-                                              .n_inputs = 3, .attrs = attrs,
+            dbt_op_case_expect(&(dbt_op_case){.name = "Conv",
+                                              .opset = 22,
+                                              .inputs = in,
+                                              .n_inputs = 3,
+                                              .attrs = attrs,
                                               .n_attrs = strcmp(k->auto_pad, "NOTSET") ? 4 : 5},
                                0, &out);
         }

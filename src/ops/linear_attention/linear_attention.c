@@ -1,12 +1,12 @@
 /* com.microsoft LinearAttention: attention with a matrix per head as its memory.
  *
  * For every batch row and key/value head, with S of [d_k, d_v], token by token:
- *     S[i, :] *= exp(decay[i])                          gated, gated_delta; one decay a head, or one a row
- *     e = v, or beta * (v - sum_i k[i] S[i, :])         delta, gated_delta
+ *     S[i, :] *= exp(decay[i])                  gated, gated_delta; one decay a head, or one a row
+ *     e = v, or beta * (v - sum_i k[i] S[i, :]) delta, gated_delta
  *     S[i, :] += k[i] * e
- *     output = scale * sum_i q[i] S[i, :]               for each query head of the group
- * There may be more query heads than key/value heads (a group shares S) or fewer (an output for each
- * S), and fewer key heads (which the key's width tells). */
+ *     output = scale * sum_i q[i] S[i, :]       for each query head of the group
+ * There may be more query heads than key/value heads (a group shares S) or fewer (an output for
+ * each S), and fewer key heads (which the key's width tells). */
 #include <float.h>
 #include <string.h>
 
@@ -98,22 +98,26 @@ static dbt_state_kind state_kind(const dbt_node *node) {
 
 typedef struct linear_job {
     const float *in[6];
-    float *y, *present;            /* NULL where not wanted */
-    float *y_bound, *state_bound;  /* with `bounds` */
+    float *y, *present;           /* NULL where not wanted */
+    float *y_bound, *state_bound; /* with `bounds` */
     bool bounds, decays, deltas;
     int64_t batch, length, q_heads, k_heads, kv_heads, d_k, d_v, windows;
     int64_t decay_width, beta_width; /* elements a token */
     float scale;
-    float *scratch;                /* for every unit: S, magnitudes, e */
+    float *scratch; /* for every unit: S, magnitudes, e */
     int64_t n_tasks;
 } linear_job;
 
 static dibit_status make_job(const dbt_cpu_call *call, linear_job *job) {
     const linear_attrs *const a = call->attrs;
     const dibit_tensor *const q = call->in[QUERY];
-    *job = (linear_job){.batch = q->dims[0], .length = q->dims[1], .q_heads = a->q_num_heads,
-                        .kv_heads = a->kv_num_heads, .windows = a->state_window,
-                        .d_k = q->dims[2] / a->q_num_heads, .scratch = call->scratch,
+    *job = (linear_job){.batch = q->dims[0],
+                        .length = q->dims[1],
+                        .q_heads = a->q_num_heads,
+                        .kv_heads = a->kv_num_heads,
+                        .windows = a->state_window,
+                        .d_k = q->dims[2] / a->q_num_heads,
+                        .scratch = call->scratch,
                         .d_v = call->in[VALUE]->dims[2] / a->kv_num_heads};
     rule_of(a->update_rule, &job->decays, &job->deltas);
     int64_t width[6] = {0};
@@ -121,8 +125,8 @@ static dibit_status make_job(const dbt_cpu_call *call, linear_job *job) {
         if (!call->in[i]) continue;
         job->in[i] = call->in[i]->data;
         width[i] = call->in[i]->dims[2];
-        DBT_FAIL_IF(i != PAST && (call->in[i]->dims[0] != job->batch ||
-                                  call->in[i]->dims[1] != job->length),
+        DBT_FAIL_IF(i != PAST &&
+                        (call->in[i]->dims[0] != job->batch || call->in[i]->dims[1] != job->length),
                     call->error, DIBIT_BAD_INPUT, "input %u must have the query's batch and length",
                     (unsigned)i);
     }
@@ -174,8 +178,8 @@ static void update(const linear_job *job, const unit *u, int64_t token) {
     const float *const v = job->in[VALUE] + (token * job->kv_heads + u->head) * d_v;
     memcpy(u->e, v, (size_t)d_v * sizeof *v);
     if (job->deltas) {
-        const float beta = job->in[BETA][token * job->beta_width +
-                                         (job->beta_width == 1 ? 0 : u->head)];
+        const float beta =
+            job->in[BETA][token * job->beta_width + (job->beta_width == 1 ? 0 : u->head)];
         for (int64_t j = 0; j < d_v; j++) u->e[j] = 0;
         for (int64_t i = 0; i < d_k; i++) {
             for (int64_t j = 0; j < d_v; j++) u->e[j] += k[i] * u->s[i * d_v + j];
@@ -190,7 +194,7 @@ static void update(const linear_job *job, const unit *u, int64_t token) {
     }
 }
 
-/* How many roundings a result has behind it, at first order, in terms of its summands' magnitudes. */
+/* The roundings that a result has behind it, at first order, per magnitude of its summands. */
 static float gamma_of(const linear_job *job) {
     return (float)(job->d_k + job->length + 8) * (FLT_EPSILON / 2);
 }
@@ -255,7 +259,8 @@ static void run_task(void *ctx, int64_t task, uint32_t thread) {
 
 static void run_all(linear_job *job, dbt_pool *pool, uint64_t present_count) {
     float *const present = job->bounds ? job->state_bound : job->present;
-    if (present) memset(present, 0, (size_t)present_count * sizeof *present); /* slots of no token */
+    if (present)
+        memset(present, 0, (size_t)present_count * sizeof *present); /* slots of no token */
     const int64_t units = job->batch * job->kv_heads;
     if (units == 0) return;
     job->n_tasks = dbt_task_count(units, job->length * job->d_k * job->d_v * 4);
@@ -296,10 +301,22 @@ static dibit_status linear_bound(const dbt_cpu_call *call, float *const *bound) 
 static const dbt_state_pair state_pairs[] = {{.past = PAST, .present = 1}};
 
 const dbt_op dbt_linear_attention_ops[] = {
-    {.domain = "com.microsoft", .name = "LinearAttention", .since = 1, .min_inputs = 3,
-     .max_inputs = 6, .min_outputs = 1, .max_outputs = 2, .attrs = attr_defs,
-     .n_attrs = sizeof attr_defs / sizeof *attr_defs, .attrs_bytes = sizeof(linear_attrs),
-     .states = state_pairs, .n_states = 1, .infer = infer_linear, .cpu_scratch = linear_scratch,
-     .cpu_run = linear_run, .cpu_bound = linear_bound, .state_kind = state_kind},
+    {.domain = "com.microsoft",
+     .name = "LinearAttention",
+     .since = 1,
+     .min_inputs = 3,
+     .max_inputs = 6,
+     .min_outputs = 1,
+     .max_outputs = 2,
+     .attrs = attr_defs,
+     .n_attrs = sizeof attr_defs / sizeof *attr_defs,
+     .attrs_bytes = sizeof(linear_attrs),
+     .states = state_pairs,
+     .n_states = 1,
+     .infer = infer_linear,
+     .cpu_scratch = linear_scratch,
+     .cpu_run = linear_run,
+     .cpu_bound = linear_bound,
+     .state_kind = state_kind},
     {.name = NULL},
 };

@@ -36,7 +36,8 @@ static void reference_head(const shape *p, int64_t b, int64_t h) {
                 if (decays) s[i][j] *= exp((double)decay[p->decay_per_row ? g * DK + i : g]);
                 seen += (double)kt[i] * s[i][j];
             }
-            if (deltas) e = (double)beta[p->one_beta ? token : token * p->kv_heads + h] * (e - seen);
+            if (deltas)
+                e = (double)beta[p->one_beta ? token : token * p->kv_heads + h] * (e - seen);
             for (int i = 0; i < DK; i++) s[i][j] += (double)kt[i] * e;
         }
         for (int64_t o = 0; o < outputs; o++) {
@@ -86,11 +87,17 @@ static void check(const shape *p) {
     state.data = present;
     if (!p->past) in[3].type = DIBIT_TYPE_UNDEFINED;
     const dbt_onnx_attr attrs[] = {
-        DBT_INT("q_num_heads", p->q_heads), DBT_INT("kv_num_heads", p->kv_heads),
-        DBT_STRING("update_rule", p->rule), DBT_FLOAT("scale", p->scale),
+        DBT_INT("q_num_heads", p->q_heads),  DBT_INT("kv_num_heads", p->kv_heads),
+        DBT_STRING("update_rule", p->rule),  DBT_FLOAT("scale", p->scale),
         DBT_INT("state_window", p->windows), DBT_INT("chunk_size", 64)};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "LinearAttention", .opset = 1,
-                     .attrs = attrs, .n_attrs = 6, .inputs = in, .n_inputs = 6, .n_outputs = 2};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "LinearAttention",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 6,
+                     .inputs = in,
+                     .n_inputs = 6,
+                     .n_outputs = 2};
     dbt_op_case_expect(&c, 0, &out);
     dbt_op_case_expect(&c, 1, &state);
     c.absent_outputs = 2;
@@ -121,15 +128,20 @@ static void test_a_window_of_states(void **state) {
 
 static void test_bad_nodes_are_refused(void **state) {
     (void)state;
-    dibit_tensor in[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, q, 1, 2, 8),
-                         DBT_TENSOR(DIBIT_TYPE_FLOAT, k, 1, 2, 8),
-                         DBT_TENSOR(DIBIT_TYPE_FLOAT, v, 1, 2, 8),
-                         DBT_TENSOR(DIBIT_TYPE_FLOAT, past, 1, 2, 4, 4),
-                         DBT_TENSOR(DIBIT_TYPE_FLOAT, decay, 1, 2, 2)};
+    dibit_tensor in[] = {
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, q, 1, 2, 8), DBT_TENSOR(DIBIT_TYPE_FLOAT, k, 1, 2, 8),
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, v, 1, 2, 8), DBT_TENSOR(DIBIT_TYPE_FLOAT, past, 1, 2, 4, 4),
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, decay, 1, 2, 2)};
     dbt_onnx_attr attrs[] = {DBT_INT("q_num_heads", 2), DBT_INT("kv_num_heads", 2),
                              DBT_STRING("update_rule", "gated_delta")};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "LinearAttention", .opset = 1,
-                     .attrs = attrs, .n_attrs = 3, .inputs = in, .n_inputs = 5, .n_outputs = 2};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "LinearAttention",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 3,
+                     .inputs = in,
+                     .n_inputs = 5,
+                     .n_outputs = 2};
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "needs beta");
     attrs[2].s = "gate";
     dbt_op_case_refused(&c, DIBIT_BAD_FILE, "'gate'");

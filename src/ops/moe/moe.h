@@ -1,20 +1,20 @@
 /* Mixture of experts: com.microsoft MoE (float weights) and QMoE (2, 4 or 8 bits).
  *
  * For every token, `k` of `experts` are chosen by its router logits; each computes
- *     h = activation(fc1 x + b1)                  or, with fc3,  activation(fc1 x + b1) * (fc3 x + b3)
- *     h = G * sigmoid(alpha G) * (L + beta),      swiglu: G = min(fc1 x, limit), L = fc3 x clamped to
- *                                                 +-limit; with swiglu_fusion fc1's rows hold both
+ *     h = activation(fc1 x + b1)               or, with fc3,  activation(fc1 x + b1) * (fc3 x + b3)
+ *     h = G * sigmoid(alpha G) * (L + beta),   swiglu: G = min(fc1 x, limit), L = fc3 x clamped to
+ *                                              +-limit; with swiglu_fusion fc1's rows hold both
  * and the output is the sum of (fc2 h + b2) by routing weight, experts in ascending order.
  *
- * ROUTING follows ONNX Runtime's CPU kernels, also where MoE and QMoE differ: the largest logits win,
- * of equal ones the later expert. MoE weighs by the softmax over all experts, normalized over the
- * chosen ones with normalize_routing_weights; QMoE by the softmax over the chosen ones, or by the
- * chosen columns of router_weights, normalized on request. Experts with no weight (QMoE: up to 1e-8)
- * do not run. use_sparse_mixer is SparseMixer's inference (Phi-3.5-MoE), as CUDA has it: the CPU
- * kernels ignore it.
+ * ROUTING follows ONNX Runtime's CPU kernels, also where MoE and QMoE differ: the largest logits
+ * win, of equal ones the later expert. MoE weighs by the softmax over all experts, normalized over
+ * the chosen ones with normalize_routing_weights; QMoE by the softmax over the chosen ones, or by
+ * the chosen columns of router_weights, normalized on request. Experts without weight (QMoE: up to
+ * 1e-8) do not run. use_sparse_mixer is SparseMixer's inference (Phi-3.5-MoE), as CUDA has it: the
+ * CPU kernels ignore it.
  *
- * QUANTIZED WEIGHTS are MatMulNBits' layout, one matrix an expert, or one scale per row when there is
- * no block_size; then zero points are packed along the rows. Activations become int8 where ONNX
+ * QUANTIZED WEIGHTS are MatMulNBits' layout, one matrix an expert, or one scale per row when there
+ * is no block_size; then zero points are packed along the rows. Activations become int8 where ONNX
  * Runtime does that: block-wise 4 bits at accuracy_level 4, block-wise 8 bits at every level. */
 #ifndef DBT_OPS_MOE_MOE_H
 #define DBT_OPS_MOE_MOE_H
@@ -57,18 +57,18 @@ uint32_t dbt_moe_bits(const dbt_moe_attrs *attrs, int which);
 /* One projection of all experts: [experts, n, k]. */
 typedef struct dbt_moe_fc {
     int64_t n, k;
-    const float *weights;    /* MoE */
-    dbt_matmul_nbits nbits;  /* QMoE: expert 0's, without M, a, y, bias */
+    const float *weights;                            /* MoE */
+    dbt_matmul_nbits nbits;                          /* QMoE: expert 0's, without M, a, y, bias */
     uint64_t b_bytes, scale_bytes, zero_point_bytes; /* from one expert to the next */
-    const float *bias;       /* [experts, n] or NULL */
+    const float *bias;                               /* [experts, n] or NULL */
 } dbt_moe_fc;
 
 /* What the weights' shapes say. */
 typedef struct dbt_moe_weights {
     int64_t experts, hidden, inter;
-    bool fused;        /* fc1 has 2 * inter rows */
+    bool fused; /* fc1 has 2 * inter rows */
     bool has_fc3;
-    dbt_moe_fc fc[3];  /* shapes, strides and, where they are there, pointers */
+    dbt_moe_fc fc[3]; /* shapes, strides and, where they are there, pointers */
 } dbt_moe_weights;
 
 /* From the inputs that are not NULL: BAD_INPUT when they do not fit each other. Everything that
@@ -76,7 +76,7 @@ typedef struct dbt_moe_weights {
 dibit_status dbt_moe_read_weights(const dbt_node *node, const dibit_tensor *const *in,
                                   uint32_t n_inputs, dbt_moe_weights *out, dibit_error *error);
 
-/* ---- moe_route.c: routes of one token, k of them, and how far their weights can be off -------- */
+/* ---- moe_route.c: routes of one token, k of them, and how far their weights can be off ------- */
 
 typedef struct dbt_moe_route {
     int32_t expert;
@@ -98,14 +98,14 @@ typedef struct dbt_moe_job {
     const float *x, *router, *router_weights;
     int64_t tokens;
     /* Scratch. */
-    uint8_t *taken;        /* [experts] */
-    dbt_moe_route *routes; /* [tokens, k] */
-    int64_t *list;         /* routes by expert, then token: [tokens * k] */
-    int64_t *first;        /* [experts + 1]: where an expert's begin in the list */
+    uint8_t *taken;              /* [experts] */
+    dbt_moe_route *routes;       /* [tokens, k] */
+    int64_t *list;               /* routes by expert, then token: [tokens * k] */
+    int64_t *first;              /* [experts + 1]: where an expert's begin in the list */
     float *a, *c1, *c3, *h, *c2; /* [tokens, hidden | n1 | inter | inter | hidden] */
-    double *exact;         /* for bounds: 8 arrays of max(n1, hidden) */
-    void *nbits;           /* scratch of the multiplications */
-    uint64_t bytes;        /* of all scratch */
+    double *exact;               /* for bounds: 8 arrays of max(n1, hidden) */
+    void *nbits;                 /* scratch of the multiplications */
+    uint64_t bytes;              /* of all scratch */
 } dbt_moe_job;
 
 dibit_status dbt_moe_make_job(const dbt_cpu_call *call, dbt_moe_job *job);

@@ -1,6 +1,6 @@
-/* How far the experts' float results can be off: the rounding of each multiplication (gamma * sum of
- * magnitudes), carried through activation, second multiplication and weighing. Runs on the reference
- * of MatMulNBits, token by token. */
+/* How far the experts' float results can be off: the rounding of each multiplication (gamma * sum
+ * of magnitudes), carried through activation, second multiplication and weighing. Runs on the
+ * reference of MatMulNBits, token by token. */
 #include <float.h>
 #include <math.h>
 
@@ -73,8 +73,8 @@ static double hidden(const dbt_moe_job *job, double g, double dg, double l, doub
     return f * l;
 }
 
-/* What int8 rounding makes of the errors: a value near the middle of two steps may go either way, and
- * all move with the scale. */
+/* What int8 rounding makes of the errors: a value near the middle of two steps may go either way,
+ * and all move with the scale. */
 static void round_to_int8(const dbt_matmul_nbits *p, const float *h, float *error) {
     for (int64_t begin = 0; begin < p->K; begin += p->block_size) {
         const int64_t n = p->K - begin < p->block_size ? p->K - begin : p->block_size;
@@ -96,8 +96,8 @@ static void bound_route(const dbt_moe_job *job, int64_t token, const dbt_moe_rou
     const dbt_moe_weights *const w = &job->weights;
     const int64_t stride = w->fc[0].n > w->hidden ? w->fc[0].n : w->hidden, n = w->inter;
     double *const y1 = job->exact, *const s1 = y1 + stride, *const y3 = s1 + stride,
-           *const s3 = y3 + stride, *const y2 = s3 + stride, *const s2 = y2 + stride,
-           *const unused = s2 + stride, *const moved = unused + stride;
+                  *const s3 = y3 + stride, *const y2 = s3 + stride, *const s2 = y2 + stride,
+                  *const unused = s2 + stride, *const moved = unused + stride;
     float *const h = job->h, *const error = job->c1;
     const float *const x = job->x + token * w->hidden;
     const int64_t e = route->expert;

@@ -1,11 +1,11 @@
-/* Running the experts: tokens are gathered by expert, multiplied, and added up by routing weight. */
+/* Running the experts: tokens are gathered by expert, multiplied, and added by routing weight. */
 #include <math.h>
 #include <string.h>
 
 #include "base/math.h"
 #include "ops/moe/moe.h"
 
-/* ---- The job and its scratch ------------------------------------------------------------------ */
+/* ---- The job and its scratch ----------------------------------------------------------------- */
 
 static int64_t largest(int64_t a, int64_t b) { return a > b ? a : b; }
 
@@ -53,7 +53,8 @@ static void lay_out(dbt_moe_job *job) {
 }
 
 dibit_status dbt_moe_make_job(const dbt_cpu_call *call, dbt_moe_job *job) {
-    *job = (dbt_moe_job){.call = call, .attrs = call->attrs,
+    *job = (dbt_moe_job){.call = call,
+                         .attrs = call->attrs,
                          .quantized = call->node->op->kind == DBT_MOE_QUANTIZED,
                          .activation = DBT_MOE_RELU};
     dbt_moe_activation_of(job->attrs->activation_type, &job->activation);
@@ -95,7 +96,7 @@ uint64_t dbt_moe_cpu_scratch(const dbt_cpu_call *call) {
     return dbt_moe_make_job(&quiet, &job) == DIBIT_OK ? job.bytes : 0;
 }
 
-/* ---- Multiplications ---------------------------------------------------------------------------- */
+/* ---- Multiplications ------------------------------------------------------------------------- */
 
 dbt_matmul_nbits dbt_moe_expert(const dbt_moe_fc *fc, int64_t e) {
     dbt_matmul_nbits p = fc->nbits;
@@ -153,13 +154,12 @@ static void multiply(const dbt_moe_job *job, const dbt_moe_fc *fc, int64_t e, in
     dbt_parallel_for(job->call->pool, d.n_tasks, dense_task, &d);
 }
 
-/* ---- Activations -------------------------------------------------------------------------------- */
+/* ---- Activations ----------------------------------------------------------------------------- */
 
 static float activate(dbt_moe_activation kind, float x) {
     switch (kind) {
     case DBT_MOE_RELU: return x > 0 ? x : 0;
-    case DBT_MOE_GELU:
-        return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
+    case DBT_MOE_GELU: return 0.5f * x * (1 + tanhf(0.7978845608f * (x + 0.044715f * x * x * x)));
     case DBT_MOE_SILU: return x * dbt_sigmoidf(x);
     case DBT_MOE_IDENTITY:
     case DBT_MOE_SWIGLU: break;
@@ -204,7 +204,7 @@ static void activate_task(void *ctx, int64_t task, uint32_t thread) {
     }
 }
 
-/* ---- The run ------------------------------------------------------------------------------------- */
+/* ---- The run --------------------------------------------------------------------------------- */
 
 /* Routes every token, and lists the routes with a weight by expert and token. */
 static void route(const dbt_moe_job *job) {

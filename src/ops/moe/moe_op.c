@@ -6,12 +6,18 @@
 #include <stdio.h>
 #include <string.h>
 
-#define INT(field, value) {.name = #field, .kind = DBT_ATTR_INT, .offset = offsetof(dbt_moe_attrs, field), .i = (value)}
-#define FLOAT(field, value) {.name = #field, .kind = DBT_ATTR_FLOAT, .offset = offsetof(dbt_moe_attrs, field), .f = (value)}
-#define STRING(field, value) {.name = #field, .kind = DBT_ATTR_STRING, .offset = offsetof(dbt_moe_attrs, field), .s = (value)}
-#define COMMON                                                                                      \
-    STRING(activation_type, "relu"), FLOAT(activation_alpha, 1), FLOAT(activation_beta, 0),         \
-        FLOAT(swiglu_limit, INFINITY), INT(k, 1), INT(normalize_routing_weights, 0),                \
+#define INT(field, value)                                                                          \
+    {.name = #field, .kind = DBT_ATTR_INT, .offset = offsetof(dbt_moe_attrs, field), .i = (value)}
+#define FLOAT(field, value)                                                                        \
+    {.name = #field, .kind = DBT_ATTR_FLOAT, .offset = offsetof(dbt_moe_attrs, field), .f = (value)}
+#define STRING(field, value)                                                                       \
+    {.name = #field,                                                                               \
+     .kind = DBT_ATTR_STRING,                                                                      \
+     .offset = offsetof(dbt_moe_attrs, field),                                                     \
+     .s = (value)}
+#define COMMON                                                                                     \
+    STRING(activation_type, "relu"), FLOAT(activation_alpha, 1), FLOAT(activation_beta, 0),        \
+        FLOAT(swiglu_limit, INFINITY), INT(k, 1), INT(normalize_routing_weights, 0),               \
         INT(swiglu_fusion, 0), INT(use_sparse_mixer, 0)
 
 static const dbt_attr_def moe_attrs[] = {COMMON};
@@ -69,7 +75,8 @@ static dibit_status check_quantization(const dbt_infer *infer) {
                 (int)DBT_NBITS_INT8_MAX_BLOCK, (long long)b);
     for (uint32_t i = 15; i < infer->n_inputs; i++) {
         DBT_FAIL_IF(infer->in[i] != NULL, infer->error, DIBIT_UNSUPPORTED,
-                    "input %u belongs to fp4 and fp8 weights, which are not supported", (unsigned)i);
+                    "input %u belongs to fp4 and fp8 weights, which are not supported",
+                    (unsigned)i);
     }
     return DIBIT_OK;
 }
@@ -78,10 +85,10 @@ static dibit_status infer_moe(dbt_infer *infer) {
     const dbt_moe_attrs *const a = infer->attrs;
     const bool quantized = infer->node->op->kind == DBT_MOE_QUANTIZED;
     dbt_moe_activation activation;
-    DBT_FAIL_IF(!dbt_moe_activation_of(a->activation_type, &activation), infer->error,
-                DIBIT_BAD_FILE,
-                "attribute 'activation_type' must be relu, gelu, silu, swiglu or identity, got '%s'",
-                a->activation_type);
+    DBT_FAIL_IF(
+        !dbt_moe_activation_of(a->activation_type, &activation), infer->error, DIBIT_BAD_FILE,
+        "attribute 'activation_type' must be relu, gelu, silu, swiglu or identity, got '%s'",
+        a->activation_type);
     DBT_FAIL_IF(a->swiglu_fusion < 0 || a->swiglu_fusion > 2, infer->error, DIBIT_BAD_FILE,
                 "attribute 'swiglu_fusion' must be 0, 1 or 2, got %lld",
                 (long long)a->swiglu_fusion);
@@ -121,26 +128,46 @@ static void describe(const dbt_node *node, char *text, size_t size) {
     char block[40] = "one scale a row";
     if (a->block_size > 0) snprintf(block, sizeof block, "block %" PRId64, a->block_size);
     snprintf(text, size,
-             "%u/%u bits, %s, %s zero points, %" PRId64 " of %" PRId64 " experts, accuracy_level %" PRId64,
+             "%u/%u bits, %s, %s zero points, %" PRId64 " of %" PRId64
+             " experts, accuracy_level %" PRId64,
              (unsigned)dbt_moe_bits(a, 0), (unsigned)dbt_moe_bits(a, 1), block,
              zero_points ? "packed" : "no", a->k, experts, a->accuracy_level);
 }
 
-#define ATTRS(table)                                                                                \
+#define ATTRS(table)                                                                               \
     .attrs = table, .n_attrs = sizeof(table) / sizeof *(table), .attrs_bytes = sizeof(dbt_moe_attrs)
 
 /* Behind the optional bias of fc1 stand inputs that are needed: dbt_moe_read_weights looks. */
 const dbt_op dbt_moe_ops[] = {
-    {.domain = "com.microsoft", .name = "MoE", .since = 1, .kind = DBT_MOE_FLOAT, .min_inputs = 3,
-     .max_inputs = 8, .min_outputs = 1, .max_outputs = 1, ATTRS(moe_attrs), .infer = infer_moe,
-     .cpu_scratch = dbt_moe_cpu_scratch, .cpu_run = dbt_moe_cpu_run,
+    {.domain = "com.microsoft",
+     .name = "MoE",
+     .since = 1,
+     .kind = DBT_MOE_FLOAT,
+     .min_inputs = 3,
+     .max_inputs = 8,
+     .min_outputs = 1,
+     .max_outputs = 1,
+     ATTRS(moe_attrs),
+     .infer = infer_moe,
+     .cpu_scratch = dbt_moe_cpu_scratch,
+     .cpu_run = dbt_moe_cpu_run,
      .cpu_bound = dbt_moe_cpu_bound},
-    {.domain = "com.microsoft", .name = "QMoE", .since = 1, .kind = DBT_MOE_QUANTIZED,
-     .min_inputs = 3, .max_inputs = 21, .min_outputs = 1, .max_outputs = 1,
+    {.domain = "com.microsoft",
+     .name = "QMoE",
+     .since = 1,
+     .kind = DBT_MOE_QUANTIZED,
+     .min_inputs = 3,
+     .max_inputs = 21,
+     .min_outputs = 1,
+     .max_outputs = 1,
      /* weights, scales and zero points */
      .raw_inputs = 1u << 2 | 1u << 3 | 1u << 5 | 1u << 6 | 1u << 8 | 1u << 9 | 7u << 11,
-     .describe = describe, ATTRS(qmoe_attrs), .infer = infer_moe, .cpu_prepare = dbt_moe_cpu_prepare,
-     .cpu_scratch = dbt_moe_cpu_scratch, .cpu_run = dbt_moe_cpu_run,
+     .describe = describe,
+     ATTRS(qmoe_attrs),
+     .infer = infer_moe,
+     .cpu_prepare = dbt_moe_cpu_prepare,
+     .cpu_scratch = dbt_moe_cpu_scratch,
+     .cpu_run = dbt_moe_cpu_run,
      .cpu_bound = dbt_moe_cpu_bound},
     {.name = NULL},
 };

@@ -32,7 +32,8 @@ static void sparse_mixer(const float *logits, int64_t n, uint8_t *taken, dbt_moe
         float sum = 0;
         for (int64_t i = 0; i < n; i++) {
             const float factor = fmaxf(fabsf(logits[i]), max);
-            if (!taken[i] && !((max - logits[i]) > 2 * jitter * factor)) sum += expf(logits[i] - max);
+            if (!taken[i] && !((max - logits[i]) > 2 * jitter * factor))
+                sum += expf(logits[i] - max);
         }
         out[r] = (dbt_moe_route){(int32_t)best, 1 / sum, 0};
         taken[best] = 1;
@@ -51,8 +52,8 @@ void dbt_moe_route_token(const dbt_moe_attrs *attrs, bool quantized, const float
             const int64_t best = largest(logits, experts, taken);
             taken[best] = 1;
             out[r].expert = (int32_t)best;
-            out[r].weight = router_weights ? router_weights[best]
-                                           : expf(logits[best] - logits[out[0].expert]);
+            out[r].weight =
+                router_weights ? router_weights[best] : expf(logits[best] - logits[out[0].expert]);
         }
         float sum = 1;
         if (router_weights ? attrs->normalize_routing_weights != 0

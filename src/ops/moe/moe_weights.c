@@ -1,4 +1,4 @@
-/* The expert matrices: what their shapes say, and QMoE's in the form that MatMulNBits' kernels read. */
+/* The expert matrices: what their shapes say, and QMoE's as MatMulNBits' kernels read them. */
 #include <string.h>
 
 #include "base/packed.h"
@@ -25,7 +25,8 @@ typedef struct reader {
 
 static dibit_status check_dims(const reader *r, const dibit_tensor *t, int which, const char *what,
                                int32_t rank, int64_t d0, int64_t d1, int64_t d2) {
-    if (t->rank == rank && t->dims[0] == d0 && t->dims[1] == d1 && (rank == 2 || t->dims[2] == d2)) {
+    if (t->rank == rank && t->dims[0] == d0 && t->dims[1] == d1 &&
+        (rank == 2 || t->dims[2] == d2)) {
         return DIBIT_OK;
     }
     if (rank == 2) {
@@ -53,16 +54,23 @@ static dibit_status read_quantization(const reader *r, int which, const dibit_te
     DBT_FAIL_IF(!scale, r->error, DIBIT_BAD_FILE, "%s's scales are missing", fc_names[which]);
     DBT_TRY(check_dims(r, scale, which, "scales", by_block ? 3 : 2, experts, fc->n, blocks));
     if (zero && by_block) {
-        DBT_TRY(check_dims(r, zero, which, "zero points", 3, experts, fc->n,
-                           (blocks * bits + 7) / 8));
+        DBT_TRY(
+            check_dims(r, zero, which, "zero points", 3, experts, fc->n, (blocks * bits + 7) / 8));
     } else if (zero) {
         DBT_TRY(check_dims(r, zero, which, "zero points", 2, experts, (fc->n * bits + 7) / 8, 0));
     }
-    fc->nbits = (dbt_matmul_nbits){
-        .M = 1, .N = fc->n, .K = fc->k, .k_blocks = blocks, .block_size = block, .bits = bits,
-        .scale_type = scale->type,
-        .zero_point_type = zero ? DIBIT_TYPE_UINT8 : DIBIT_TYPE_UNDEFINED,
-        .b = weight->data, .scales = scale->data, .zero_points = zero ? zero->data : NULL};
+    fc->nbits =
+        (dbt_matmul_nbits){.M = 1,
+                           .N = fc->n,
+                           .K = fc->k,
+                           .k_blocks = blocks,
+                           .block_size = block,
+                           .bits = bits,
+                           .scale_type = scale->type,
+                           .zero_point_type = zero ? DIBIT_TYPE_UINT8 : DIBIT_TYPE_UNDEFINED,
+                           .b = weight->data,
+                           .scales = scale->data,
+                           .zero_points = zero ? zero->data : NULL};
     fc->b_bytes = (uint64_t)fc->n * (uint64_t)dbt_nbits_row_bytes(&fc->nbits);
     fc->scale_bytes = (uint64_t)(fc->n * blocks) * (dibit_type_bits(scale->type) / 8);
     fc->zero_point_bytes = (uint64_t)fc->n * (uint64_t)dbt_nbits_zero_row_bytes(&fc->nbits);
@@ -112,8 +120,7 @@ dibit_status dbt_moe_read_weights(const dbt_node *node, const dibit_tensor *cons
     DBT_FAIL_IF(activation == DBT_MOE_SWIGLU && !out->fused && !out->has_fc3, error, DIBIT_BAD_FILE,
                 "swiglu without swiglu_fusion needs fc3");
     DBT_FAIL_IF(out->experts < a->k || out->experts > INT32_MAX, error, DIBIT_BAD_FILE,
-                "k is %lld, but there are %lld experts", (long long)a->k,
-                (long long)out->experts);
+                "k is %lld, but there are %lld experts", (long long)a->k, (long long)out->experts);
     DBT_FAIL_IF(out->hidden < 1 || out->inter < 1 || out->hidden > INT32_MAX ||
                     out->inter > INT32_MAX / 2,
                 error, DIBIT_BAD_FILE, "hidden size %lld and inner size %lld make no sense",
@@ -123,7 +130,7 @@ dibit_status dbt_moe_read_weights(const dbt_node *node, const dibit_tensor *cons
     return out->has_fc3 ? read_fc(&r, 2, out->inter, out->hidden, out) : DIBIT_OK;
 }
 
-/* ---- Rows with one scale each, as blocks of the kernels ---------------------------------------- */
+/* ---- Rows with one scale each, as blocks of the kernels -------------------------------------- */
 
 /* Scales and zero points become floats, one of each for every block of a row. Where 16 does not
  * divide the rows, they are copied with padding. */
@@ -196,8 +203,8 @@ dibit_status dbt_moe_cpu_prepare(dbt_cpu_prepare *prepare) {
         if (a->block_size <= 0) {
             DBT_TRY(split_rows(prepare, w->experts, &w->fc[f]));
         } else {
-            p->int8_activations = takes_int8(a, p->bits) && prepare->options->activations !=
-                                                                DIBIT_ACTIVATIONS_FLOAT;
+            p->int8_activations =
+                takes_int8(a, p->bits) && prepare->options->activations != DIBIT_ACTIVATIONS_FLOAT;
         }
         prepare->int8_activations = prepare->int8_activations || p->int8_activations;
     }

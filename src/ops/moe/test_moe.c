@@ -62,7 +62,7 @@ static void make_projection(const problem *p, int which, int64_t n, int64_t k, u
     }
 }
 
-/* ---- Reference ---------------------------------------------------------------------------------- */
+/* ---- Reference ------------------------------------------------------------------------------- */
 
 static void apply(const problem *p, int which, int64_t e, const double *a, double *y) {
     const projection *const f = &fc[which];
@@ -77,7 +77,8 @@ static void apply(const problem *p, int which, int64_t e, const double *a, doubl
     }
     for (int64_t n = 0; n < f->n; n++) {
         y[n] = p->bias ? (double)f->bias[e * f->n + n] : 0;
-        for (int64_t k = 0; k < f->k; k++) y[n] += rounded[k] * (double)f->w[(e * f->n + n) * f->k + k];
+        for (int64_t k = 0; k < f->k; k++)
+            y[n] += rounded[k] * (double)f->w[(e * f->n + n) * f->k + k];
     }
 }
 
@@ -152,7 +153,7 @@ static void reference(const problem *p) {
     }
 }
 
-/* ---- The case ------------------------------------------------------------------------------------ */
+/* ---- The case -------------------------------------------------------------------------------- */
 
 static void add_projection(const problem *p, int which, dibit_tensor *in, uint32_t *constants) {
     static const uint8_t quantized[3][4] = {{2, 3, 4, 11}, {5, 6, 7, 12}, {8, 9, 10, 13}};
@@ -160,15 +161,18 @@ static void add_projection(const problem *p, int which, dibit_tensor *in, uint32
     projection *const f = &fc[which];
     const int64_t bits = p->bits[which];
     if (bits == 0) {
-        in[floats[which][0]] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, f->w, EXPERTS, f->n, f->k);
+        in[floats[which][0]] =
+            (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, f->w, EXPERTS, f->n, f->k);
         if (p->bias) {
-            in[floats[which][1]] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, f->bias, EXPERTS, f->n);
+            in[floats[which][1]] =
+                (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, f->bias, EXPERTS, f->n);
         }
         *constants |= 1u << floats[which][0];
         return;
     }
     const uint8_t *const i = quantized[which];
-    in[i[0]] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_UINT8, f->packed, EXPERTS, f->n, f->k * bits / 8);
+    in[i[0]] =
+        (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_UINT8, f->packed, EXPERTS, f->n, f->k * bits / 8);
     in[i[1]] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, f->scales, EXPERTS, f->n, f->blocks);
     if (!p->block) in[i[1]].rank = 2;
     if (p->bias) in[i[2]] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, f->bias, EXPERTS, f->n);
@@ -193,7 +197,8 @@ static void check(const problem *p) {
     router[1] = router[3] = 2;                     /* a tie */
     router[EXPERTS + 2] = 1.0f;                    /* close to each other */
     router[EXPERTS + 4] = 0.99f;
-    for (int64_t e = 0; e < EXPERTS; e++) router[2 * EXPERTS + e] -= 3; /* all negative, two close */
+    for (int64_t e = 0; e < EXPERTS; e++)
+        router[2 * EXPERTS + e] -= 3; /* all negative, two close */
     router[2 * EXPERTS + 1] = -1.0f;
     router[2 * EXPERTS + 4] = -1.01f;
     reference(p);
@@ -220,9 +225,14 @@ static void check(const problem *p) {
         DBT_INT("block_size", p->block),
         DBT_INT("accuracy_level", 4)};
     dbt_op_case_expect(
-        &(dbt_op_case){.domain = "com.microsoft", .name = quantized ? "QMoE" : "MoE", .opset = 1,
-                       .attrs = attrs, .n_attrs = quantized ? 12 : 8, .inputs = in,
-                       .n_inputs = quantized ? 15 : 8, .constants = constants,
+        &(dbt_op_case){.domain = "com.microsoft",
+                       .name = quantized ? "QMoE" : "MoE",
+                       .opset = 1,
+                       .attrs = attrs,
+                       .n_attrs = quantized ? 12 : 8,
+                       .inputs = in,
+                       .n_inputs = quantized ? 15 : 8,
+                       .constants = constants,
                        .activations = p->int8 ? DIBIT_ACTIVATIONS_INT8 : DIBIT_ACTIVATIONS_FLOAT},
         0, &out);
 }
@@ -232,8 +242,14 @@ static const char *const activations[] = {"relu", "gelu", "silu", "identity"};
 static void test_float_experts(void **state) {
     (void)state;
     for (int i = 0; i < 32; i++) {
-        problem p = {.k = 1 + i % 3, .hidden = 24, .inter = 40, .activation = activations[i % 4],
-                     .fusion = -1, .fc3 = i / 4 % 2, .bias = i / 8 % 2, .normalize = i / 16 % 2};
+        problem p = {.k = 1 + i % 3,
+                     .hidden = 24,
+                     .inter = 40,
+                     .activation = activations[i % 4],
+                     .fusion = -1,
+                     .fc3 = i / 4 % 2,
+                     .bias = i / 8 % 2,
+                     .normalize = i / 16 % 2};
         check(&p);
         p.activation = "swiglu";
         p.fusion = p.fc3 ? 0 : 1 + i % 2;
@@ -246,9 +262,16 @@ static void test_block_wise_experts(void **state) {
     static const int64_t bits[] = {2, 4, 8}, blocks[] = {16, 32, 64};
     for (int i = 0; i < 72; i++) {
         const int64_t b = bits[i % 3];
-        problem p = {.k = 2, .hidden = 64, .inter = 64, .block = blocks[i / 3 % 3], .fusion = -1,
-                     .bits = {b, i % 5 ? b : 8, b}, .activation = activations[i % 4],
-                     .zero_points = i / 9 % 2, .bias = i / 18 % 2, .fc3 = i / 36 % 2};
+        problem p = {.k = 2,
+                     .hidden = 64,
+                     .inter = 64,
+                     .block = blocks[i / 3 % 3],
+                     .fusion = -1,
+                     .bits = {b, i % 5 ? b : 8, b},
+                     .activation = activations[i % 4],
+                     .zero_points = i / 9 % 2,
+                     .bias = i / 18 % 2,
+                     .fc3 = i / 36 % 2};
         check(&p);
         p.activation = "swiglu";
         p.fusion = p.fc3 ? 0 : 1 + i % 2;
@@ -264,8 +287,13 @@ static void test_row_wise_experts(void **state) {
     (void)state;
     for (int i = 0; i < 12; i++) {
         const int64_t b = (int64_t)2 << i % 3;
-        check(&(problem){.k = 2, .hidden = i / 6 ? 24 : 48, .inter = i / 6 ? 40 : 32,
-                         .bits = {b, b, b}, .fusion = 1, .activation = "swiglu", .bias = true,
+        check(&(problem){.k = 2,
+                         .hidden = i / 6 ? 24 : 48,
+                         .inter = i / 6 ? 40 : 32,
+                         .bits = {b, b, b},
+                         .fusion = 1,
+                         .activation = "swiglu",
+                         .bias = true,
                          .zero_points = i / 3 % 2});
     }
 }
@@ -274,12 +302,24 @@ static void test_routing(void **state) {
     (void)state;
     for (int i = 0; i < 8; i++) {
         const int64_t b = i / 2 % 2 ? 4 : 0;
-        check(&(problem){.k = 2, .hidden = 16, .inter = 16, .bits = {b, b, b}, .fusion = -1,
-                         .activation = "silu", .normalize = i % 2, .sparse_mixer = i / 4,
+        check(&(problem){.k = 2,
+                         .hidden = 16,
+                         .inter = 16,
+                         .bits = {b, b, b},
+                         .fusion = -1,
+                         .activation = "silu",
+                         .normalize = i % 2,
+                         .sparse_mixer = i / 4,
                          .block = b ? 16 : 0});
         if (b && i < 4) {
-            check(&(problem){.k = 3, .hidden = 16, .inter = 16, .bits = {b, b, b}, .fusion = -1,
-                             .activation = "silu", .block = 16, .router_weights = true});
+            check(&(problem){.k = 3,
+                             .hidden = 16,
+                             .inter = 16,
+                             .bits = {b, b, b},
+                             .fusion = -1,
+                             .activation = "silu",
+                             .block = 16,
+                             .router_weights = true});
         }
     }
 }
@@ -296,8 +336,14 @@ static void test_bad_nodes_are_refused(void **state) {
                            DBT_TENSOR(DIBIT_TYPE_UINT8, bytes, 2, 32, 32),
                            DBT_TENSOR(DIBIT_TYPE_FLOAT, floats, 2, 32, 4)};
     dbt_onnx_attr attrs[] = {DBT_INT("block_size", 16), DBT_INT("k", 1)};
-    dbt_op_case c = {.domain = "com.microsoft", .name = "QMoE", .opset = 1, .attrs = attrs,
-                     .n_attrs = 2, .inputs = in, .n_inputs = 7, .constants = 0x7c};
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "QMoE",
+                     .opset = 1,
+                     .attrs = attrs,
+                     .n_attrs = 2,
+                     .inputs = in,
+                     .n_inputs = 7,
+                     .constants = 0x7c};
     dbt_op_result result;
     assert_int_equal(dbt_op_case_run(&c, &result, NULL), DIBIT_OK);
     dbt_op_result_free(&result);
@@ -338,8 +384,8 @@ static void test_bad_nodes_are_refused(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_float_experts),      cmocka_unit_test(test_block_wise_experts),
-        cmocka_unit_test(test_row_wise_experts),   cmocka_unit_test(test_routing),
+        cmocka_unit_test(test_float_experts),         cmocka_unit_test(test_block_wise_experts),
+        cmocka_unit_test(test_row_wise_experts),      cmocka_unit_test(test_routing),
         cmocka_unit_test(test_bad_nodes_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -35,7 +35,7 @@ typedef struct dbt_norm_term {
 typedef struct dbt_norm_rows {
     dbt_norm_term term[3];
     int64_t rows, n;
-    const float *gain, *shift;  /* repeated along a row every gain_n, shift_n elements; NULL: 1, 0 */
+    const float *gain, *shift; /* repeated along a row every gain_n, shift_n elements; NULL: 1, 0 */
     int64_t gain_n, shift_n;
     float epsilon;
     bool centred;

@@ -33,7 +33,7 @@ static dibit_status check_channels(const dbt_cpu_call *call, int64_t n) {
     return DIBIT_OK;
 }
 
-/* ---- InstanceNormalization is GroupNormalization with as many groups as channels --------------- */
+/* ---- InstanceNormalization is GroupNormalization with as many groups as channels ------------- */
 
 dibit_status dbt_norm_group_infer(dbt_infer *infer) {
     const dbt_norm_attrs *const attrs = infer->attrs;
@@ -41,7 +41,8 @@ dibit_status dbt_norm_group_infer(dbt_infer *infer) {
     DBT_TRY(dbt_infer_type(infer, 0, DBT_TYPES_FLOAT));
     DBT_TRY(dbt_infer_rank(infer, 0, kind == DBT_NORM_INSTANCE ? 3 : 2, DIBIT_MAX_RANK));
     DBT_FAIL_IF(kind != DBT_NORM_INSTANCE && attrs->num_groups < 1, infer->error, DIBIT_BAD_FILE,
-                "attribute 'num_groups' must be at least 1, got %lld", (long long)attrs->num_groups);
+                "attribute 'num_groups' must be at least 1, got %lld",
+                (long long)attrs->num_groups);
     return infer_channels(infer, kind == DBT_NORM_GROUP_18
                                      ? dbt_dim_const(infer->dims, attrs->num_groups)
                                      : infer->in[0]->shape.dims[1]);
@@ -125,7 +126,7 @@ dibit_status dbt_norm_group_bound(const dbt_cpu_call *call, float *const *bound)
     return DIBIT_OK;
 }
 
-/* ---- BatchNormalization, inference only -------------------------------------------------------- */
+/* ---- BatchNormalization, inference only ------------------------------------------------------ */
 
 dibit_status dbt_norm_batch_infer(dbt_infer *infer) {
     const dbt_norm_attrs *const attrs = infer->attrs;
@@ -166,7 +167,7 @@ dibit_status dbt_norm_batch_bound(const dbt_cpu_call *call, float *const *bound)
     return batch(call, bound[0]);
 }
 
-/* ---- LpNormalization: y = x / |x|_p along an axis; 0 where the norm is 0 ------------------------ */
+/* ---- LpNormalization: y = x / |x|_p along an axis; 0 where the norm is 0 --------------------- */
 
 dibit_status dbt_norm_lp_infer(dbt_infer *infer) {
     const dbt_norm_attrs *const attrs = infer->attrs;

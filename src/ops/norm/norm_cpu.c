@@ -1,5 +1,5 @@
-/* LayerNormalization, RMSNormalization, SimplifiedLayerNormalization and their Skip forms as jobs for
- * the row kernel. */
+/* LayerNormalization, RMSNormalization, SimplifiedLayerNormalization and their Skip forms as jobs
+ * for the row kernel. */
 #include "ops/norm/norm.h"
 
 #include <string.h>
@@ -11,9 +11,8 @@ static dibit_status check_gain(const dbt_cpu_call *call, uint32_t i, int32_t axi
     int32_t skip = 0;
     while (skip < gain->rank && gain->dims[skip] == 1) skip++;
     const int32_t rank = gain->rank - skip;
-    const bool fits = rank <= x->rank - axis &&
-                      memcmp(gain->dims + skip, x->dims + x->rank - rank,
-                             (size_t)rank * sizeof *x->dims) == 0;
+    const bool fits = rank <= x->rank - axis && memcmp(gain->dims + skip, x->dims + x->rank - rank,
+                                                       (size_t)rank * sizeof *x->dims) == 0;
     DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT,
                 "the shape of input %u does not fit the normalized dims of input 0", (unsigned)i);
     return DIBIT_OK;
@@ -34,8 +33,8 @@ static dibit_status set_skip(const dbt_cpu_call *call, dbt_norm_rows *job) {
     bool fits = skip->rank >= 1 && skip->rank <= x->rank;
     while (fits && lead < skip->rank - 1 && skip->dims[lead] == 1) lead++;
     const int32_t rank = skip->rank - lead;
-    fits = fits && memcmp(skip->dims + lead, x->dims + x->rank - rank,
-                          (size_t)rank * sizeof *x->dims) == 0;
+    fits = fits &&
+           memcmp(skip->dims + lead, x->dims + x->rank - rank, (size_t)rank * sizeof *x->dims) == 0;
     DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT, "skip's shape does not fit the input's");
     job->term[1].data = skip->data;
     job->term[1].rows = job->n > 0 ? dbt_tensor_count(skip) / job->n : 0;

@@ -79,7 +79,8 @@ static dibit_status make_job(const dbt_cpu_call *call, dbt_norm_rows *job) {
     const dbt_norm_attrs *const attrs = call->attrs;
     const dibit_tensor *const ids = call->in[IDS], *const position = call->in[POSITION];
     const dibit_tensor *const segments = input(call, SEGMENT_IDS);
-    const dibit_tensor *const positions = input(call, POSITION_IDS), *const mask = input(call, MASK);
+    const dibit_tensor *const positions = input(call, POSITION_IDS), *const mask =
+                                                                         input(call, MASK);
     const int64_t sequence = ids->dims[1], hidden = call->in[WORD]->dims[1];
     const bool fits =
         position->dims[1] == hidden && dbt_tensor_count(call->in[GAMMA]) == hidden &&

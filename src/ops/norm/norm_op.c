@@ -8,12 +8,13 @@
 static const dbt_attr_def layer_attrs[] = {
     AXIS, EPSILON(1e-5f), {.name = "stash_type", .kind = DBT_ATTR_IGNORED}};
 static const dbt_attr_def skip_attrs[] = {EPSILON(1e-12f)};
-static const dbt_attr_def embed_attrs[] = {
-    EPSILON(1e-12f), {.name = "mask_index_type", .kind = DBT_ATTR_IGNORED}};
+static const dbt_attr_def embed_attrs[] = {EPSILON(1e-12f),
+                                           {.name = "mask_index_type", .kind = DBT_ATTR_IGNORED}};
 static const dbt_attr_def instance_attrs[] = {EPSILON(1e-5f)};
-static const dbt_attr_def group_attrs[] = {EPSILON(1e-5f),
-                                           {FIELD(num_groups), .kind = DBT_ATTR_INT, .required = true},
-                                           {.name = "stash_type", .kind = DBT_ATTR_IGNORED}};
+static const dbt_attr_def group_attrs[] = {
+    EPSILON(1e-5f),
+    {FIELD(num_groups), .kind = DBT_ATTR_INT, .required = true},
+    {.name = "stash_type", .kind = DBT_ATTR_IGNORED}};
 static const dbt_attr_def batch_attrs[] = {EPSILON(1e-5f),
                                            {FIELD(training_mode), .kind = DBT_ATTR_INT},
                                            {.name = "momentum", .kind = DBT_ATTR_IGNORED},
@@ -66,19 +67,39 @@ static bool is_rowwise(const dbt_node *node) {
     return attrs->axis == -1 || attrs->axis == rank - 1;
 }
 
-#define ATTRS(table) .attrs = table, .n_attrs = sizeof(table) / sizeof *(table), \
-                     .attrs_bytes = sizeof(dbt_norm_attrs)
-#define ROWS(domain_, name_, since_, kind_, in_lo, in_hi, out_hi, table)                            \
-    {.domain = domain_, .name = name_, .since = since_, .kind = kind_, .min_inputs = in_lo,         \
-     .max_inputs = in_hi, .min_outputs = 1, .max_outputs = out_hi,                                  \
-     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, ATTRS(table), .infer = infer_rows,                  \
-     .is_rowwise = is_rowwise,                                                                      \
-     .cpu_run = dbt_norm_cpu_run, .cpu_bound = dbt_norm_cpu_bound}
-#define CHANNELS(name_, since_, until_, kind_, n_in, table, what)                                   \
-    {.domain = "", .name = name_, .since = since_, .until = until_, .kind = kind_,                  \
-     .min_inputs = n_in, .max_inputs = n_in, .min_outputs = 1, .max_outputs = 1,                    \
-     .flags = DBT_OP_IN_PLACE, ATTRS(table), .infer = dbt_norm_##what##_infer,                      \
-     .cpu_run = dbt_norm_##what##_run, .cpu_bound = dbt_norm_##what##_bound}
+#define ATTRS(table)                                                                               \
+    .attrs = table, .n_attrs = sizeof(table) / sizeof *(table),                                    \
+    .attrs_bytes = sizeof(dbt_norm_attrs)
+#define ROWS(domain_, name_, since_, kind_, in_lo, in_hi, out_hi, table)                           \
+    {.domain = domain_,                                                                            \
+     .name = name_,                                                                                \
+     .since = since_,                                                                              \
+     .kind = kind_,                                                                                \
+     .min_inputs = in_lo,                                                                          \
+     .max_inputs = in_hi,                                                                          \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = out_hi,                                                                        \
+     .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,                                                    \
+     ATTRS(table),                                                                                 \
+     .infer = infer_rows,                                                                          \
+     .is_rowwise = is_rowwise,                                                                     \
+     .cpu_run = dbt_norm_cpu_run,                                                                  \
+     .cpu_bound = dbt_norm_cpu_bound}
+#define CHANNELS(name_, since_, until_, kind_, n_in, table, what)                                  \
+    {.domain = "",                                                                                 \
+     .name = name_,                                                                                \
+     .since = since_,                                                                              \
+     .until = until_,                                                                              \
+     .kind = kind_,                                                                                \
+     .min_inputs = n_in,                                                                           \
+     .max_inputs = n_in,                                                                           \
+     .min_outputs = 1,                                                                             \
+     .max_outputs = 1,                                                                             \
+     .flags = DBT_OP_IN_PLACE,                                                                     \
+     ATTRS(table),                                                                                 \
+     .infer = dbt_norm_##what##_infer,                                                             \
+     .cpu_run = dbt_norm_##what##_run,                                                             \
+     .cpu_bound = dbt_norm_##what##_bound}
 
 const dbt_op dbt_norm_ops[] = {
     /* ONNX has LayerNormalization since 17; ONNX Runtime's optimizer writes it at any opset. */
@@ -89,9 +110,16 @@ const dbt_op dbt_norm_ops[] = {
     ROWS("com.microsoft", "SkipLayerNormalization", 1, DBT_NORM_SKIP_LAYER, 3, 5, 4, skip_attrs),
     ROWS("com.microsoft", "SkipSimplifiedLayerNormalization", 1, DBT_NORM_SKIP_RMS, 3, 4, 4,
          skip_attrs),
-    {.domain = "com.microsoft", .name = "EmbedLayerNormalization", .since = 1, .min_inputs = 1,
-     .max_inputs = 9, .min_outputs = 1, .max_outputs = 3, ATTRS(embed_attrs),
-     .infer = dbt_norm_embed_infer, .cpu_run = dbt_norm_embed_run,
+    {.domain = "com.microsoft",
+     .name = "EmbedLayerNormalization",
+     .since = 1,
+     .min_inputs = 1,
+     .max_inputs = 9,
+     .min_outputs = 1,
+     .max_outputs = 3,
+     ATTRS(embed_attrs),
+     .infer = dbt_norm_embed_infer,
+     .cpu_run = dbt_norm_embed_run,
      .cpu_bound = dbt_norm_embed_bound},
     CHANNELS("InstanceNormalization", 6, 0, DBT_NORM_INSTANCE, 3, instance_attrs, group),
     CHANNELS("GroupNormalization", 18, 20, DBT_NORM_GROUP_18, 3, group_attrs, group),

@@ -95,7 +95,7 @@ void dbt_norm_run_rows(const dbt_norm_rows *job, dbt_pool *pool) {
 }
 
 /* ---- Bounds ------------------------------------------------------------------------------------
- * With u one rounding and gamma = n * u: the mean is off by gamma * mean|x|. Either way of computing
+ * With u one rounding and gamma = n * u: the mean is off by gamma * mean|x|. Either way to compute
  * the variance (about the mean as here, or as mean(x^2) - mean^2 as others do) is off by at most
  * gamma * mean(x^2). */
 

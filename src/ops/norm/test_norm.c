@@ -44,8 +44,8 @@ static void test_layer_norm_over_the_last_axis(void **state) {
         const dibit_tensor out[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, y, 2, 3, n),
                                     DBT_TENSOR(DIBIT_TYPE_FLOAT, mean, 2, 3, 1),
                                     DBT_TENSOR(DIBIT_TYPE_FLOAT, inv, 2, 3, 1)};
-        dbt_op_case c = {.name = "LayerNormalization", .opset = 17, .inputs = in, .n_inputs = 3,
-                         .n_outputs = 3};
+        dbt_op_case c = {
+            .name = "LayerNormalization", .opset = 17, .inputs = in, .n_inputs = 3, .n_outputs = 3};
         for (uint32_t i = 0; i < 3; i++) dbt_op_case_expect(&c, i, &out[i]);
         c.absent_outputs = 1;
         dbt_op_case_expect(&c, 2, &out[2]);
@@ -67,8 +67,13 @@ static void test_layer_norm_over_several_axes(void **state) {
             DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 3, 4, 5),
             DBT_TENSOR(DIBIT_TYPE_FLOAT, gain, dims[k][0], dims[k][1], dims[k][2])};
         const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, y, 2, 3, 4, 5);
-        dbt_op_case_expect(&(dbt_op_case){.name = "RMSNormalization", .opset = 23, .inputs = in,
-                                          .n_inputs = 2, .attrs = attrs, .n_attrs = 2}, 0, &out);
+        dbt_op_case_expect(&(dbt_op_case){.name = "RMSNormalization",
+                                          .opset = 23,
+                                          .inputs = in,
+                                          .n_inputs = 2,
+                                          .attrs = attrs,
+                                          .n_attrs = 2},
+                           0, &out);
     }
 }
 
@@ -85,9 +90,14 @@ static void test_simplified_norm_in_both_domains(void **state) {
                                 DBT_TENSOR(DIBIT_TYPE_FLOAT, inv, 5, 1)};
     static const char *const domains[] = {"", "com.microsoft"};
     for (int d = 0; d < 2; d++) {
-        const dbt_op_case c = {.domain = domains[d], .name = "SimplifiedLayerNormalization",
-                               .opset = 1, .inputs = in, .n_inputs = 2, .attrs = attrs,
-                               .n_attrs = 2, .n_outputs = 2};
+        const dbt_op_case c = {.domain = domains[d],
+                               .name = "SimplifiedLayerNormalization",
+                               .opset = 1,
+                               .inputs = in,
+                               .n_inputs = 2,
+                               .attrs = attrs,
+                               .n_attrs = 2,
+                               .n_outputs = 2};
         for (uint32_t i = 0; i < 2; i++) dbt_op_case_expect(&c, i, &out[i]);
     }
 }
@@ -119,14 +129,16 @@ static void test_skip_norms(void **state) {
         if (shape == 2) in[1] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, skip, 3, N);
         if (has_bias) in[layer ? 4 : 3] = vector;
         if (layer && has_beta) in[3] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, beta, N);
-        const dibit_tensor out[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, y, 2, 3, N),
-                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, mean, 2, 3, 1),
-                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, inv, 2, 3, 1),
-                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, sum, 2, 3, N)};
-        dbt_op_case c = {.domain = "com.microsoft", .opset = 1, .inputs = in,
-                         .name = layer ? "SkipLayerNormalization"
-                                       : "SkipSimplifiedLayerNormalization",
-                         .n_inputs = layer ? 5 : 4, .n_outputs = 4};
+        const dibit_tensor out[] = {
+            DBT_TENSOR(DIBIT_TYPE_FLOAT, y, 2, 3, N), DBT_TENSOR(DIBIT_TYPE_FLOAT, mean, 2, 3, 1),
+            DBT_TENSOR(DIBIT_TYPE_FLOAT, inv, 2, 3, 1), DBT_TENSOR(DIBIT_TYPE_FLOAT, sum, 2, 3, N)};
+        dbt_op_case c = {.domain = "com.microsoft",
+                         .opset = 1,
+                         .inputs = in,
+                         .name =
+                             layer ? "SkipLayerNormalization" : "SkipSimplifiedLayerNormalization",
+                         .n_inputs = layer ? 5 : 4,
+                         .n_outputs = 4};
         for (uint32_t i = 0; i < 4; i++) dbt_op_case_expect(&c, i, &out[i]);
         c.absent_outputs = 6;
         dbt_op_case_expect(&c, 0, &out[0]);
@@ -159,12 +171,15 @@ static void test_embedding_norm(void **state) {
             }
         }
         reference(sum, 2 * S, N, true, 1e-3, gain, beta, N, y, NULL, NULL);
-        dibit_tensor in[9] = {
-            DBT_TENSOR(DIBIT_TYPE_INT32, ids, 2, S),       DBT_ABSENT,
-            DBT_TENSOR(DIBIT_TYPE_FLOAT, word, V, N),      DBT_TENSOR(DIBIT_TYPE_FLOAT, position, P, N),
-            DBT_ABSENT,                                    DBT_TENSOR(DIBIT_TYPE_FLOAT, gain, N),
-            DBT_TENSOR(DIBIT_TYPE_FLOAT, beta, N),         DBT_ABSENT,
-            DBT_ABSENT};
+        dibit_tensor in[9] = {DBT_TENSOR(DIBIT_TYPE_INT32, ids, 2, S),
+                              DBT_ABSENT,
+                              DBT_TENSOR(DIBIT_TYPE_FLOAT, word, V, N),
+                              DBT_TENSOR(DIBIT_TYPE_FLOAT, position, P, N),
+                              DBT_ABSENT,
+                              DBT_TENSOR(DIBIT_TYPE_FLOAT, gain, N),
+                              DBT_TENSOR(DIBIT_TYPE_FLOAT, beta, N),
+                              DBT_ABSENT,
+                              DBT_ABSENT};
         if (has_segment) {
             in[1] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_INT32, types, 2, S);
             in[4] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, segment, 2, N);
@@ -176,9 +191,14 @@ static void test_embedding_norm(void **state) {
                               DBT_TENSOR(DIBIT_TYPE_FLOAT, sum, 2, S, N)};
         if (has_mask) out[1] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_INT32, index, 2);
         const dbt_onnx_attr attr = DBT_FLOAT("epsilon", 1e-3f);
-        const dbt_op_case c = {.domain = "com.microsoft", .name = "EmbedLayerNormalization",
-                               .opset = 1, .inputs = in, .n_inputs = 9, .attrs = &attr,
-                               .n_attrs = 1, .n_outputs = 3};
+        const dbt_op_case c = {.domain = "com.microsoft",
+                               .name = "EmbedLayerNormalization",
+                               .opset = 1,
+                               .inputs = in,
+                               .n_inputs = 9,
+                               .attrs = &attr,
+                               .n_attrs = 1,
+                               .n_outputs = 3};
         for (uint32_t i = 0; i < 3; i++) dbt_op_case_expect(&c, i, &out[i]);
         ids[5] = V;
         dbt_op_case_refused(&c, DIBIT_OUT_OF_RANGE, "input_ids[5] is 11, outside [0, 11)");
@@ -217,8 +237,11 @@ static void test_channel_norms(void **state) {
         static const char *const names[] = {"InstanceNormalization", "GroupNormalization",
                                             "GroupNormalization", "BatchNormalization"};
         const bool grouped = kind == 1 || kind == 2;
-        dbt_op_case c = {.name = names[kind], .opset = kind == 2 ? 18 : 22, .attrs = &groups,
-                         .inputs = kind == 2 ? per_group : in, .n_attrs = grouped,
+        dbt_op_case c = {.name = names[kind],
+                         .opset = kind == 2 ? 18 : 22,
+                         .attrs = &groups,
+                         .inputs = kind == 2 ? per_group : in,
+                         .n_attrs = grouped,
                          .n_inputs = kind == 3 ? 5 : 3};
         dbt_op_case_expect(&c, 0, &out);
         c.attrs = &four;
@@ -245,8 +268,13 @@ static void test_lp_norm(void **state) {
         const dibit_tensor in = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 7, 3);
         const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, y, 2, 7, 3);
         const dbt_onnx_attr attrs[] = {DBT_INT("axis", -2), DBT_INT("p", p)};
-        dbt_op_case_expect(&(dbt_op_case){.name = "LpNormalization", .opset = 1, .attrs = attrs,
-                                          .n_attrs = 2, .inputs = &in, .n_inputs = 1}, 0, &out);
+        dbt_op_case_expect(&(dbt_op_case){.name = "LpNormalization",
+                                          .opset = 1,
+                                          .attrs = attrs,
+                                          .n_attrs = 2,
+                                          .inputs = &in,
+                                          .n_inputs = 1},
+                           0, &out);
     }
 }
 
@@ -267,8 +295,11 @@ static void test_bad_nodes_are_refused(void **state) {
     c.n_attrs = 0;
     dbt_op_case_refused(&c, DIBIT_BAD_INPUT, "does not fit the normalized dims");
     const dibit_tensor skips[] = {in[0], DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 2, 1, 4), in[2]};
-    c = (dbt_op_case){.domain = "com.microsoft", .name = "SkipSimplifiedLayerNormalization",
-                      .opset = 1, .inputs = skips, .n_inputs = 3};
+    c = (dbt_op_case){.domain = "com.microsoft",
+                      .name = "SkipSimplifiedLayerNormalization",
+                      .opset = 1,
+                      .inputs = skips,
+                      .n_inputs = 3};
     dbt_op_case_refused(&c, DIBIT_BAD_INPUT, "skip's shape");
 }
 
