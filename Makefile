@@ -40,7 +40,7 @@ mutants coverage:
 	@tools/run-tests.sh $@
 
 bench: all
-	bench/run.sh
+	@bench/run.sh
 
 fuzz:
 	tools/fuzz.sh
