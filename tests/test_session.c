@@ -322,8 +322,43 @@ static void test_every_allocation_may_fail(void **state) {
     pb_free(&bytes);
 }
 
+/* A table that is used transposed, as in models with tied embeddings: the columns are read where they
+ * lie. */
+static void test_a_transposed_table_is_not_transposed(void **state) {
+    (void)state;
+    enum { WIDTH = 130, ROWS = 140 }; /* too large to be folded */
+    static float table[WIDTH * ROWS];
+    for (int i = 0; i < WIDTH * ROWS; i++) table[i] = (float)i;
+    const int64_t dims[2] = {WIDTH, ROWS};
+    pb g = {0};
+    graph_input(&g, "ids", I64, "batch seq");
+    graph_constant(&g, "table", F32, 2, dims, table);
+    graph_node(&g, "", "Transpose", "table", "t", NULL);
+    graph_node(&g, "", "Abs", "ids", "positive", NULL);
+    graph_node(&g, "", "Gather", "t positive", "y", NULL);
+    graph_output(&g, "y", F32, "batch seq 130");
+    fixture f = {0};
+    open_model(&f, &g, NULL);
+    int64_t ids[3] = {-7, 0, 139};
+    const dibit_tensor in = {.name = "ids", .type = I64, .rank = 2, .dims = {1, 3}, .data = ids};
+    dibit_tensor out = {.name = "y"};
+    assert_int_equal(run(&f, &in, 1, &out), DIBIT_OK);
+    assert_int_equal(out.rank, 3);
+    for (int i = 0; i < 3; i++) {
+        for (int k = 0; k < WIDTH; k++) {
+            const float want = table[k * ROWS + (i ? ids[i] : 7)];
+            assert_true(((const float *)out.data)[i * WIDTH + k] == want);
+        }
+    }
+    dibit_step_info step;
+    assert_int_equal(dibit_session_step(f.session, 1, &step), DIBIT_OK);
+    assert_string_equal(step.op, "Gather");
+    close_model(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_a_transposed_table_is_not_transposed),
         cmocka_unit_test(test_last_rows_are_the_same_rows),
         cmocka_unit_test(test_wrong_inputs_are_named),
         cmocka_unit_test(test_float16_at_the_borders_only),

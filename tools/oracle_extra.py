@@ -148,6 +148,8 @@ def open_session(folder):
     options = ort.SessionOptions()
     options.log_severity_level = 4
     options.intra_op_num_threads = 2
+    # DequantizeLinear and MatMul become MatMulNBits: with float activations, as the graph has it.
+    options.add_session_config_entry("session.qdq_matmulnbits_accuracy_level", "0")
     path = os.path.join(folder, "model.onnx")
     return ort.InferenceSession(path, options, providers=["CPUExecutionProvider"])
 
