@@ -64,7 +64,9 @@ static dibit_status check_quantization(const dbt_infer *infer) {
                 "quant_type '%s' is not supported, only 'int'", a->quant_type);
     DBT_FAIL_IF(a->weights_prepacked == 1, infer->error, DIBIT_UNSUPPORTED,
                 "the weights are packed for another engine (weights_prepacked 1)");
-    DBT_TRY(check_bits(infer, "expert_weight_bits", a->expert_weight_bits));
+    /* DBT_ATTR_ABSENT is a number too, which a file may hold: it has a default, so is never absent. */
+    const int64_t bits = a->expert_weight_bits;
+    DBT_TRY(check_bits(infer, "expert_weight_bits", bits == DBT_ATTR_ABSENT ? 0 : bits));
     DBT_TRY(check_bits(infer, "fc1_expert_weight_bits", a->fc1_expert_weight_bits));
     DBT_TRY(check_bits(infer, "fc2_expert_weight_bits", a->fc2_expert_weight_bits));
     DBT_TRY(check_bits(infer, "fc3_expert_weight_bits", a->fc3_expert_weight_bits));

@@ -360,6 +360,7 @@ static void test_bad_nodes_are_refused(void **state) {
         {DBT_INT("swiglu_fusion", 3), DIBIT_BAD_FILE, "swiglu_fusion"},
         {DBT_INT("weights_prepacked", 1), DIBIT_UNSUPPORTED, "another engine"},
         {DBT_INT("expert_weight_bits", 3), DIBIT_BAD_FILE, "expert_weight_bits"},
+        {DBT_INT("expert_weight_bits", INT64_MIN), DIBIT_BAD_FILE, "expert_weight_bits"},
         {DBT_INT("fc2_expert_weight_bits", 8), DIBIT_BAD_INPUT, "fc1's weight"},
         {DBT_INT("use_sparse_mixer", 1), DIBIT_UNSUPPORTED, "k 2 only"},
     };
