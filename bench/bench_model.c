@@ -40,7 +40,8 @@ static bool make_input(const dibit_value_info *info, int64_t rows, dibit_tensor 
 }
 
 int main(int argc, char **argv) {
-    if (argc != 6) return fail("usage: bench_model MODEL.onnx ROWS THREADS auto|float|int8 REPETITIONS");
+    if (argc != 6)
+        return fail("usage: bench_model MODEL.onnx ROWS THREADS auto|float|int8 REPETITIONS");
     const int64_t rows = strtoll(argv[2], NULL, 10);
     const char *kind = argv[4];
     const int repetitions = (int)strtol(argv[5], NULL, 10);
@@ -50,7 +51,8 @@ int main(int argc, char **argv) {
     dibit_session *session = NULL;
     const dibit_device_desc device_desc = {.n_threads = (uint32_t)strtoul(argv[3], NULL, 10)};
     if (dibit_device_create(&device_desc, &device, &error)) return fail(error.text);
-    if (dibit_model_load(&(dibit_model_desc){.path = argv[1]}, &model, &error)) return fail(error.text);
+    if (dibit_model_load(&(dibit_model_desc){.path = argv[1]}, &model, &error))
+        return fail(error.text);
     const dibit_session_desc desc = {
         .device = device,
         .activations = strcmp(kind, "float") == 0  ? DIBIT_ACTIVATIONS_FLOAT

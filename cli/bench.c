@@ -34,10 +34,21 @@ typedef struct bench {
 
 /* ---- Measuring --------------------------------------------------------------------------------- */
 
+/* Linux's VmHWM begins with the program; what getrusage says begins with the process that started it. */
 static uint64_t peak_rss(void) {
-    struct rusage usage;
-    getrusage(RUSAGE_SELF, &usage);
-    return (uint64_t)usage.ru_maxrss * 1024; /* Linux counts in KB */
+    unsigned long long kilobytes = 0;
+    char line[256];
+    FILE *status = fopen("/proc/self/status", "r");
+    while (status && fgets(line, sizeof line, status)) {
+        if (sscanf(line, "VmHWM: %llu", &kilobytes) == 1) break;
+    }
+    if (status) fclose(status);
+    if (kilobytes == 0) {
+        struct rusage usage;
+        getrusage(RUSAGE_SELF, &usage);
+        kilobytes = (unsigned long long)usage.ru_maxrss;
+    }
+    return (uint64_t)kilobytes * 1024;
 }
 
 static bool note_time(void *user, uint32_t sequence, int64_t token) {
@@ -118,9 +129,8 @@ static dibit_status open_model(bench *b, const char *path, dibit_error *error) {
     dibit_status status = dibit_cli_open_device(&o->common, &b->device, &why, error);
     if (!status) status = dibit_model_load(&(dibit_model_desc){.path = path}, &b->model, error);
     if (status) return status;
-    const dibit_session_desc desc = {.device = b->device,
-                                     .activations = o->common.activations,
-                                     .profile = o->profile};
+    const dibit_session_desc desc = {
+        .device = b->device, .activations = o->common.activations, .profile = o->profile};
     status = dibit_session_create(b->model, &desc, &b->session, error);
     if (status) return status;
     const dibit_generator_desc generator = {
