@@ -9,6 +9,8 @@ static dibit_status open_source(dibit_model *model, const dibit_model_desc *desc
     DBT_FAIL_IF(given != 1, error, DIBIT_BAD_ARGUMENT,
                 "exactly one of path, data and source must be set, got %d", given);
     const char *const given_name = desc->name ? desc->name : desc->path ? desc->path : "model";
+    DBT_FAIL_IF(desc->source && !desc->source->read, error, DIBIT_BAD_ARGUMENT,
+                "the source has no read function");
     char *const name = dbt_arena_string(&model->arena, given_name, strlen(given_name));
     if (!name) return dbt_fail_memory(error, "a name", strlen(given_name));
     if (desc->path) return dbt_source_open_file(desc->path, name, &model->source, error);

@@ -33,7 +33,6 @@ struct dibit_session {
     dbt_exec exec;
     bool ready, running;
     const dibit_run *run;
-    uint64_t n_states; /* alive */
 };
 
 /* One past/present pair of a state.

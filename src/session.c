@@ -71,10 +71,11 @@ dibit_status dibit_session_poll(dibit_session *session, dibit_error *error) {
     DBT_FAIL_IF(!session, error, DIBIT_BAD_ARGUMENT, "session must not be NULL");
     const uint64_t end = dbt_os_nanoseconds() + SLICE_NS;
     while (!session->ready) {
-        const dibit_status status = dbt_plan_prepare(session->plan, error);
+        bool waiting;
+        const dibit_status status = dbt_plan_prepare(session->plan, &waiting, error);
         if (status != DIBIT_OK && status != DIBIT_PENDING) return status;
         session->ready = status == DIBIT_OK;
-        if (!session->ready && dbt_os_nanoseconds() >= end) return DIBIT_PENDING;
+        if (waiting || (!session->ready && dbt_os_nanoseconds() >= end)) return DIBIT_PENDING;
     }
     return DIBIT_OK;
 }
@@ -124,10 +125,7 @@ static int32_t find_output(const dbt_graph *graph, const char *name) {
 }
 
 static bool is_bound_by_state(const dbt_plan *plan, const dibit_run *run, int32_t tensor) {
-    for (int32_t i = 0; run->n_states && i < plan->n_states; i++) {
-        if (plan->states[i].past == tensor) return true;
-    }
-    return false;
+    return run->n_states && plan->tensors[tensor].in_state;
 }
 
 static dibit_status bind_inputs(dibit_session *session, const dibit_run *run, dibit_error *error) {
@@ -163,10 +161,9 @@ static dibit_status check_outputs(const dibit_session *session, const dibit_run 
         DBT_FAIL_IF(!name, error, DIBIT_BAD_ARGUMENT, "output %u has no name", (unsigned)i);
         const int32_t index = find_output(plan->graph, name);
         DBT_FAIL_IF(index < 0, error, DIBIT_BAD_ARGUMENT, "the model has no output '%s'", name);
-        for (int32_t s = 0; run->n_states && s < plan->n_states; s++) {
-            DBT_FAIL_IF(plan->states[s].present == plan->outputs[index], error, DIBIT_BAD_ARGUMENT,
-                        "output '%s' stays in the states, it cannot be asked for", name);
-        }
+        DBT_FAIL_IF(run->n_states && plan->tensors[plan->outputs[index]].in_state, error,
+                    DIBIT_BAD_ARGUMENT, "output '%s' stays in the states, it cannot be asked for",
+                    name);
     }
     return DIBIT_OK;
 }
@@ -186,31 +183,29 @@ dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run, dibit
     return DIBIT_OK;
 }
 
-static dibit_status give_outputs(dibit_session *session, dibit_error *error) {
+static const dbt_plan_tensor *output_of(const dibit_session *session, uint32_t i) {
     const dbt_plan *const plan = session->plan;
+    return &plan->tensors[plan->outputs[find_output(plan->graph, session->run->outputs[i].name)]];
+}
+
+static dibit_status give_outputs(dibit_session *session, dibit_error *error) {
     const dibit_run *const run = session->run;
     for (uint32_t i = 0; i < run->n_outputs; i++) {
-        const dibit_tensor *const t =
-            &plan->tensors[plan->outputs[find_output(plan->graph, run->outputs[i].name)]].t;
-        const dibit_tensor *const out = &run->outputs[i];
-        uint64_t bytes;
-        dbt_packed_bytes(t->type, (uint64_t)dbt_tensor_count(t), &bytes);
-        DBT_FAIL_IF(out->data && out->bytes < bytes, error, DIBIT_TOO_LARGE,
-                    "output '%s' needs %llu bytes, got %llu", out->name, (unsigned long long)bytes,
-                    (unsigned long long)out->bytes);
+        const dibit_tensor *const t = &output_of(session, i)->t, *const out = &run->outputs[i];
+        DBT_FAIL_IF(output_of(session, i)->bytes == UINT64_MAX, error, DIBIT_OUT_OF_RANGE,
+                    "output '%s' cannot be computed (overflow, or a division by zero)", out->name);
+        DBT_FAIL_IF(out->data && out->bytes < t->bytes, error, DIBIT_TOO_LARGE,
+                    "output '%s' needs %llu bytes, got %llu", out->name,
+                    (unsigned long long)t->bytes, (unsigned long long)out->bytes);
     }
     for (uint32_t i = 0; i < run->n_outputs; i++) {
-        const dibit_tensor *const t =
-            &plan->tensors[plan->outputs[find_output(plan->graph, run->outputs[i].name)]].t;
+        const dibit_tensor *const t = &output_of(session, i)->t;
         dibit_tensor *const out = &run->outputs[i];
         const char *const name = out->name;
         void *const data = out->data;
-        uint64_t bytes;
-        dbt_packed_bytes(t->type, (uint64_t)dbt_tensor_count(t), &bytes);
-        if (data && bytes) memcpy(data, t->data, (size_t)bytes);
+        if (data && t->bytes) memcpy(data, t->data, (size_t)t->bytes);
         *out = *t;
         out->name = name;
-        out->bytes = bytes;
         if (data) out->data = data;
     }
     return DIBIT_OK;
@@ -258,6 +253,9 @@ dibit_status dibit_session_value(const dibit_session *session, const char *name,
         const int32_t *const have = session->plan->by_value[i];
         const int32_t tensor = have[0] >= 0 ? have[0] : have[1];
         if (tensor < 0) continue;
+        const dbt_plan_tensor *const t = &session->plan->tensors[tensor];
+        const bool empty = t->place == DBT_PLACE_CONSTANT || (session->exec.refreshed && !t->bytes);
+        if (!t->t.data && !empty) continue; /* before a run, or in the branch not taken */
         *out = session->plan->tensors[tensor].t;
         return DIBIT_OK;
     }

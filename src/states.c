@@ -18,15 +18,28 @@ static uint64_t element_bytes(const dibit_session *session, int32_t i) {
     return dibit_type_bits(past_of(session, i)->t.type) / 8;
 }
 
-/* Bytes of one row of one head, and the number of heads, of an APPEND or WINDOW pair. */
+/* Bytes of one row of one head of an APPEND or WINDOW pair. */
 static uint64_t row_bytes(const dibit_session *session, int32_t i, const dbt_state_part *part) {
     return (uint64_t)part->dims[3] * element_bytes(session, i);
 }
 
+/* Bytes of the tensor of a REPLACE pair; UINT64_MAX when they do not fit. */
 static uint64_t replace_bytes(const dibit_session *session, int32_t i, const int64_t *dims) {
     uint64_t bytes = element_bytes(session, i);
-    for (int32_t d = 1; d < past_of(session, i)->t.rank; d++) bytes *= (uint64_t)dims[d];
+    for (int32_t d = 1; d < past_of(session, i)->t.rank; d++) {
+        if (!dbt_mul_u64(bytes, (uint64_t)dims[d], &bytes)) return UINT64_MAX;
+    }
     return bytes;
+}
+
+/* Bytes of `rows` rows of all heads of an APPEND or WINDOW pair; UINT64_MAX when they do not fit. */
+static uint64_t rows_bytes(const dibit_session *session, int32_t i, const dbt_state_part *part,
+                           int64_t rows) {
+    uint64_t bytes;
+    return dbt_mul_u64(row_bytes(session, i, part), (uint64_t)part->dims[1], &bytes) &&
+                   dbt_mul_u64(bytes, (uint64_t)rows, &bytes)
+               ? bytes
+               : UINT64_MAX;
 }
 
 /* A dim of past, which its present shares: models may name it there and let inference find it here. */
@@ -58,18 +71,25 @@ static dibit_status init_dims(const dibit_session *session, int32_t i, dbt_state
 
 /* ---- Memory ---- */
 
+/* A model that asks for more than the machine has must not bring it down. */
+static dibit_status reserve(const dibit_session *session, int32_t i, dbt_block *block,
+                            uint64_t bytes, dibit_error *error) {
+    const char *const name = past_of(session, i)->value->name;
+    DBT_FAIL_IF(bytes > session->exec.workspace_limit, error, DIBIT_TOO_LARGE,
+                "the state of '%s' is larger than this machine's memory", name);
+    return dbt_block_reserve(block, &session->arena.allocator, bytes + 1)
+               ? DIBIT_OK
+               : dbt_fail_memory(error, name, bytes);
+}
+
 /* Room for `capacity` rows a head; what is filled moves along. */
 static dibit_status grow_part(const dibit_session *session, int32_t i, dbt_state_part *part,
                               int64_t capacity, dibit_error *error) {
     if (capacity <= part->capacity) return DIBIT_OK;
     const dibit_allocator *const allocator = &session->arena.allocator;
     const uint64_t row = row_bytes(session, i, part), heads = (uint64_t)part->dims[1];
-    uint64_t bytes;
     dbt_block grown = {0};
-    if (!dbt_mul_u64(row * heads, (uint64_t)capacity, &bytes) ||
-        !dbt_block_reserve(&grown, allocator, bytes)) {
-        return dbt_fail_memory(error, past_of(session, i)->value->name, row * heads);
-    }
+    DBT_TRY(reserve(session, i, &grown, rows_bytes(session, i, part, capacity), error));
     for (uint64_t h = 0; part->length > 0 && h < heads; h++) {
         memcpy((char *)grown.data + h * (uint64_t)capacity * row,
                (const char *)part->data.data + h * (uint64_t)part->capacity * row,
@@ -92,9 +112,7 @@ static dibit_status init_part(const dibit_session *session, int32_t i, uint64_t 
         return grow_part(session, i, part, pair->window + WINDOW_SLACK, error);
     }
     const uint64_t bytes = replace_bytes(session, i, part->dims);
-    if (!dbt_block_reserve(&part->data, &session->arena.allocator, bytes + 1)) {
-        return dbt_fail_memory(error, past_of(session, i)->value->name, bytes);
-    }
+    DBT_TRY(reserve(session, i, &part->data, bytes, error));
     memset(part->data.data, 0, (size_t)bytes);
     return DIBIT_OK;
 }
@@ -176,7 +194,7 @@ static uint64_t part_bytes(const dibit_session *session, int32_t i, const dbt_st
     if (session->plan->states[i].kind == DBT_STATE_REPLACE) {
         return replace_bytes(session, i, part->dims);
     }
-    return row_bytes(session, i, part) * (uint64_t)part->dims[1] * (uint64_t)part->capacity;
+    return rows_bytes(session, i, part, part->capacity);
 }
 
 dibit_status dibit_state_fork(const dibit_state *state, dibit_state **out, dibit_error *error) {
@@ -215,8 +233,10 @@ static int64_t truncated_rows(const dibit_state *state, int32_t i, int64_t lengt
     const dbt_plan_state *const pair = &state->session->plan->states[i];
     const dbt_state_part *const part = &state->parts[i];
     if (length == 0) return 0;
-    if (pair->kind == DBT_STATE_APPEND) return length;
     const int64_t dropped = (int64_t)state->length - length;
+    if (pair->kind == DBT_STATE_APPEND) {
+        return part->length >= dropped ? part->length - dropped : -1;
+    }
     if (pair->kind == DBT_STATE_WINDOW) {
         const int64_t rows = resident_rows(length, part->capacity, pair->window);
         return rows == part->length - dropped ? rows : -1;
@@ -271,6 +291,7 @@ dibit_status dibit_state_truncate(dibit_state *state, uint64_t length, dibit_err
 /* ---- Export and import: a header, then for each part its length, dims and filled rows ---- */
 
 enum { STATE_VERSION = 1 };
+#define LONGEST ((uint64_t)1 << 62) /* so that no sum of lengths overflows */
 static const char state_magic[8] = "DBTSTATE";
 
 typedef struct cursor {
@@ -351,18 +372,16 @@ static dibit_status import_part(cursor *c, const dibit_session *session, int32_t
     DBT_TRY(init_dims(session, i, part, error));
     const int64_t rows = pair->axis >= 0 ? p.dims[pair->axis] : 0;
     if (pair->kind == DBT_STATE_REPLACE && pair->axis >= 0) part->dims[pair->axis] = rows;
-    const int64_t longest = (int64_t)(c->size / (element_bytes(session, i)));
     DBT_FAIL_IF(c->overrun || p.kind != (int32_t)pair->kind || p.length < 0 || rows < 0 ||
-                    rows > longest || p.length > longest ||
                     (int32_t)past_of(session, i)->t.type != p.type ||
                     memcmp(p.dims, part->dims, sizeof p.dims) != 0,
                 error, DIBIT_BAD_FILE, bad, (int)i);
-    if (pair->kind == DBT_STATE_REPLACE) {
-        const uint64_t bytes = replace_bytes(session, i, part->dims);
-        DBT_FAIL_IF(bytes > c->size, error, DIBIT_BAD_FILE, bad, (int)i);
-        if (!dbt_block_reserve(&part->data, &session->arena.allocator, bytes + 1)) {
-            return dbt_fail_memory(error, "a state", bytes);
-        }
+    const bool replaced = pair->kind == DBT_STATE_REPLACE;
+    const uint64_t bytes =
+        replaced ? replace_bytes(session, i, part->dims) : rows_bytes(session, i, part, p.length);
+    DBT_FAIL_IF(bytes > c->size - c->at, error, DIBIT_BAD_FILE, bad, (int)i);
+    if (replaced) {
+        DBT_TRY(reserve(session, i, &part->data, bytes, error));
     } else {
         int64_t capacity = pair->window + WINDOW_SLACK;
         if (pair->kind == DBT_STATE_APPEND) {
@@ -386,7 +405,7 @@ dibit_status dibit_state_import(dibit_session *session, const void *data, uint64
     transfer(&c, &header, sizeof header);
     DBT_FAIL_IF(c.overrun || memcmp(header.magic, state_magic, sizeof state_magic) != 0 ||
                     header.version != STATE_VERSION || header.n_parts != session->plan->n_states ||
-                    header.n_parts == 0 || header.length > INT64_MAX,
+                    header.n_parts == 0 || header.length > LONGEST,
                 error, DIBIT_BAD_FILE, "the bytes are not a state of this model");
     dibit_state *state;
     DBT_TRY(new_state(session, &state, error));
@@ -501,10 +520,10 @@ dibit_status dbt_states_begin(dibit_session *session, const dibit_run *run, dibi
     DBT_FAIL_IF(tokens < 0 || tokens > INT32_MAX, error, DIBIT_BAD_INPUT,
                 "the number of tokens cannot be told from the inputs");
     const uint64_t bytes = (uint64_t)n_pairs * run->n_states * sizeof(dbt_state_row);
-    if (!dbt_block_reserve(&exec->rows_block, &exec->allocator, bytes)) {
+    if (!dbt_block_reserve(&exec->state_rows_block, &exec->allocator, bytes)) {
         return dbt_fail_memory(error, "states", bytes);
     }
-    exec->state_rows = exec->rows_block.data;
+    exec->state_rows = exec->state_rows_block.data;
     exec->batch = run->n_states;
     for (int32_t i = 0; i < n_pairs; i++) {
         for (uint32_t b = 0; b < run->n_states; b++) {
@@ -526,6 +545,9 @@ dibit_status dbt_states_begin(dibit_session *session, const dibit_run *run, dibi
             &session->plan->tensors[session->plan->states[i].present];
         DBT_FAIL_IF(present->bytes == UINT64_MAX, error, DIBIT_UNSUPPORTED,
                     "the size of '%s' depends on data", present->value->name);
+        DBT_FAIL_IF(present->t.dims[0] != run->n_states, error, DIBIT_UNSUPPORTED,
+                    "dim 0 of '%s' is %lld, not the number of states", present->value->name,
+                    (long long)present->t.dims[0]);
         for (uint32_t b = 0; b < run->n_states; b++) {
             dbt_state_part *const part = &run->states[b]->parts[i];
             const uint64_t need = present->bytes / run->n_states;

@@ -174,6 +174,31 @@ static void test_sizes_decide_comparisons(void **state) {
     dbt_arena_free(&f.arena);
 }
 
+/* Terms that are shared would be written again and again: 32^15 of them here. */
+static void test_text_of_a_huge_expression_is_cut(void **state) {
+    (void)state;
+    dbt_arena arena;
+    dbt_arena_init(&arena, NULL);
+    dbt_dims *const dims = dbt_dims_create(&arena);
+    dbt_dim level[32];
+    for (int i = 0; i < 32; i++) {
+        char name[2] = {(char)('A' + i), 0};
+        level[i] = dbt_dim_number(dims, name);
+    }
+    dbt_dim sum = DBT_DIM_NONE;
+    for (int depth = 0; depth < 15; depth++) {
+        sum = dbt_dim_const(dims, 1);
+        for (int i = 0; i < 32; i++) sum = dbt_dim_apply(dims, DBT_DIM_ADD, sum, level[i]);
+        for (int i = 0; i < 32; i++) {
+            level[i] = dbt_dim_apply(dims, DBT_DIM_MOD, sum, dbt_dim_const(dims, i + 2));
+        }
+    }
+    char text[64];
+    dbt_dim_text(dims, sum, text, sizeof text);
+    assert_int_equal(strlen(text), sizeof text - 1);
+    dbt_arena_free(&arena);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_equal_expressions_are_one_handle),
@@ -182,6 +207,7 @@ int main(void) {
         cmocka_unit_test(test_sizes_decide_comparisons),
         cmocka_unit_test(test_overflow_is_unknown_not_wrong),
         cmocka_unit_test(test_random_expressions_evaluate_like_arithmetic),
+        cmocka_unit_test(test_text_of_a_huge_expression_is_cut),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

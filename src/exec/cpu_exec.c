@@ -49,6 +49,10 @@ static dibit_status find_rows(dbt_exec *exec, dbt_step *step, dbt_state_row **pa
                               dibit_error *error) {
     const dbt_op *const op = step->node->op;
     if (exec->state_rows && step->states >= 0) {
+        const int64_t sequences = step->in[0] && step->in[0]->rank > 0 ? step->in[0]->dims[0] : 0;
+        DBT_FAIL_IF(sequences != exec->batch, error, DIBIT_BAD_INPUT,
+                    "there are %lld states for a batch of %lld", (long long)exec->batch,
+                    (long long)sequences);
         for (uint32_t k = 0; k < op->n_states; k++) {
             pairs[k] = exec->state_rows + (step->states + (int32_t)k) * exec->batch;
         }
@@ -61,15 +65,16 @@ static dibit_status find_rows(dbt_exec *exec, dbt_step *step, dbt_state_row **pa
             batch = step->out[present]->dims[0];
         }
     }
-    const uint64_t bytes = (uint64_t)op->n_states * (uint64_t)batch * sizeof(dbt_state_row);
-    if (!dbt_block_reserve(&exec->rows_block, &exec->allocator, bytes)) {
-        return dbt_fail_memory(error, "states", bytes);
+    uint64_t bytes;
+    if (!dbt_mul_u64(op->n_states * sizeof(dbt_state_row), (uint64_t)batch, &bytes) ||
+        !dbt_block_reserve(&exec->present_rows, &exec->allocator, bytes)) {
+        return dbt_fail_memory(error, "states", (uint64_t)batch);
     }
     for (uint32_t k = 0; k < op->n_states; k++) {
         const uint32_t present = op->states[k].present;
         if (present >= step->n_outputs || !step->out[present]) continue;
         if (step->out[present]->rank != 4 || step->out[present]->dims[0] != batch) continue;
-        pairs[k] = (dbt_state_row *)exec->rows_block.data + (int64_t)k * batch;
+        pairs[k] = (dbt_state_row *)exec->present_rows.data + (int64_t)k * batch;
         DBT_TRY(rows_in_present(step, op->states[k], pairs[k], error));
     }
     return DIBIT_OK;

@@ -23,6 +23,7 @@ dibit_status dbt_exec_init(dbt_exec *exec, dbt_plan *plan, const dibit_allocator
 void dbt_exec_free(dbt_exec *exec) {
     if (!exec->plan) return;
     dbt_gpu_free(exec);
+    dbt_block_free(&exec->plan->fetched, &exec->plan->arena->allocator);
     for (int32_t i = 0; i < exec->plan->n_slots; i++) {
         dbt_block_free(&exec->plan->slots[i].block, &exec->allocator);
     }
@@ -31,7 +32,8 @@ void dbt_exec_free(dbt_exec *exec) {
     }
     dbt_block_free(&exec->scratch, &exec->allocator);
     dbt_block_free(&exec->noise_block, &exec->allocator);
-    dbt_block_free(&exec->rows_block, &exec->allocator);
+    dbt_block_free(&exec->state_rows_block, &exec->allocator);
+    dbt_block_free(&exec->present_rows, &exec->allocator);
     dbt_arena_free(&exec->infer_arena);
 }
 
@@ -99,7 +101,10 @@ static void fill_host(const dbt_exec *exec, dbt_plan_tensor *t) {
     for (int32_t i = 0; i < t->t.rank; i++) n *= t->t.dims[i];
     for (int64_t i = 0; i < n; i++) {
         const int64_t v = exec->dims[t->value->contents[i]];
-        if (v == DBT_DIM_UNRESOLVED) t->bytes = UINT64_MAX;
+        if (v == DBT_DIM_UNRESOLVED &&
+            !dbt_dim_is_const(exec->plan->graph->dims, t->value->contents[i], NULL)) {
+            t->bytes = UINT64_MAX;
+        }
         dbt_write_integer(t->t.type, t->t.data, i, v);
     }
 }
@@ -249,6 +254,7 @@ static dibit_status concrete_value(dbt_dims *dims, dbt_arena *arena, const dbt_v
         out->shape.dims[i] = dbt_dim_const(dims, t->dims[i]);
         if (out->shape.dims[i] == DBT_DIM_NONE) return dbt_fail_memory(error, "dims", 1);
     }
+    if (t->bytes == UINT64_MAX) return DIBIT_OK; /* of a branch that was not taken */
     const int64_t count = dbt_tensor_count(t);
     if (!t->data && count > 0) return DIBIT_OK;
     /* Contents are read in the declared type; storage differs from it only for 2 and 4 bits. */
@@ -316,14 +322,41 @@ static dibit_status resolve(dbt_exec *exec, dbt_step *step, dibit_error *error) 
 
 /* ---- Stepping ---- */
 
-static bool guard_holds(const dbt_exec *exec, const dbt_step *step) {
-    if (step->guard < 0) return true;
+/* Host values are computed from dims; one that overflows or divides by zero is none. What a branch
+ * that was not taken would have needed does not matter. */
+static dibit_status check_host(const dbt_exec *exec, int32_t tensor, bool guarded,
+                               dibit_error *error) {
+    const dbt_plan_tensor *const t = tensor < 0 ? NULL : &exec->plan->tensors[tensor];
+    if (!t || t->place != DBT_PLACE_HOST || t->bytes != UINT64_MAX) return DIBIT_OK;
+    if (!guarded && t->value->producer && t->value->producer->guard) return DIBIT_OK;
+    return dbt_fail(error, DIBIT_OUT_OF_RANGE,
+                    "'%s' cannot be computed (overflow, or a division by zero)", t->value->name);
+}
+
+static dibit_status guard_holds(const dbt_exec *exec, const dbt_step *step, bool *holds,
+                                dibit_error *error) {
+    *holds = true;
+    if (step->guard < 0) return DIBIT_OK;
+    DBT_TRY(check_host(exec, step->guard, true, error));
     const dibit_tensor *const guard = &exec->plan->tensors[step->guard].t;
-    return (*(const uint8_t *)guard->data != 0) == step->node->guard_value;
+    DBT_FAIL_IF(dbt_tensor_count(guard) != 1, error, DIBIT_BAD_INPUT,
+                "the condition '%s' of If must be one element", guard->name);
+    *holds = (*(const uint8_t *)guard->data != 0) == step->guard_value;
+    return DIBIT_OK;
 }
 
 static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error) {
-    if (!guard_holds(exec, step)) return DIBIT_OK;
+    bool holds;
+    DBT_TRY(guard_holds(exec, step, &holds, error));
+    if (!holds) {
+        for (uint32_t o = 0; o < step->n_outputs; o++) {
+            if (step->outputs[o] >= 0) exec->plan->tensors[step->outputs[o]].t.data = NULL;
+        }
+        return DIBIT_OK;
+    }
+    for (uint32_t i = 0; i < step->n_inputs; i++) {
+        DBT_TRY(check_host(exec, step->inputs[i], step->guard >= 0, error));
+    }
     if (step->dynamic) DBT_TRY(resolve(exec, step, error));
     DBT_TRY(dbt_exec_reserve(exec, step, error));
     if (step->view) return DIBIT_OK;

@@ -24,8 +24,8 @@ typedef struct dbt_exec {
     int32_t next_step;
     int64_t batch;             /* rows of states */
     dbt_state_row *state_rows; /* [plan->n_states][batch] for pairs in states, or NULL: explicit */
-    dbt_block rows_block;
-    dibit_error *error;
+    dbt_block state_rows_block;
+    dbt_block present_rows; /* of a step whose past the caller passes */
 } dbt_exec;
 
 dibit_status dbt_exec_init(dbt_exec *exec, dbt_plan *plan, const dibit_allocator *allocator,

@@ -28,7 +28,7 @@ typedef enum dim_kind {
 
 typedef struct dim_node {
     uint8_t kind;
-    uint8_t op;        /* FUNCTION: dbt_dim_op */
+    uint8_t op;        /* FUNCTION: dbt_dim_op; SYMBOL: 1 when it is not one of the model's */
     bool fresh;        /* SYMBOL */
     bool non_negative; /* whatever the symbols are; follows from the rest */
     int32_t n;         /* PRODUCT, SUM: number of terms; FUNCTION 2, SELECT 3 */
@@ -182,10 +182,15 @@ dbt_dim dbt_dim_number(dbt_dims *dims, const char *name) {
     return intern(dims, (dim_node){.kind = KIND_SYMBOL, .name = name});
 }
 
+dbt_dim dbt_dim_own(dbt_dims *dims, const char *name) {
+    return intern(dims,
+                  (dim_node){.kind = KIND_SYMBOL, .op = 1, .name = name, .non_negative = true});
+}
+
 dbt_dim dbt_dim_fresh(dbt_dims *dims, const char *node_name) {
     char name[256];
     snprintf(name, sizeof name, "%.200s#%u", node_name, (unsigned)dims->n_fresh++);
-    const dbt_dim d = dbt_dim_symbol(dims, name);
+    const dbt_dim d = dbt_dim_own(dims, name);
     if (d != DBT_DIM_NONE) dims->nodes[d].fresh = true;
     return d;
 }
@@ -521,6 +526,7 @@ static void put_dim(writer *w, const dbt_dims *dims, dbt_dim d, int depth) {
                                         "ceil_div",  "mod",   "min",  "max",
                                         "broadcast", "equal", "less", "less_equal"};
     char number[32];
+    if (w->used + 1 >= w->size) return; /* full: what is shared may be long to write */
     if (d == DBT_DIM_NONE || depth > MAX_TEXT_DEPTH) {
         put(w, d == DBT_DIM_NONE ? "?" : "...");
         return;

@@ -37,6 +37,8 @@ dbt_dim dbt_dim_const(dbt_dims *dims, int64_t value);
 dbt_dim dbt_dim_symbol(dbt_dims *dims, const char *name);
 /* A symbol of any sign, for a host value that is no size. A name is either the one or the other. */
 dbt_dim dbt_dim_number(dbt_dims *dims, const char *name);
+/* A symbol of the planner's: a size, and never one that the model calls the same. */
+dbt_dim dbt_dim_own(dbt_dims *dims, const char *name);
 /* A new symbol whose value only a node that runs can tell. */
 dbt_dim dbt_dim_fresh(dbt_dims *dims, const char *node_name);
 dbt_dim dbt_dim_apply(dbt_dims *dims, dbt_dim_op op, dbt_dim a, dbt_dim b);

@@ -60,6 +60,7 @@ typedef struct dbt_graph {
     const char **output_names;     /* inside inlined functions a value has another name */
     uint32_t n_values, n_nodes, n_inputs, n_outputs;
     uint32_t values_capacity, nodes_capacity;
+    uint64_t folded_bytes; /* of constants that nodes computed */
     const dbt_onnx_model *model;
 } dbt_graph;
 

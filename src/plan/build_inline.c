@@ -120,6 +120,11 @@ dibit_status dbt_build_if(dbt_builder *b, const dbt_scope *s, const dbt_onnx_nod
     DBT_TRY(dbt_scope_look_up(b, s, node->inputs[0], &condition));
     DBT_FAIL_IF(!condition || condition->type != DIBIT_TYPE_BOOL, b->error, DIBIT_BAD_FILE,
                 "the condition of If must be a bool");
+    int64_t size;
+    for (int32_t i = 0; i < condition->shape.rank; i++) {
+        DBT_FAIL_IF(dbt_dim_is_const(b->graph->dims, condition->shape.dims[i], &size) && size != 1,
+                    b->error, DIBIT_BAD_FILE, "the condition of If must be one element");
+    }
     dbt_value **const values = dbt_arena_array(b->arena, node->n_outputs, 2 * sizeof *values);
     if (!values) return dbt_fail_memory(b->error, "a branch", node->n_outputs * sizeof *values);
     dbt_value **const others = values + node->n_outputs;

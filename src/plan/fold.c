@@ -135,6 +135,7 @@ static dibit_status make_constant(dbt_graph *graph, dbt_value *value, const dibi
     void *const data = dbt_arena_alloc(graph->arena, c->bytes.bytes);
     if (!data) return dbt_fail_memory(error, "a constant", c->bytes.bytes);
     dbt_pack_elements(c->type, stored->data, data, c->count);
+    graph->folded_bytes += c->bytes.bytes;
     c->data = data;
     value->producer = NULL;
     return dbt_value_set_constant(graph, value, c, error);
@@ -169,7 +170,8 @@ static dibit_status fold_contents(dbt_graph *graph, dbt_node *node, bool *folded
     return DIBIT_OK;
 }
 
-enum { MAX_FOLD_INPUTS = 16, MAX_FOLD_OUTPUTS = 8 };
+/* A model of many nodes that each blow up a constant must not fill the memory while it loads. */
+enum { MAX_FOLD_INPUTS = 16, MAX_FOLD_OUTPUTS = 8, MAX_FOLDED_BYTES = 64 << 20 };
 
 typedef struct fold {
     dbt_arena scratch;
@@ -182,7 +184,7 @@ typedef struct fold {
 static bool prepare_fold(const dbt_graph *graph, const dbt_node *node, fold *f) {
     const dbt_op *const op = node->op;
     if (op->n_states || op->flags & DBT_OP_NONDETERMINISTIC || node->n_inputs > MAX_FOLD_INPUTS ||
-        node->n_outputs > MAX_FOLD_OUTPUTS) {
+        node->n_outputs > MAX_FOLD_OUTPUTS || graph->folded_bytes > MAX_FOLDED_BYTES) {
         return false;
     }
     for (uint32_t i = 0; i < node->n_inputs; i++) {

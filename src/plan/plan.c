@@ -93,6 +93,8 @@ static dibit_status new_step(planner *p, dbt_step_kind kind, const dbt_node *nod
     return DIBIT_OK;
 }
 
+static dibit_status need(planner *p, const dbt_value *value, int which, int32_t *out);
+
 /* A step that makes one tensor of a value from another. */
 static dibit_status convert(planner *p, dbt_step_kind kind, int32_t from, int which, int32_t *out) {
     static const char *const ops[] = {[DBT_STEP_OP] = "",
@@ -101,9 +103,14 @@ static dibit_status convert(planner *p, dbt_step_kind kind, int32_t from, int wh
                                       [DBT_STEP_UPLOAD] = "dibit.Upload",
                                       [DBT_STEP_DOWNLOAD] = "dibit.Download"};
     const dbt_value *const value = p->plan->tensors[from].value;
+    const dbt_node *const producer = value->producer;
+    int32_t guard = -1; /* what an untaken branch has not made is not there to be converted */
+    if (producer && producer->guard) DBT_TRY(need(p, producer->guard, 0, &guard));
     DBT_TRY(new_tensor(p, value, which, DBT_PLACE_SLOT, out));
     dbt_step *step = NULL;
     DBT_TRY(new_step(p, kind, NULL, 1, 1, &step));
+    step->guard = guard;
+    step->guard_value = producer && producer->guard_value;
     step->name = value->name;
     step->op = ops[kind];
     step->inputs[0] = from;
@@ -220,6 +227,7 @@ static dibit_status plan_node(planner *p, const dbt_node *node) {
     DBT_TRY(new_step(p, DBT_STEP_OP, node, node->n_inputs, node->n_outputs, &step));
     if (node->n_inputs) memcpy(step->inputs, inputs, node->n_inputs * sizeof *inputs);
     step->guard = guard;
+    step->guard_value = node->guard_value;
     step->on_device = where != 0;
     step->dynamic = has_fresh_dims(p, node);
     step->why = why ? why : "";
@@ -247,13 +255,6 @@ static dibit_status plan_node(planner *p, const dbt_node *node) {
 
 /* ---- States ---- */
 
-static int32_t input_index(const dbt_plan *plan, const dbt_value *value) {
-    for (uint32_t i = 0; i < plan->graph->n_inputs; i++) {
-        if (plan->graph->inputs[i] == value) return (int32_t)i;
-    }
-    return -1;
-}
-
 static int64_t constant_or(const dbt_plan *plan, dbt_dim d, int64_t otherwise) {
     int64_t v;
     return dbt_dim_is_const(plan->graph->dims, d, &v) ? v : otherwise;
@@ -268,34 +269,45 @@ static int64_t window_of(const dbt_node *node) {
     return 0;
 }
 
-static int32_t output_index(const dbt_plan *plan, const dbt_value *value) {
-    for (uint32_t o = 0; o < plan->graph->n_outputs; o++) {
-        if (plan->graph->outputs[o] == value) return (int32_t)o;
-    }
-    return -1;
+static void add_state(dbt_plan *plan, const dbt_plan_state *state) {
+    plan->tensors[state->past].in_state = true;
+    plan->tensors[state->present].in_state = true;
+    plan->states[plan->n_states++] = *state;
 }
 
-/* Pairs that a node's op declares, when past is an input of the graph and present an output. */
-static void find_node_states(dbt_plan *plan, int32_t s) {
+/* Past tensors are inputs of the graph and present tensors outputs, of one shape but for the axis. */
+static bool can_be_state(const dbt_plan *plan, const dbt_value *past, const dbt_value *present) {
+    return past && present && past->is_input && present->is_output && past->type == present->type &&
+           past->shape.rank == present->shape.rank &&
+           !plan->tensors[plan->by_value[past->id][NATIVE]].in_state &&
+           !plan->tensors[plan->by_value[present->id][NATIVE]].in_state;
+}
+
+/* Pairs that a node's op declares. Rows have no tensor that another node could read. */
+static void find_node_states(dbt_plan *plan, int32_t s, const uint32_t *n_uses) {
     dbt_step *const step = &plan->steps[s];
     const dbt_node *const node = step->node;
     const dbt_state_kind kind = kind_of(node);
     if (kind == DBT_STATE_NONE) return;
     for (int pass = 0; pass < 2; pass++) {
         for (uint32_t k = 0; k < node->op->n_states; k++) {
-            const uint32_t past = node->op->states[k].past, present = node->op->states[k].present;
-            if (past >= node->n_inputs || present >= node->n_outputs) return;
-            const int32_t input = input_index(plan, node->inputs[past]);
-            const int32_t output = output_index(plan, node->outputs[present]);
-            if (input < 0 || output < 0) return;
-            if (pass == 0) continue; /* all of them, or none */
+            const uint32_t in = node->op->states[k].past, out = node->op->states[k].present;
+            if (pass == 0) { /* all of them, or none */
+                if (in >= node->n_inputs || out >= node->n_outputs ||
+                    !can_be_state(plan, node->inputs[in], node->outputs[out])) {
+                    return;
+                }
+                const bool alone = n_uses[step->inputs[in]] == 1 && n_uses[step->outputs[out]] == 0;
+                if (kind != DBT_STATE_REPLACE && !alone) return;
+                continue;
+            }
             if (k == 0 && dbt_node_has_rows(node)) step->states = plan->n_states;
-            plan->states[plan->n_states++] =
-                (dbt_plan_state){.kind = kind,
-                                 .past = plan->inputs[input],
-                                 .present = plan->outputs[output],
-                                 .axis = kind == DBT_STATE_REPLACE ? -1 : 2,
-                                 .window = window_of(node)};
+            add_state(plan,
+                      &(dbt_plan_state){.kind = kind,
+                                        .past = plan->by_value[node->inputs[in]->id][NATIVE],
+                                        .present = plan->by_value[node->outputs[out]->id][NATIVE],
+                                        .axis = kind == DBT_STATE_REPLACE ? -1 : 2,
+                                        .window = window_of(node)});
         }
     }
 }
@@ -315,33 +327,46 @@ static bool is_present_name(const char *past, const char *present) {
     return false;
 }
 
-static bool has_state(const dbt_plan *plan, int32_t past) {
-    for (int32_t i = 0; i < plan->n_states; i++) {
-        if (plan->states[i].past == past) return true;
-    }
-    return false;
-}
-
 /* Pairs by name: the graph itself makes present from past (by Concat), the state takes it over. */
 static void find_named_states(dbt_plan *plan) {
     const dbt_graph *const g = plan->graph;
     for (uint32_t i = 0; i < g->n_inputs; i++) {
-        if (plan->inputs[i] < 0 || has_state(plan, plan->inputs[i])) continue;
+        const dbt_value *const past = g->inputs[i];
         for (uint32_t o = 0; o < g->n_outputs; o++) {
-            if (!is_present_name(g->inputs[i]->name, g->output_names[o])) continue;
-            const dbt_shape *const a = &g->inputs[i]->shape, *const b = &g->outputs[o]->shape;
-            if (a->rank != b->rank || g->inputs[i]->type != g->outputs[o]->type) continue;
+            if (!is_present_name(past->name, g->output_names[o])) continue;
+            if (!can_be_state(plan, past, g->outputs[o])) continue;
             dbt_plan_state state = {.kind = DBT_STATE_REPLACE,
                                     .past = plan->inputs[i],
                                     .present = plan->outputs[o],
                                     .axis = -1};
-            for (int32_t d = 1; d < a->rank; d++) {
-                if (constant_or(plan, a->dims[d], -1) < 0) state.axis = d;
+            for (int32_t d = 1; d < past->shape.rank; d++) {
+                if (constant_or(plan, past->shape.dims[d], -1) < 0) state.axis = d;
             }
-            plan->states[plan->n_states++] = state;
+            add_state(plan, &state);
             break;
         }
     }
+}
+
+static dibit_status find_states(planner *p) {
+    dbt_plan *const plan = p->plan;
+    uint32_t *const n_uses =
+        dbt_arena_array(plan->arena, (uint64_t)plan->n_tensors, sizeof *n_uses);
+    if (!n_uses) return dbt_fail_memory(p->error, "a plan", (uint64_t)plan->n_tensors * 4);
+    for (int32_t s = 0; s < plan->n_steps; s++) {
+        const dbt_step *const step = &plan->steps[s];
+        /* With keep_values there are steps whose results are known, such as Shape: they read none. */
+        const bool reads = step->n_outputs != 1 || step->outputs[0] < 0 ||
+                           !is_free(plan->tensors[step->outputs[0]].value);
+        for (uint32_t i = 0; reads && i < step->n_inputs; i++) {
+            if (step->inputs[i] >= 0) n_uses[step->inputs[i]]++;
+        }
+    }
+    for (int32_t s = 0; s < plan->n_steps; s++) {
+        if (plan->steps[s].kind == DBT_STEP_OP) find_node_states(plan, s, n_uses);
+    }
+    find_named_states(plan);
+    return DIBIT_OK;
 }
 
 /* How many tokens a run appends: the rows of the outputs, or else the sequence axis of the first
@@ -350,7 +375,7 @@ static dbt_dim find_sequence(const dbt_plan *plan) {
     if (plan->n_states == 0) return DBT_DIM_NONE;
     for (uint32_t i = 0; i < plan->graph->n_inputs; i++) {
         const dbt_shape *const shape = &plan->graph->inputs[i]->shape;
-        if (shape->rank >= 2 && !has_state(plan, plan->inputs[i])) {
+        if (shape->rank >= 2 && !plan->tensors[plan->inputs[i]].in_state) {
             return plan->all_rows != DBT_DIM_NONE ? plan->all_rows : shape->dims[1];
         }
     }
@@ -414,10 +439,7 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
         if (p.needed[n]) DBT_TRY(plan_node(&p, graph->nodes[n]));
     }
     DBT_TRY(plan_outputs(&p));
-    for (int32_t s = 0; s < plan->n_steps; s++) {
-        if (plan->steps[s].kind == DBT_STEP_OP) find_node_states(plan, s);
-    }
-    find_named_states(plan);
+    DBT_TRY(find_states(&p));
     plan->sequence = find_sequence(plan);
     DBT_TRY(dbt_plan_assign_slots(plan, error));
     *out = plan;

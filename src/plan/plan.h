@@ -26,14 +26,16 @@ typedef struct dbt_plan_tensor {
     bool native;    /* else storage type */
     bool on_device; /* else in CPU memory */
     bool bound;     /* INPUT: the caller gave it in this run */
+    bool in_state;  /* past or present of a pair: runs with states have no other memory for it */
     bool is_output; /* of the graph: keeps its slot to the end of the run */
     dbt_place place;
-    int32_t slot;                  /* SLOT */
-    int32_t root;                  /* VIEW: the tensor whose memory it is; else its own index */
-    int32_t first_step, last_step; /* in which it is made and used last */
-    uint64_t bytes;                /* at the present dims; UINT64_MAX while they are unresolved */
-    dibit_tensor t;                /* on the device data is NULL */
-    dbt_hal_buffer *buffer;        /* on the device: its own for constants, else its slot's */
+    int32_t slot;           /* SLOT */
+    bool gives_slot;        /* to the output that is written over it */
+    int32_t root;           /* VIEW: the tensor whose memory it is; else its own index */
+    int32_t last_step;      /* in which it is used last */
+    uint64_t bytes;         /* at the present dims; UINT64_MAX while they are unresolved */
+    dibit_tensor t;         /* on the device data is NULL */
+    dbt_hal_buffer *buffer; /* on the device: its own for constants, else its slot's */
 } dbt_plan_tensor;
 
 typedef enum dbt_step_kind {
@@ -54,7 +56,8 @@ typedef struct dbt_step {
     int32_t *inputs, *outputs; /* tensors, -1 where absent */
     const dibit_tensor **in;   /* the same as a kernel gets them: NULL where absent */
     dibit_tensor **out;
-    int32_t guard;  /* tensor of the guard, or -1 */
+    int32_t guard; /* tensor of the guard, or -1: it runs when that is guard_value */
+    bool guard_value;
     int32_t states; /* index of its first pair in plan->states, or -1 */
     void *prepared;
     const char *name, *op, *kernel, *why;
@@ -75,7 +78,6 @@ typedef struct dbt_slot {
     dbt_block block;        /* CPU */
     dbt_hal_buffer *buffer; /* device */
     uint64_t buffer_bytes;
-    int32_t last_step; /* while planning: when it becomes free */
     uint64_t estimate; /* while planning: bytes at guessed dims */
 } dbt_slot;
 
@@ -107,6 +109,7 @@ typedef struct dbt_plan {
     dbt_dim sequence;       /* how many tokens a run appends to its states, or DBT_DIM_NONE */
     int32_t n_loaded;       /* tensors whose constants are resident */
     int32_t n_prepared;     /* steps whose kernels are chosen */
+    dbt_block fetched;      /* the bytes of the constant that is being loaded and converted */
     uint64_t weight_bytes, packed_bytes;
     bool int8_activations;
 } dbt_plan;
@@ -114,9 +117,9 @@ typedef struct dbt_plan {
 /* Makes steps, tensors and slots. The graph is the plan's own: rewrites change it. */
 dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_options *options,
                              dbt_plan **out, dibit_error *error);
-/* plan/prepare.c: Chooses kernels and packs weights, one step a call: PENDING until all are done, or while weights
- * are still on their way. */
-dibit_status dbt_plan_prepare(dbt_plan *plan, dibit_error *error);
+/* plan/prepare.c: loads a constant, or chooses a step's kernel and packs its weights: PENDING until all
+ * is done. *waiting: a weight is still on its way, so that calling again at once makes little sense. */
+dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error);
 
 /* The node's pairs are rows of sequences that it appends to, not plain tensors. */
 bool dbt_node_has_rows(const dbt_node *node);

@@ -4,39 +4,56 @@
 
 #include "plan/plan.h"
 
-/* The constant's bytes as in the file: where they lie, or read into the plan's memory. */
-static dibit_status resident(const dbt_plan *plan, const dbt_constant *c, const void **out,
-                             dibit_error *error) {
-    *out = c->data;
-    if (c->data || c->count == 0) return DIBIT_OK;
-    void *const copy = dbt_arena_alloc_aligned(plan->arena, c->bytes.bytes, 64);
-    if (!copy) return dbt_fail_memory(error, c->name, c->bytes.bytes);
-    DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset, c->bytes.bytes, copy, error));
-    *out = copy;
+/* The constant's elements from its bytes in the file, in the form that steps read. */
+static void convert(const dbt_plan_tensor *t, const void *bytes) {
+    const dbt_constant *const c = t->value->constant;
+    if (t->native || t->t.type == c->type) {
+        if (t->t.bytes) memcpy(t->t.data, bytes, (size_t)t->t.bytes);
+    } else {
+        dbt_unpack_elements(c->type, bytes, t->t.data, c->count);
+    }
+}
+
+/* Bytes that are not resident are read to where they stay, or, to be converted, to a block that goes
+ * again. Both are kept while the source answers PENDING. */
+static dibit_status fetch(dbt_plan *plan, dbt_plan_tensor *t, bool as_is, dibit_error *error) {
+    const dbt_constant *const c = t->value->constant;
+    const dibit_allocator *const allocator = &plan->arena->allocator;
+    void *to = t->t.data;
+    if (!as_is) {
+        if (!dbt_block_reserve(&plan->fetched, allocator, c->bytes.bytes)) {
+            return dbt_fail_memory(error, c->name, c->bytes.bytes);
+        }
+        to = plan->fetched.data;
+    }
+    DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset, c->bytes.bytes, to, error));
+    if (!as_is) {
+        convert(t, to);
+        dbt_block_free(&plan->fetched, allocator);
+    }
     return DIBIT_OK;
 }
 
 static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
     const dbt_constant *const c = t->value->constant;
-    memcpy(t->t.dims, c->dims, sizeof t->t.dims);
-    const void *data;
-    DBT_TRY(resident(plan, c, &data, error));
-    plan->weight_bytes += c->bytes.bytes;
     const uint32_t element = dibit_type_bits(t->t.type) / 8;
+    const bool as_is = t->native || t->t.type == c->type;
+    const bool resident = c->data || c->count == 0;
+    memcpy(t->t.dims, c->dims, sizeof t->t.dims);
     t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * element;
-    const bool same = t->native || t->t.type == c->type;
-    if (same && (t->native || c->count == 0 || (uintptr_t)data % element == 0)) {
-        t->t.data = (void *)(uintptr_t)data;
-        return DIBIT_OK;
-    }
-    t->t.data = dbt_arena_alloc_aligned(plan->arena, t->t.bytes, 64);
-    if (!t->t.data) return dbt_fail_memory(error, c->name, t->t.bytes);
-    if (same) {
-        memcpy(t->t.data, data, (size_t)t->t.bytes);
+    if (resident && as_is && (t->native || (uintptr_t)c->data % element == 0)) {
+        t->t.data = (void *)(uintptr_t)c->data;
     } else {
-        dbt_unpack_elements(c->type, data, t->t.data, c->count);
+        if (!t->t.data) t->t.data = dbt_arena_alloc_aligned(plan->arena, t->t.bytes, 64);
+        if (!t->t.data) return dbt_fail_memory(error, c->name, t->t.bytes);
+        if (resident) {
+            convert(t, c->data);
+        } else {
+            DBT_TRY(fetch(plan, t, as_is, error));
+        }
+        if (resident || !as_is) plan->packed_bytes += t->t.bytes;
     }
-    plan->packed_bytes += t->t.bytes;
+    plan->weight_bytes += c->bytes.bytes;
     return DIBIT_OK;
 }
 
@@ -102,9 +119,12 @@ static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *er
     return DIBIT_OK;
 }
 
-dibit_status dbt_plan_prepare(dbt_plan *plan, dibit_error *error) {
+dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error) {
+    *waiting = false;
     if (plan->n_loaded < plan->n_tensors) {
-        DBT_TRY(load_tensor(plan, &plan->tensors[plan->n_loaded], error));
+        const dibit_status status = load_tensor(plan, &plan->tensors[plan->n_loaded], error);
+        *waiting = status == DIBIT_PENDING;
+        DBT_TRY(status);
         plan->n_loaded++;
         return DIBIT_PENDING;
     }

@@ -124,9 +124,11 @@ static dibit_status reorder(const rewrite *r, uint32_t n_old) {
         if (!g->nodes[k]->inputs[0]->producer) sorted[n++] = g->nodes[k];
     }
     for (uint32_t i = 0; i < n_old; i++) {
-        sorted[n++] = g->nodes[i];
-        for (uint32_t k = n_old; k < g->n_nodes; k++) {
-            if (g->nodes[k]->inputs[0]->producer == g->nodes[i]) sorted[n++] = g->nodes[k];
+        const dbt_node *const node = sorted[n++] = g->nodes[i];
+        for (uint32_t o = 0; o < node->n_outputs; o++) {
+            const dbt_value *const selected =
+                node->outputs[o] ? r->selected[node->outputs[o]->id] : NULL;
+            if (selected) sorted[n++] = selected->producer;
         }
     }
     memcpy(g->nodes, sorted, g->n_nodes * sizeof *sorted);
@@ -154,7 +156,7 @@ dibit_status dbt_rewrite_last_rows(dbt_graph *graph, dbt_dim *last_rows, dbt_dim
     find_moved(&r);
     DBT_TRY(redirect(&r, n_nodes));
     if (graph->n_nodes == n_nodes) return DIBIT_OK;
-    *last_rows = dbt_dim_symbol(graph->dims, "last_rows");
+    *last_rows = dbt_dim_own(graph->dims, "last_rows");
     *all_rows = r.rows;
     DBT_TRY(reorder(&r, n_nodes));
     for (uint32_t i = 0; i < n_nodes; i++) {

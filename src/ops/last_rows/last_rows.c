@@ -8,7 +8,7 @@
 static dibit_status infer(dbt_infer *infer) {
     DBT_TRY(dbt_infer_rank(infer, 0, 2, DIBIT_MAX_RANK));
     dbt_shape shape = infer->in[0]->shape;
-    shape.dims[shape.rank - 2] = dbt_dim_symbol(infer->dims, "last_rows");
+    shape.dims[shape.rank - 2] = dbt_dim_own(infer->dims, "last_rows");
     dbt_infer_output(infer, 0, infer->in[0]->type, &shape);
     return DIBIT_OK;
 }
