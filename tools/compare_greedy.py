@@ -8,11 +8,11 @@ and for the same model without that attribute (--activations float), the prompt'
 of the tokenizers package, and every token the one with ONNX Runtime's highest logit, given all tokens
 before it (one run over prompt and answer).
 
-Where they part, ONNX Runtime is compared with itself: its logits for that position from one run over
-everything, and from a run over all but the last token and a second one over that token, differ by d
-(the largest difference of a logit), from rounding alone. Another right implementation may be as far
-from either, in both of the logits that compete: the divergence is accepted, and counted as a near
-tie, when ONNX Runtime's own margin between the two tokens is below 2 d. What follows is not compared.
+Where they part, the tokens so far and ONNX Runtime's logits for them are written as an ONNX test set,
+and `dibit check` says how far two right implementations may be apart there: the bound that it derives
+from the rounding of every node. The divergence is accepted, and counted as a near tie, when the check
+passes and ONNX Runtime's own margin between the two tokens is below twice that bound (each of the two
+logits may be off by it). What follows is not compared.
 """
 import argparse
 import json
@@ -26,6 +26,7 @@ import jinja2
 import numpy as np
 import onnx
 import onnxruntime as ort
+from onnx import numpy_helper
 from tokenizers import Tokenizer
 
 SHORT = [
@@ -76,39 +77,59 @@ def session(path, threads):
 
 
 class Model:
-    def __init__(self, path, threads):
+    def __init__(self, path, config, threads):
         self.sess = session(path, threads)
         inputs = self.sess.get_inputs()
         self.past_names = [i.name for i in inputs if i.name.startswith("past")]
-        self.present_names = [o.name for o in self.sess.get_outputs()
-                              if o.name.startswith("present")]
         self.heads = next(i.shape[1] for i in inputs if i.name == self.past_names[0])
+        self.head_dim = config["head_dim"]
 
-    def logits(self, parts, head_dim):
-        """The logits [rows, V] of the last of the parts, fed one after the other."""
-        past = {n: np.zeros((1, self.heads, 0, head_dim), np.float32) for n in self.past_names}
-        length = 0
-        for part in parts:
-            length += len(part)
-            out = self.sess.run(["logits"] + self.present_names,
-                                {"input_ids": np.array([part], np.int64),
-                                 "attention_mask": np.ones((1, length), np.int64), **past})
-            past = dict(zip(self.past_names, out[1:]))
-        return out[0][0]
+    def logits(self, ids):
+        """[len(ids), V]"""
+        empty = np.zeros((1, self.heads, 0, self.head_dim), np.float32)
+        feeds = {"input_ids": np.array([ids], np.int64),
+                 "attention_mask": np.ones((1, len(ids)), np.int64)}
+        feeds.update({name: empty for name in self.past_names})
+        return self.sess.run(["logits"], feeds)[0][0]
 
 
-def compare(model, config, ids, answer, n_tokens):
-    """How many tokens agree, and None or (token, best, margin, d) where they part."""
-    said = answer + ([config["eos_token_id"]] if len(answer) < n_tokens else [])
-    logits = model.logits([ids + said[:-1]], config["head_dim"])[len(ids) - 1:]
+def write_tensor(path, name, array):
+    with open(path, "wb") as out:
+        out.write(numpy_helper.from_array(np.ascontiguousarray(array), name).SerializeToString())
+
+
+def allowed_distance(args, model, path, kind, ids, logits):
+    """What `dibit check` allows between its logits and ONNX Runtime's after `ids`; None if it fails."""
+    with tempfile.TemporaryDirectory() as folder:
+        for name in ("model.onnx", "model.onnx.data"):
+            os.symlink(os.path.abspath(os.path.join(os.path.dirname(path), name)),
+                       os.path.join(folder, name))
+        data = os.path.join(folder, "test_data_set_0")
+        os.mkdir(data)
+        empty = np.zeros((1, model.heads, 0, model.head_dim), np.float32)
+        inputs = [("input_ids", np.array([ids], np.int64)),
+                  ("attention_mask", np.ones((1, len(ids)), np.int64))]
+        inputs += [(name, empty) for name in model.past_names]
+        for i, (name, array) in enumerate(inputs):
+            write_tensor(os.path.join(data, f"input_{i}.pb"), name, array)
+        write_tensor(os.path.join(data, "output_0.pb"), "logits", logits[None])
+        ran = subprocess.run([args.dibit, "check", "--json", "--activations", kind, "--threads",
+                              str(args.threads), folder], capture_output=True, text=True)
+        result = json.loads(ran.stdout)["cases"][0]["sets"][0]
+        return result["outputs"][0]["allowed"] if result["result"] == "passed" else None
+
+
+def compare(args, model, path, kind, config, ids, answer):
+    """How many tokens agree, and None or (token, best, margin, bound) where they part."""
+    said = answer + ([config["eos_token_id"]] if len(answer) < args.tokens else [])
+    all_logits = model.logits(ids + said[:-1])
+    logits = all_logits[len(ids) - 1:]
     for i, token in enumerate(said):
         best = int(np.argmax(logits[i]))
-        if best == token:
-            continue
-        fed = ids + said[:i]
-        again = model.logits([fed[:-1], fed[-1:]], config["head_dim"])[-1]
-        d = float(np.abs(again - logits[i]).max())
-        return i, (token, best, float(logits[i][best] - logits[i][token]), d)
+        if best != token:
+            n = len(ids) + i
+            bound = allowed_distance(args, model, path, kind, ids + said[:i], all_logits[:n])
+            return i, (token, best, float(logits[i][best] - logits[i][token]), bound)
     return len(said), None
 
 
@@ -133,7 +154,7 @@ def main():
         without_accuracy_level(model, bare)
         shutil.copy(os.path.join(args.model_dir, "model.onnx.data"), folder)
         for kind, path in (("int8", model), ("float", bare)):
-            reference = Model(path, args.threads)
+            reference = Model(path, config, args.threads)
             same = ties = compared = 0
             for number, prompt in enumerate(prompts):
                 text = template.render(messages=[{"role": "user", "content": prompt}],
@@ -148,16 +169,17 @@ def main():
                     print(f"{kind} prompt {number}: other prompt tokens")
                     failures += 1
                     continue
-                n, parted = compare(reference, config, ids, got["ids"], args.tokens)
+                n, parted = compare(args, reference, path, kind, config, ids, got["ids"])
                 compared += n
                 verdict = f"{n} tokens the same"
                 if parted:
-                    token, best, margin, d = parted
-                    near = margin < 2 * d
+                    token, best, margin, bound = parted
+                    near = bound is not None and margin < 2 * bound
                     ties += near
                     failures += not near
-                    verdict += (f", then {token} for {best}: margin {margin:.3g}, 2 d {2 * d:.3g}, "
-                                + ("near tie" if near else "WRONG"))
+                    verdict += (f", then {token} for {best}: margin {margin:.3g}, "
+                                + ("the check fails, " if bound is None else
+                                   f"bound {bound:.3g}, ") + ("near tie" if near else "WRONG"))
                 else:
                     same += 1
                 print(f"{kind} prompt {number} ({len(ids)} tokens): {verdict}", flush=True)
