@@ -221,7 +221,7 @@ static void test_bad_graphs_say_what_is_wrong(void **state) {
     graph_node(&g, "", "Neg", "y", "z", NULL);
     graph_output(&g, "y", F32, "n");
     assert_refused(&g, NULL, DIBIT_BAD_FILE,
-                   "'t.onnx': node 'y' (Neg): input 'z' is not defined before it is used (missing, "
+                   "'t.onnx': node 'y' (Neg): value 'z' is not defined before it is used (missing, "
                    "cyclic or out of order)");
     graph_input(&g, "x", F32, "n");
     graph_node(&g, "", "Neg", "x", "y", NULL);

@@ -61,7 +61,7 @@ dibit_status dbt_scope_look_up(const dbt_builder *b, const dbt_scope *s, const c
         }
     }
     return dbt_fail(b->error, DIBIT_BAD_FILE,
-                    "input '%s' is not defined before it is used (missing, cyclic or out of order)",
+                    "value '%s' is not defined before it is used (missing, cyclic or out of order)",
                     name);
 }
 

@@ -114,10 +114,55 @@ static void test_refusals(void **unused) {
     dbt_op_case_refused(&c, DIBIT_UNSUPPORTED, "is_packed_batching");
 }
 
+/* The layouts pick the stream of every pair; tables whose rows hold the row's number show which. */
+static void test_streams(void **state) {
+    (void)state;
+    /* With sin 0 a row is multiplied by its cosines: y[p] = y[p + half] = the position of pair p. */
+    const float x[] = {1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1, 1};
+    float cos[4 * 8] = {0}, sin[4 * 8] = {0};
+    for (int i = 0; i < 4 * 8; i++) cos[i] = (float)(i / 8);
+    const int64_t ids[] = {1, 2, 3};
+    const dibit_tensor inputs[] = {
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 1, 16), DBT_TENSOR(DIBIT_TYPE_INT64, ids, 3, 1, 1),
+        DBT_TENSOR(DIBIT_TYPE_FLOAT, cos, 4, 8), DBT_TENSOR(DIBIT_TYPE_FLOAT, sin, 4, 8)};
+    const float want[2][16] = {{1, 1, 1, 1, 2, 2, 2, 3, 1, 1, 1, 1, 2, 2, 2, 3},
+                               {1, 2, 3, 1, 2, 1, 1, 2, 1, 2, 3, 1, 2, 1, 1, 2}};
+    for (int64_t layout = 0; layout < 2; layout++) {
+        const dbt_onnx_attr attrs[] = {DBT_INTS("mrope_section", 4, 3, 1),
+                                       DBT_INT("mrope_layout", layout), DBT_INT("num_heads", 1)};
+        const dibit_tensor output = DBT_TENSOR(DIBIT_TYPE_FLOAT, want[layout], 1, 1, 16);
+        dbt_op_case c = {.domain = "com.microsoft",
+                         .name = "MRotaryEmbedding",
+                         .opset = 1,
+                         .attrs = attrs,
+                         .n_attrs = 3,
+                         .inputs = inputs,
+                         .n_inputs = 4};
+        dbt_op_case_expect(&c, 0, &output);
+    }
+    dbt_op_case c = {.domain = "com.microsoft",
+                     .name = "MRotaryEmbedding",
+                     .opset = 1,
+                     .inputs = inputs,
+                     .n_inputs = 4,
+                     .n_attrs = 1};
+    const dbt_onnx_attr sum[] = {DBT_INTS("mrope_section", 4, 3, 2)};
+    c.attrs = sum;
+    dbt_op_case_refused(&c, DIBIT_BAD_INPUT, "mrope_section's sum");
+    const dbt_onnx_attr less[] = {DBT_INTS("mrope_section", 9, -2, 1)};
+    c.attrs = less;
+    dbt_op_case_refused(&c, DIBIT_BAD_FILE, "mrope_section must be three numbers");
+    const dbt_onnx_attr layout[] = {DBT_INTS("mrope_section", 4, 3, 1), DBT_INT("mrope_layout", 2)};
+    c.attrs = layout;
+    c.n_attrs = 2;
+    dbt_op_case_refused(&c, DIBIT_UNSUPPORTED, "mrope_layout 2");
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_formula),
         cmocka_unit_test(test_refusals),
+        cmocka_unit_test(test_streams),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }
