@@ -256,6 +256,26 @@ static void test_symbols_do_not_collide(void **state) {
     close_model(&f);
 }
 
+/* A step writes over its first input only when no other of its inputs is the same memory. */
+static void test_an_input_is_not_overwritten_while_it_is_read(void **state) {
+    (void)state;
+    fixture f = {0};
+    pb g = {0};
+    const int64_t reversed[4] = {3, 2, 1, 0}, dims[2] = {4, 1};
+    graph_input(&g, "x", F32, "4");
+    graph_constant(&g, "at", I64, 2, dims, reversed);
+    graph_node(&g, "", "Neg", "x", "n", NULL);
+    graph_node(&g, "", "ScatterND", "n at n", "y", NULL);
+    graph_output(&g, "y", F32, "4");
+    open_model(&f, &g, NULL);
+    float x[4] = {1, 2, 3, 4};
+    const dibit_tensor in = {"x", F32, 1, {4}, x, 0};
+    dibit_tensor out = {.name = "y"};
+    if (run(&f, &in, 1, &out)) fail_msg("%s", f.error.text);
+    for (int i = 0; i < 4; i++) assert_float_equal(((float *)out.data)[i], -x[3 - i], 0);
+    close_model(&f);
+}
+
 /* ---- States ---- */
 
 static void attention(pb *g, const char *inputs, const char *outputs) {
@@ -483,6 +503,77 @@ static void test_folding_has_a_budget(void **state) {
     close_model(&f);
 }
 
+/* ---- Threads ---- */
+
+enum { PROMPT = 70 };
+
+/* The logits of a prompt through a state; the model has token ids and perhaps a mask. */
+static void run_model(const char *path, uint32_t n_threads, counter *c, void *logits,
+                      uint64_t *bytes) {
+    const dibit_allocator allocator = counter_allocator(c);
+    const dibit_device_desc desc = {.n_threads = n_threads, .allocator = &allocator};
+    dibit_device *device = NULL;
+    dibit_model *model = NULL;
+    dibit_session *session = NULL;
+    dibit_state *past = NULL;
+    dibit_error error;
+    assert_int_equal(dibit_device_create(&desc, &device, &error), DIBIT_OK);
+    if (dibit_model_load(&(dibit_model_desc){.path = path}, &model, &error)) {
+        fail_msg("%s", error.text);
+    }
+    const dibit_session_desc on = {.device = device};
+    assert_int_equal(dibit_session_create(model, &on, &session, &error), DIBIT_OK);
+    assert_int_equal(dibit_state_create(session, NULL, &past, &error), DIBIT_OK);
+    int64_t ids[PROMPT], ones[PROMPT];
+    for (int i = 0; i < PROMPT; i++) {
+        ids[i] = i * 7919 % 200;
+        ones[i] = 1;
+    }
+    dibit_tensor in[4];
+    uint32_t n = 0;
+    for (uint32_t i = 0; i < dibit_model_input_count(model) && n < 4; i++) {
+        dibit_value_info info;
+        assert_int_equal(dibit_model_input(model, i, &info), DIBIT_OK);
+        if (strstr(info.name, "past")) continue;
+        void *const data = strstr(info.name, "mask") ? ones : ids;
+        in[n++] = (dibit_tensor){info.name, I64, 2, {1, PROMPT}, data, 0};
+    }
+    dibit_tensor out = {.name = "logits", .data = logits, .bytes = *bytes};
+    const dibit_run r = {.inputs = in,
+                         .n_inputs = n,
+                         .outputs = &out,
+                         .n_outputs = 1,
+                         .states = &past,
+                         .n_states = 1};
+    if (dibit_session_run(session, &r, &error)) fail_msg("%s", error.text);
+    *bytes = out.bytes;
+    dibit_state_destroy(&past);
+    dibit_session_destroy(&session);
+    dibit_model_destroy(&model);
+    dibit_device_destroy(&device);
+    assert_int_equal(c->live, 0);
+}
+
+static void test_results_do_not_depend_on_threads(void **state) {
+    (void)state;
+    static const char *const models[] = {"llama.q2", "lfm2.q2", "gemma3.q2", "mistral_swa.q2"};
+    static char first[1 << 18], other[1 << 18];
+    for (size_t m = 0; m < sizeof models / sizeof models[0]; m++) {
+        char path[512];
+        snprintf(path, sizeof path, "%s/tests/data/cases/%s/model.onnx", DBT_SOURCE_DIR, models[m]);
+        counter c = {0};
+        uint64_t want = sizeof first;
+        run_model(path, 1, &c, first, &want);
+        assert_true(want > 0);
+        for (uint32_t n_threads = 2; n_threads <= 3; n_threads++) {
+            uint64_t got = sizeof other;
+            run_model(path, n_threads, &c, other, &got);
+            assert_int_equal(got, want);
+            assert_memory_equal(first, other, want);
+        }
+    }
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_late_weights_are_held_once),
@@ -490,11 +581,13 @@ int main(void) {
         cmocka_unit_test(test_an_empty_condition_is_refused),
         cmocka_unit_test(test_host_values_that_do_not_exist),
         cmocka_unit_test(test_symbols_do_not_collide),
+        cmocka_unit_test(test_an_input_is_not_overwritten_while_it_is_read),
         cmocka_unit_test(test_states_beside_attention_without_past),
         cmocka_unit_test(test_as_many_states_as_the_batch_has_rows),
         cmocka_unit_test(test_hostile_states),
         cmocka_unit_test(test_many_nodes_are_planned_in_linear_time),
         cmocka_unit_test(test_folding_has_a_budget),
+        cmocka_unit_test(test_results_do_not_depend_on_threads),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

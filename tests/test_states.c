@@ -340,6 +340,24 @@ static void test_a_cancelled_run_leaves_the_state(void **unused) {
     stop(&f);
 }
 
+/* Evicting works on a copy that the state takes over: steps of any size come to the same. */
+static void test_what_was_evicted_stays_evicted(void **unused) {
+    (void)unused;
+    fixture f;
+    start(&f, 5);
+    float want[HIDDEN], got[HIDDEN];
+    dibit_state *single = new_state(&f), *chunks = new_state(&f);
+    for (int64_t t = 0; t < 300; t++) advance(&f, single, 1, t, 1, want);
+    for (int64_t t = 0; t < 300; t += 50) advance(&f, chunks, 1, t, 50, got);
+    assert_same(want, got);
+    advance(&f, single, 1, 300, 1, want);
+    advance(&f, chunks, 1, 300, 1, got);
+    assert_same(want, got);
+    dibit_state_destroy(&single);
+    dibit_state_destroy(&chunks);
+    stop(&f);
+}
+
 int main(void) {
     for (int i = 0; i < MOST; i++) ones[i] = 1;
     const struct CMUnitTest tests[] = {
@@ -350,6 +368,7 @@ int main(void) {
         cmocka_unit_test(test_two_sequences_run_together),
         cmocka_unit_test(test_a_full_state_says_so_and_stays),
         cmocka_unit_test(test_a_cancelled_run_leaves_the_state),
+        cmocka_unit_test(test_what_was_evicted_stays_evicted),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

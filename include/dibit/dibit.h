@@ -33,8 +33,8 @@
  *   NULL, one sentence that names the place: file, node, attribute, expected, got.
  *
  * THREADS
- *   A model may be shared by sessions on different threads. A session and its states belong to one
- *   thread at a time. Results do not depend on the number of threads.
+ *   A model may be shared by sessions on different threads. A session, its states and its device
+ *   belong to one thread at a time. Results do not depend on the number of threads.
  */
 #ifndef DIBIT_DIBIT_H
 #define DIBIT_DIBIT_H
@@ -317,8 +317,9 @@ DIBIT_API void dibit_session_destroy(dibit_session **session);
  *
  * inputs   every graph input without a default, but with states not the past tensors.
  * outputs  the ones wanted; the others may not even be computed. Set name; data NULL: the session
- *          owns the result, valid until the next run; else it is written to data (bytes must be
- *          enough). type, rank and dims are filled in.
+ *          owns the result, valid until the next run (where the model passes an input through, data
+ *          is that input's memory); else it is written to data (bytes must be enough). type, rank
+ *          and dims are filled in.
  * states   NULL, or one state per batch row, all different: past tensors come from them and present
  *          tensors stay in them.
  * last_rows  0: all rows of the outputs; n: only the last n along the sequence axis of outputs that
@@ -344,7 +345,8 @@ DIBIT_API dibit_status dibit_run_begin(dibit_session *session, const dibit_run *
 DIBIT_API dibit_status dibit_run_poll(dibit_session *session, dibit_error *error);
 DIBIT_API void dibit_run_cancel(dibit_session *session);
 
-/* With keep_values: a value of the last run by its name in the model. NOT_FOUND. */
+/* With keep_values: a value of the last run by its name in the model. NOT_FOUND when there is none, or
+ * when it lies in a branch that was not taken. */
 DIBIT_API dibit_status dibit_session_value(const dibit_session *session, const char *name,
                                            dibit_tensor *out, dibit_error *error);
 
@@ -408,7 +410,7 @@ DIBIT_API dibit_status dibit_state_truncate(dibit_state *state, uint64_t length,
  * set. TOO_LARGE when *bytes is too small. */
 DIBIT_API dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *bytes,
                                           dibit_error *error);
-/* BAD_FILE when the bytes are not a state of this model. */
+/* BAD_FILE when the bytes are not a state of this model. What the rows hold is not checked. */
 DIBIT_API dibit_status dibit_state_import(dibit_session *session, const void *data, uint64_t bytes,
                                           dibit_state **out, dibit_error *error);
 
