@@ -60,6 +60,9 @@ expect "check without tolerance" 1 "FAILED llama.q2/test_data_set_0: output 'log
     check --rtol 0 "$cases/llama.q2"
 expect "check --json" 0 '"passed": 4' '4 passed, 0 failed' check --json "$cases/llama.q2"
 expect "check: no such folder" 1 '^0 passed, 1 failed, 0 skipped$' 'it is no folder' check "$work/nowhere"
+cp -r "$cases/llama.q2" "$work/unsupported"
+sed -i 's/MatMulNBits/MatMulNBitz/g' "$work/unsupported/model.onnx"
+expect "check: nothing passes" 1 '^0 passed, 0 failed, 4 skipped$' '' check "$work/unsupported"
 mkdir "$work/empty"
 expect "check: no model" 1 '^0 passed, 1 failed' 'no ONNX model' check "$work/empty"
 
