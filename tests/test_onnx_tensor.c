@@ -248,7 +248,7 @@ static void test_sizes_that_do_not_fit(void **state) {
     for (size_t i = 0; i < sizeof cases / sizeof cases[0]; i++) {
         pb p = tensor_begin("w", DIBIT_TYPE_FLOAT, cases[i].dims, cases[i].rank);
         pb_bytes(&p, TENSOR_RAW_DATA,
-                 "123456789012345678901234567890123456789012345678901234567890", cases[i].n);
+                 "1234567890123456789012345678901234567890123456789012345678901234", cases[i].n);
         expect_failure(&p, cases[i].status, cases[i].sentence);
     }
     pb p = tensor_begin("w", DIBIT_TYPE_FLOAT, (int64_t[]){1, 1, 1, 1, 1, 1, 1, 1, 1}, 9);

@@ -53,7 +53,8 @@ void dbt_error_prefix(dibit_error *error, const char *format, ...) {
     va_end(args);
     if (n < 0) n = 0;
     const size_t used = (size_t)n < sizeof error->text ? (size_t)n : sizeof error->text - 1;
-    snprintf(error->text + used, sizeof error->text - used, ": %s", old);
+    const size_t room = sizeof error->text - used;
+    snprintf(error->text + used, room, ": %.*s", room > 3 ? (int)room - 3 : 0, old);
     make_printable(error->text);
 }
 

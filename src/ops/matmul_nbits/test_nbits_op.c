@@ -134,7 +134,7 @@ static void refused(int attr, int64_t value, dibit_status status, const char *te
     nbits_node node;
     node_create(&c, 0, &node);
     if (attr >= 0) node.attrs[attr].i = value;
-    if (attr < 0) node.inputs[-attr].dims[0] += value;
+    if (attr < 0) node.inputs[-attr].dims[0] -= value;
     dbt_op_case_refused(&node.c, status, text);
     node_free(&node);
 }
