@@ -80,9 +80,9 @@ static void round_to_int8(const dbt_matmul_nbits *p, const float *h, float *erro
         const int64_t n = p->K - begin < p->block_size ? p->K - begin : p->block_size;
         float scale;
         const double inverse = (double)dbt_nbits_int8_scale(h + begin, n, &scale);
-        double moved = 0;
-        for (int64_t i = begin; i < begin + n; i++) moved = fmax(moved, (double)error[i]);
-        const double relative = moved * inverse / 127 + 2 * EPS;
+        float moved = 0; /* no fmax: gcc 12 for Arm cannot compile that loop */
+        for (int64_t i = begin; i < begin + n; i++) moved = error[i] > moved ? error[i] : moved;
+        const double relative = (double)moved * inverse / 127 + 2 * EPS;
         for (int64_t i = begin; i < begin + n; i++) {
             const double q = fabs((double)h[i] * inverse), to_middle = fabs(q - floor(q) - 0.5);
             const bool may_flip = to_middle <= (double)error[i] * inverse + q * relative;
