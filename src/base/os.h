@@ -14,8 +14,6 @@ dibit_status dbt_os_map(const char *path, const char *name, const uint8_t **data
 dibit_status dbt_os_map_beside(const char *path, const char *location, const uint8_t **data,
                                uint64_t *bytes, dibit_error *error);
 void dbt_os_unmap(const void *data, uint64_t bytes);
-/* The pages may be dropped; they are read from the file again when touched. */
-void dbt_os_drop(const void *data, uint64_t bytes);
 
 uint32_t dbt_os_cores(void);       /* that this process may use; at least 1 */
 uint64_t dbt_os_memory(void);      /* bytes of physical memory; UINT64_MAX when unknown */

@@ -81,13 +81,6 @@ void dbt_os_unmap(const void *data, uint64_t bytes) {
     if (data) munmap((void *)(uintptr_t)data, (size_t)bytes);
 }
 
-void dbt_os_drop(const void *data, uint64_t bytes) {
-    const uintptr_t page = (uintptr_t)sysconf(_SC_PAGESIZE);
-    const uintptr_t begin = ((uintptr_t)data + page - 1) / page * page;
-    const uintptr_t end = ((uintptr_t)data + (uintptr_t)bytes) / page * page;
-    if (end > begin) (void)madvise((void *)begin, end - begin, MADV_DONTNEED);
-}
-
 uint32_t dbt_os_cores(void) {
 #if defined(__linux__)
     cpu_set_t set;

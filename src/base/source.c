@@ -60,9 +60,3 @@ dibit_status dbt_source_read(const dbt_source *source, uint64_t offset, uint64_t
 const void *dbt_bytes_pointer(dbt_bytes bytes) {
     return bytes.source && bytes.source->mapped ? bytes.source->mapped + bytes.offset : NULL;
 }
-
-void dbt_source_drop(dbt_bytes bytes) {
-    if (bytes.source && bytes.source->os_mapping) {
-        dbt_os_drop(bytes.source->mapped + bytes.offset, bytes.bytes);
-    }
-}

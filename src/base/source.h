@@ -38,7 +38,4 @@ dibit_status dbt_source_read(const dbt_source *source, uint64_t offset, uint64_t
 /* A pointer to the bytes when they are resident, else NULL. */
 const void *dbt_bytes_pointer(dbt_bytes bytes);
 
-/* Tells the OS that a mapped range was copied elsewhere and its pages may be dropped. */
-void dbt_source_drop(dbt_bytes bytes);
-
 #endif
