@@ -42,8 +42,8 @@ void dbt_exec_free(dbt_exec *exec) {
 void dbt_exec_reset(dbt_exec *exec) {
     dbt_dims_reset(exec->plan->graph->dims, exec->dims);
     dbt_hal *const hal = exec->plan->options.hal;
-    if (exec->reading) hal->calls->cancel(hal);
-    exec->reading = false;
+    if (exec->ticket) hal->calls->cancel(hal, exec->ticket);
+    exec->ticket = 0;
     exec->next_step = 0;
     exec->state_rows = NULL;
     exec->batch = 0;

@@ -19,7 +19,7 @@ typedef struct dbt_exec {
     dbt_block noise_block;
     uint64_t noise; /* state of the noise generator; 0: none */
     bool profile;
-    bool reading; /* a download is under way */
+    uint64_t ticket; /* of the download under way; 0: none */
     /* The run. */
     int32_t next_step;
     int64_t batch;             /* rows of states */

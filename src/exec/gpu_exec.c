@@ -21,7 +21,7 @@ void dbt_gpu_free(dbt_exec *exec) {
     const dbt_plan *const plan = exec->plan;
     dbt_hal *const hal = plan->options.hal;
     if (!hal) return;
-    if (exec->reading) hal->calls->cancel(hal);
+    if (exec->ticket) hal->calls->cancel(hal, exec->ticket);
     for (int32_t i = 0; i < plan->n_slots; i++) {
         hal->calls->buffer_destroy(hal, plan->slots[i].buffer);
     }
@@ -31,39 +31,21 @@ void dbt_gpu_free(dbt_exec *exec) {
     }
 }
 
-/* Everything that the step reads and writes; tensors without elements have no buffer. */
-static dibit_status dispatch(dbt_exec *exec, const dbt_step *step, dibit_error *error) {
-    const dbt_plan *const plan = exec->plan;
-    dbt_hal *const hal = plan->options.hal;
-    enum { MAX_BUFFERS = 64 };
-    dbt_hal_buffer *buffers[MAX_BUFFERS];
-    uint32_t n = 0;
-    for (uint32_t i = 0; i < step->n_inputs + step->n_outputs && n < MAX_BUFFERS; i++) {
-        const int32_t tensor =
-            i < step->n_inputs ? step->inputs[i] : step->outputs[i - step->n_inputs];
-        if (tensor >= 0 && plan->tensors[tensor].buffer)
-            buffers[n++] = plan->tensors[tensor].buffer;
-    }
-    const dbt_hal_dispatch d = {step->op, buffers, n, {1, 1, 1}};
-    return hal->calls->dispatch(hal, &d, error);
-}
-
 dibit_status dbt_gpu_exec_step(dbt_exec *exec, dbt_step *step, dibit_error *error) {
     const dbt_plan *const plan = exec->plan;
     dbt_hal *const hal = plan->options.hal;
-    if (step->kind == DBT_STEP_OP) return dispatch(exec, step, error);
+    if (step->kind == DBT_STEP_OP) return DIBIT_OK;
     const dbt_plan_tensor *const from = &plan->tensors[step->inputs[0]];
     const dbt_plan_tensor *const to = &plan->tensors[step->outputs[0]];
     if (to->bytes == 0) return DIBIT_OK;
     if (step->kind == DBT_STEP_UPLOAD) {
         return hal->calls->write(hal, to->buffer, 0, from->t.data, to->bytes, error);
     }
-    if (!exec->reading) {
-        DBT_TRY(hal->calls->submit(hal, error));
-        DBT_TRY(hal->calls->read(hal, from->buffer, 0, to->t.data, to->bytes, error));
-        exec->reading = true;
+    if (!exec->ticket) {
+        DBT_TRY(
+            hal->calls->read(hal, from->buffer, 0, to->t.data, to->bytes, &exec->ticket, error));
     }
-    const dibit_status status = hal->calls->poll(hal, error);
-    if (status != DIBIT_PENDING) exec->reading = false;
+    const dibit_status status = hal->calls->poll(hal, exec->ticket, error);
+    if (status != DIBIT_PENDING) exec->ticket = 0;
     return status;
 }

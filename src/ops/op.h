@@ -19,6 +19,7 @@
 #define DBT_OPS_OP_H
 
 #include "base/pool.h"
+#include "gpu/gpu.h"
 #include "graph/graph.h"
 
 /* ---- Attributes ---------------------------------------------------------------------------- */
@@ -76,7 +77,7 @@ typedef struct dbt_infer {
     dbt_dims *dims;
     /* Before a run of the node: what the inputs hold, as in dbt_cpu_call; else NULL. */
     const dibit_tensor *const *tensors;
-    dbt_arena *arena;      /* for contents */
+    dbt_arena *arena; /* for contents */
     dibit_error *error;
 } dbt_infer;
 
@@ -95,13 +96,13 @@ typedef struct dbt_cpu_prepare {
     /* Constants among the inputs, in storage type unless raw_inputs has the bit; else NULL. They
      * live as long as the plan. */
     const dibit_tensor *const *in;
-    dbt_arena *arena;     /* for *prepared: lives as long as the plan */
+    dbt_arena *arena; /* for *prepared: lives as long as the plan */
     dbt_pool *pool;
-    void *prepared;       /* out: handed to cpu_scratch and cpu_run */
-    const char *kernel;   /* out: for `dibit info`; "" by default */
-    const char *why;      /* out: why that kernel; "" by default */
-    bool int8_activations;/* out */
-    uint64_t packed_bytes;/* out: weights copied to another layout */
+    void *prepared;        /* out: handed to cpu_scratch and cpu_run */
+    const char *kernel;    /* out: for `dibit info`; "" by default */
+    const char *why;       /* out: why that kernel; "" by default */
+    bool int8_activations; /* out */
+    uint64_t packed_bytes; /* out: weights copied to another layout */
     dibit_error *error;
 } dbt_cpu_prepare;
 
@@ -111,7 +112,7 @@ typedef struct dbt_cpu_prepare {
  * copied to their front. */
 typedef struct dbt_state_row {
     void *data;
-    int64_t length;   /* rows along the sequence axis that are filled */
+    int64_t length; /* rows along the sequence axis that are filled */
     int64_t capacity;
 } dbt_state_row;
 
@@ -119,15 +120,62 @@ typedef struct dbt_cpu_call {
     const dbt_node *node;
     const void *attrs;
     uint32_t n_inputs, n_outputs;
-    const dibit_tensor *const *in;  /* NULL where absent */
-    dibit_tensor *const *out;       /* NULL where not wanted; dims are set, data to be filled */
+    const dibit_tensor *const *in; /* NULL where absent */
+    dibit_tensor *const *out;      /* NULL where not wanted; dims are set, data to be filled */
     void *prepared;
-    void *scratch;                  /* 64-byte aligned, of the size that cpu_scratch asked for */
-    dbt_state_row *const *states;   /* [n_states of the op][batch], or NULL when it has none here */
+    void *scratch;                /* 64-byte aligned, of the size that cpu_scratch asked for */
+    dbt_state_row *const *states; /* [n_states of the op][batch], or NULL when it has none here */
     const dbt_cpu_options *options;
     dbt_pool *pool;
     dibit_error *error;
 } dbt_cpu_call;
+
+/* ---- Running on a device ---------------------------------------------------------------------
+ *
+ * On a device every floating value is float and every integer and bool is int32, one word an element;
+ * constants of raw_inputs are the file's bytes, and rows of states have the type that the model
+ * declares, float16 two to a word. An op records dispatches; it computes nothing itself, and its shaders
+ * are *.wgsl files in its folder. Dims are below 2^31 elements in all. */
+
+/* As dbt_state_row, in a device buffer: the rows of head h begin at element base + h * capacity * row. */
+typedef struct dbt_gpu_state_row {
+    dbt_hal_buffer *buffer;
+    uint64_t base; /* elements of the state's type */
+    int64_t length;
+    int64_t capacity;
+} dbt_gpu_state_row;
+
+typedef struct dbt_gpu_call {
+    const dbt_node *node;
+    const void *attrs;
+    uint32_t n_inputs, n_outputs;
+    const dibit_tensor *const *in; /* dims; data only of host_inputs; NULL where absent */
+    dibit_tensor *const *out;
+    dbt_hal_buffer *const *in_buffers; /* NULL where absent, empty, or a host input */
+    dbt_hal_buffer *const *out_buffers;
+    const bool *in_constant;          /* [n_inputs]: an initializer, the same in every run */
+    void *prepared;                   /* as gpu_prepare left it, or NULL */
+    dbt_gpu_state_row *const *states; /* [n_states of the op][batch], or NULL */
+    dibit_activations activations;
+    dbt_gpu *gpu;
+    dibit_error *error;
+} dbt_gpu_call;
+
+typedef struct dbt_gpu_prepare {
+    const dbt_node *node;
+    const void *attrs;
+    dibit_activations activations;
+    const dibit_tensor *const
+        *in; /* constants: dims and type; data only of host_inputs; else NULL */
+    dbt_hal_buffer *const *in_buffers; /* of constants; else NULL */
+    dbt_arena *arena;                  /* for *prepared: lives as long as the plan */
+    dbt_gpu *gpu;
+    void *prepared;        /* out: handed to gpu_encode and gpu_release */
+    const char *kernel;    /* out: for `dibit info`; "" by default */
+    const char *why;       /* out: why that kernel; "" by default */
+    bool int8_activations; /* out */
+    dibit_error *error;
+} dbt_gpu_prepare;
 
 /* ---- States ---------------------------------------------------------------------------------- */
 
@@ -146,24 +194,25 @@ typedef struct dbt_state_pair {
 /* ---- The operator ---------------------------------------------------------------------------- */
 
 enum {
-    DBT_OP_VIEW = 1 << 0,     /* output 0 is input 0's memory with another shape */
-    DBT_OP_ROWWISE = 1 << 1,  /* every row (all axes but the last) of output 0 depends on the same
+    DBT_OP_VIEW = 1 << 0,    /* output 0 is input 0's memory with another shape */
+    DBT_OP_ROWWISE = 1 << 1, /* every row (all axes but the last) of output 0 depends on the same
                                  row of the inputs of full rank only; other inputs have rank <= 1
                                  or are weights */
     DBT_OP_NONDETERMINISTIC = 1 << 2, /* never folded */
-    DBT_OP_IN_PLACE = 1 << 3, /* output 0 may share memory with input 0 of the same shape and type */
+    DBT_OP_IN_PLACE =
+        1 << 3, /* output 0 may share memory with input 0 of the same shape and type */
 };
 enum { DBT_VARIADIC = 255 };
 
 struct dbt_op {
     const char *domain; /* "" is ai.onnx */
     const char *name;
-    int16_t since, until;          /* opsets, inclusive; until 0: no end */
+    int16_t since, until; /* opsets, inclusive; until 0: no end */
     uint8_t min_inputs, max_inputs, min_outputs, max_outputs; /* max may be DBT_VARIADIC */
-    uint16_t kind;                 /* which of its family, for shared functions */
-    uint16_t flags;                /* DBT_OP_* */
-    uint32_t raw_inputs;           /* bit i: a constant at input i is handed over as in the file */
-    uint32_t host_inputs;          /* bit i: input i is read on the host (shape, axes, lengths) */
+    uint16_t kind;        /* which of its family, for shared functions */
+    uint16_t flags;       /* DBT_OP_* */
+    uint32_t raw_inputs;  /* bit i: a constant at input i is handed over as in the file */
+    uint32_t host_inputs; /* bit i: input i is read on the host (shape, axes, lengths) */
     const dbt_attr_def *attrs;
     uint16_t n_attrs, attrs_bytes;
     const dbt_state_pair *states;
@@ -184,8 +233,19 @@ struct dbt_op {
     bool (*is_rowwise)(const dbt_node *node);
     /* Of quantized ops: what its weights are, "2 bits, block 32, ...", into text of `size` bytes. */
     void (*describe)(const dbt_node *node, char *text, size_t size);
-    /* NULL when a GPU can run this node, else one sentence why not. Absent: "no GPU kernel". */
-    const char *(*gpu_refuses)(const dbt_node *node);
+
+    /* Records the node's dispatches. NULL: the op runs on the CPU only. PENDING is not allowed. */
+    dibit_status (*gpu_encode)(const dbt_gpu_call *call);
+    /* NULL when that device can run this node, else half a sentence why not ("int64 arithmetic"). */
+    const char *(*gpu_refuses)(const dbt_node *node, const dbt_hal *hal);
+    /* Once per session, after constants are on the device: chooses, warms and proves kernels. */
+    dibit_status (*gpu_prepare)(dbt_gpu_prepare *prepare);
+    /* Frees device buffers that gpu_prepare made. */
+    void (*gpu_release)(void *prepared, dbt_gpu *gpu);
+    /* How far a device's float outputs may be from the exact result, as cpu_bound (which it is called
+     * like, on CPU values): for ops that use functions whose accuracy WGSL leaves open. NULL: twice
+     * what cpu_bound says, and 2^-22 |y|. */
+    dibit_status (*gpu_bound)(const dbt_cpu_call *call, float *const *bound);
 };
 
 /* The op for a name in a domain at an opset version. *any says whether the name exists at another

@@ -200,7 +200,7 @@ static const char *refuses_device(const planner *p, const dbt_node *node) {
     if (node->n_inputs + node->n_outputs > o->hal->limits.max_bindings) {
         return "it binds more buffers than the device allows";
     }
-    const char *const why = node->op->gpu_refuses ? node->op->gpu_refuses(node) : NULL;
+    const char *const why = node->op->gpu_refuses ? node->op->gpu_refuses(node, o->hal) : NULL;
     return why || !o->device_refuses ? why : o->device_refuses(o->device_user, node);
 }
 
