@@ -119,10 +119,34 @@ static void test_task_ranges_cover_everything_once(void **state) {
     }
 }
 
+static void test_integers_become_words_and_come_back(void **state) {
+    (void)state;
+    const int64_t v[5] = {0, -1, INT32_MAX, INT32_MIN, 7};
+    int32_t words[5];
+    int64_t back[5];
+    assert_true(dbt_integers_to_words(DIBIT_TYPE_INT64, v, words, 5));
+    dbt_words_to_integers(DIBIT_TYPE_INT64, words, back, 5);
+    assert_memory_equal(v, back, sizeof v);
+    const int64_t beyond[2] = {INT64_C(1) << 31, INT64_C(1) << 32};
+    assert_false(dbt_integers_to_words(DIBIT_TYPE_INT64, beyond, words, 1));
+    assert_false(dbt_integers_to_words(DIBIT_TYPE_INT64, beyond + 1, words, 1));
+    const uint32_t large = UINT32_MAX;
+    assert_false(dbt_integers_to_words(DIBIT_TYPE_UINT32, &large, words, 1));
+    const uint8_t bytes[2] = {200, 1};
+    assert_true(dbt_integers_to_words(DIBIT_TYPE_UINT8, bytes, words, 2));
+    assert_int_equal(words[0], 200);
+    assert_true(dbt_integers_to_words(DIBIT_TYPE_INT8, bytes, words, 2));
+    assert_int_equal(words[0], -56);
+    int8_t small[2];
+    dbt_words_to_integers(DIBIT_TYPE_INT8, words, small, 2);
+    assert_memory_equal(small, bytes, 2);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_half_survives_a_round_trip),
         cmocka_unit_test(test_float_to_half_rounds_to_nearest_even),
+        cmocka_unit_test(test_integers_become_words_and_come_back),
         cmocka_unit_test(test_subbyte_types_unpack_low_bits_first),
         cmocka_unit_test(test_arena_is_zeroed_and_a_reset_keeps_its_largest_chunk),
         cmocka_unit_test(test_pool_runs_every_task_once),

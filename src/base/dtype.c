@@ -48,6 +48,44 @@ dibit_type dbt_storage_type(dibit_type type) {
     return type;
 }
 
+bool dbt_integers_to_words(dibit_type type, const void *storage, int32_t *words, int64_t count) {
+    bool fit = true;
+#define CONVERT(TYPE)                                                                              \
+    for (int64_t i = 0; i < count; i++) {                                                          \
+        const TYPE v = ((const TYPE *)storage)[i];                                                 \
+        words[i] = (int32_t)v;                                                                     \
+        fit = fit && (TYPE)words[i] == v && (v > 0) == (words[i] > 0);                             \
+    }                                                                                              \
+    return fit
+    switch (type) {
+    case DIBIT_TYPE_INT8: CONVERT(int8_t);
+    case DIBIT_TYPE_INT16: CONVERT(int16_t);
+    case DIBIT_TYPE_INT32: CONVERT(int32_t);
+    case DIBIT_TYPE_INT64: CONVERT(int64_t);
+    case DIBIT_TYPE_UINT16: CONVERT(uint16_t);
+    case DIBIT_TYPE_UINT32: CONVERT(uint32_t);
+    case DIBIT_TYPE_UINT64: CONVERT(uint64_t);
+    default: CONVERT(uint8_t); /* bool too */
+    }
+#undef CONVERT
+}
+
+void dbt_words_to_integers(dibit_type type, const int32_t *words, void *storage, int64_t count) {
+#define CONVERT(TYPE)                                                                              \
+    for (int64_t i = 0; i < count; i++) ((TYPE *)storage)[i] = (TYPE)words[i];                     \
+    break
+    switch (type) {
+    case DIBIT_TYPE_INT16:
+    case DIBIT_TYPE_UINT16: CONVERT(uint16_t);
+    case DIBIT_TYPE_INT32:
+    case DIBIT_TYPE_UINT32: CONVERT(int32_t);
+    case DIBIT_TYPE_INT64:
+    case DIBIT_TYPE_UINT64: CONVERT(int64_t);
+    default: CONVERT(uint8_t); /* int8 and bool too */
+    }
+#undef CONVERT
+}
+
 bool dbt_count(int32_t rank, const int64_t *dims, int64_t *count) {
     int64_t n = 1;
     bool empty = false;

@@ -34,6 +34,15 @@ static inline bool dbt_type_is_float(dibit_type type) { return dbt_type_in(type,
  * a byte (int8 or uint8), everything else as it is. */
 dibit_type dbt_storage_type(dibit_type type);
 
+/* How a device stores them: every float as float, all else as int32, one word an element. */
+static inline dibit_type dbt_device_type(dibit_type type) {
+    return dbt_type_is_float(type) ? DIBIT_TYPE_FLOAT : DIBIT_TYPE_INT32;
+}
+/* Converts `count` integers or bools between their storage type and a device's words, either way;
+ * to words false when one does not fit 32 bits. dst and src do not overlap. */
+bool dbt_integers_to_words(dibit_type type, const void *storage, int32_t *words, int64_t count);
+void dbt_words_to_integers(dibit_type type, const int32_t *words, void *storage, int64_t count);
+
 /* Product of dims; false when a dim is negative or the product overflows int64. Rank 0: 1. */
 bool dbt_count(int32_t rank, const int64_t *dims, int64_t *count);
 /* Bytes of `count` packed elements: ceil(count * bits / 8); false on overflow. */
