@@ -2,8 +2,8 @@
  * polled for. Knows nothing of ONNX. hal_native.c speaks webgpu.h, hal_null.c validates and never
  * computes; both fill the same table.
  *
- * ORDER. Writes, copies, dispatches and reads take effect in the order of the calls. They are recorded
- * and run when they are submitted.
+ * ORDER. Writes, copies, dispatches and reads take effect in the order of the calls, but for
+ * write_ahead. They are recorded and run when `submit` or `read` submits them; no other call does.
  *
  * ERRORS. A call that would be invalid answers a status and records nothing: nothing invalid ever
  * reaches a queue. What a device finds out later (a shader that does not compile, memory that it does
@@ -99,6 +99,10 @@ typedef struct dbt_hal_calls {
     /* Data is copied before the call returns. */
     dibit_status (*write)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset, const void *data,
                           uint64_t bytes, dibit_error *error);
+    /* As write, but takes effect before everything recorded since the last submit: the uniforms of
+     * dispatches that are recorded already. */
+    dibit_status (*write_ahead)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset,
+                                const void *data, uint64_t bytes, dibit_error *error);
     dibit_status (*copy)(dbt_hal *hal, dbt_hal_buffer *from, uint64_t from_offset,
                          dbt_hal_buffer *to, uint64_t to_offset, uint64_t bytes,
                          dibit_error *error);

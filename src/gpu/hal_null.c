@@ -310,6 +310,7 @@ dibit_status dbt_hal_null_create(const dibit_allocator *allocator, uint32_t pend
                                         .group_create = null_group_create,
                                         .group_destroy = null_group_destroy,
                                         .write = null_write,
+                                        .write_ahead = null_write, /* dispatches read nothing */
                                         .copy = null_copy,
                                         .dispatch = null_dispatch,
                                         .submit = null_submit,
