@@ -1,7 +1,9 @@
 /* Memory of the whole engine: every allocation is made to fail once, over load, plan, run, states and
  * generation; nothing leaks; a warm run allocates nothing, neither from the caller's allocator nor
- * from malloc. */
+ * from malloc; a tokenizer is as small as its tables should be. */
 #include "dbt_test.h"
+
+#include <malloc.h>
 
 #include "dibit/dibit.h"
 #include "dibit/lm.h"
@@ -30,35 +32,43 @@ static void counting_release(void *user, void *memory, size_t bytes) {
 
 /* The linker sends the library's and this file's calls here (-Wl,--wrap). */
 static uint64_t n_mallocs;
+static size_t malloc_bytes; /* that are live */
 void *__real_malloc(size_t bytes);
 void *__real_calloc(size_t n, size_t bytes);
 void *__real_realloc(void *memory, size_t bytes);
 void *__real_aligned_alloc(size_t alignment, size_t bytes);
 int __real_posix_memalign(void **memory, size_t alignment, size_t bytes);
+void __real_free(void *memory);
 void *__wrap_malloc(size_t bytes);
 void *__wrap_calloc(size_t n, size_t bytes);
 void *__wrap_realloc(void *memory, size_t bytes);
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes);
 int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes);
-void *__wrap_malloc(size_t bytes) {
+void __wrap_free(void *memory);
+static void *count_malloc(void *memory) {
     n_mallocs++;
-    return __real_malloc(bytes);
+    malloc_bytes += malloc_usable_size(memory);
+    return memory;
 }
-void *__wrap_calloc(size_t n, size_t bytes) {
-    n_mallocs++;
-    return __real_calloc(n, bytes);
-}
+void *__wrap_malloc(size_t bytes) { return count_malloc(__real_malloc(bytes)); }
+void *__wrap_calloc(size_t n, size_t bytes) { return count_malloc(__real_calloc(n, bytes)); }
 void *__wrap_realloc(void *memory, size_t bytes) {
-    n_mallocs++;
-    return __real_realloc(memory, bytes);
+    const size_t before = malloc_usable_size(memory);
+    void *moved = __real_realloc(memory, bytes);
+    if (moved) malloc_bytes -= before;
+    return count_malloc(moved);
 }
 void *__wrap_aligned_alloc(size_t alignment, size_t bytes) {
-    n_mallocs++;
-    return __real_aligned_alloc(alignment, bytes);
+    return count_malloc(__real_aligned_alloc(alignment, bytes));
 }
 int __wrap_posix_memalign(void **memory, size_t alignment, size_t bytes) {
-    n_mallocs++;
-    return __real_posix_memalign(memory, alignment, bytes);
+    const int error = __real_posix_memalign(memory, alignment, bytes);
+    if (!error) count_malloc(*memory);
+    return error;
+}
+void __wrap_free(void *memory) {
+    malloc_bytes -= malloc_usable_size(memory);
+    __real_free(memory);
 }
 
 /* ---- A decoder at work -------------------------------------------------------------------------- */
@@ -289,6 +299,30 @@ static void test_files_of_tensors_survive_failures(void **unused) {
     dibit_tensors_destroy(&tensors);
 }
 
+/* What a tokenizer may keep, from its structure. A hash table of n entries has a power of two of
+ * 4-byte slots, more than 2 n and so at most 4 n + 4. For each piece: an entry of 12 bytes, slots, 4
+ * bytes by id, and its text with a NUL in a pool that grows by half. For each merge, and there are
+ * no more than pieces: 12 bytes, and slots. The rest, added tokens and steps, is 16 KB. */
+static void test_tokenizer_is_small(void **unused) {
+    (void)unused;
+    dibit_error error;
+    dibit_tokenizer *tokenizer = NULL;
+    const dibit_tokenizer_desc desc = {.path = DBT_SOURCE_DIR
+                                       "/models/smollm2-135m-instruct-2bit/tokenizer.json"};
+    const size_t before = malloc_bytes;
+    assert_int_equal(dibit_tokenizer_load(&desc, &tokenizer, &error), DIBIT_OK);
+    const size_t bytes = malloc_bytes - before;
+    const size_t n = dibit_tokenizer_size(tokenizer), slots = 4 * (4 * n + 4);
+    size_t text = 0;
+    for (size_t id = 0; id < n; id++)
+        text += strlen(dibit_tokenizer_piece(tokenizer, (int64_t)id)) + 1;
+    const size_t pieces = 12 * n + slots + 4 * n + text * 3 / 2, merges = 12 * n + slots;
+    if (bytes > pieces + merges + 16384)
+        fail_msg("%zu bytes for %zu pieces, not at most %zu", bytes, n, pieces + merges + 16384);
+    dibit_tokenizer_destroy(&tokenizer);
+    assert_int_equal(malloc_bytes, before);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_allocation_fails_once),
@@ -296,6 +330,7 @@ int main(void) {
         cmocka_unit_test(test_warm_decoding_allocates_nothing),
         cmocka_unit_test(test_warm_encoder_allocates_nothing),
         cmocka_unit_test(test_files_of_tensors_survive_failures),
+        cmocka_unit_test(test_tokenizer_is_small),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -38,7 +38,9 @@
  * MEMORY
  *   As in dibit.h. dibit_tokens and dibit_text are growing arrays that the caller owns: start with
  *   {0}, functions append to them, dibit_tokens_free / dibit_text_free end them. After a failure
- *   they are as before.
+ *   they are as before. While tokenizer.json is loaded it lies in memory as a tree of six times its
+ *   bytes; afterwards a piece of the vocabulary takes about 60 bytes. Some systems' malloc keeps the
+ *   pages of such a tree: a program that minds calls malloc_trim (glibc), as dibit run does.
  *
  * THREADS
  *   A dibit_lm and a dibit_tokenizer do not change after loading: any number of threads may use

@@ -14,26 +14,27 @@ static size_t hash_pair(uint32_t left, uint32_t right) {
 }
 
 dibit_status dbt_bpe_reserve_merges(dbt_bpe *bpe, size_t n, dibit_error *error) {
-    size_t slots = 16;
-    while (slots < 2 * n + 2) slots *= 2;
-    bpe->merges = malloc(slots * sizeof *bpe->merges);
-    if (!bpe->merges) return dbt_lm_fail_memory(error);
-    for (size_t i = 0; i < slots; i++) bpe->merges[i].left = DBT_NO_ID;
-    bpe->n_merge_slots = slots;
-    return DIBIT_OK;
+    if (n >= UINT32_MAX / 4) return dbt_lm_fail_memory(error);
+    bpe->n_merge_slots = dbt_slot_count(n);
+    bpe->merges = malloc((n + 1) * sizeof *bpe->merges);
+    bpe->merge_slots = calloc(bpe->n_merge_slots, sizeof *bpe->merge_slots);
+    return bpe->merges && bpe->merge_slots ? DIBIT_OK : dbt_lm_fail_memory(error);
 }
 
-static dbt_merge *merge_slot(const dbt_bpe *bpe, uint32_t left, uint32_t right) {
+static uint32_t *merge_slot(const dbt_bpe *bpe, uint32_t left, uint32_t right) {
     const size_t mask = bpe->n_merge_slots - 1;
     size_t i = hash_pair(left, right) & mask;
-    while (bpe->merges[i].left != DBT_NO_ID &&
-           (bpe->merges[i].left != left || bpe->merges[i].right != right))
-        i = (i + 1) & mask;
-    return &bpe->merges[i];
+    for (; bpe->merge_slots[i]; i = (i + 1) & mask) {
+        const dbt_merge *merge = &bpe->merges[bpe->merge_slots[i] - 1];
+        if (merge->left == left && merge->right == right) break;
+    }
+    return &bpe->merge_slots[i];
 }
 
 void dbt_bpe_put_merge(dbt_bpe *bpe, dbt_merge merge) {
-    *merge_slot(bpe, merge.left, merge.right) = merge;
+    uint32_t *slot = merge_slot(bpe, merge.left, merge.right);
+    bpe->merges[bpe->n_merges++] = merge;
+    *slot = (uint32_t)bpe->n_merges;
 }
 
 void dbt_bpe_finish(dbt_bpe *bpe) {
@@ -66,13 +67,13 @@ static bool before(dbt_candidate a, dbt_candidate b) {
 static dibit_status push_candidate(const dbt_bpe *bpe, dbt_bpe_scratch *s, uint32_t position,
                                    dibit_error *error) {
     const dbt_symbol *left = &s->symbols[position];
-    const dbt_merge *merge = merge_slot(bpe, left->id, s->symbols[left->next].id);
-    if (merge->left == DBT_NO_ID) return DIBIT_OK;
+    const uint32_t slot = *merge_slot(bpe, left->id, s->symbols[left->next].id);
+    if (!slot) return DIBIT_OK;
     void *data = s->heap;
     if (!dbt_lm_reserve(&data, &s->heap_capacity, s->n_heap + 1, sizeof *s->heap))
         return dbt_lm_fail_memory(error);
     s->heap = data;
-    const dbt_candidate candidate = {merge->rank, position, merge->id};
+    const dbt_candidate candidate = {slot - 1, position};
     size_t i = s->n_heap++;
     for (; i > 0 && before(candidate, s->heap[(i - 1) / 2]); i = (i - 1) / 2)
         s->heap[i] = s->heap[(i - 1) / 2];
@@ -105,9 +106,10 @@ static dibit_status merge_symbols(const dbt_bpe *bpe, dbt_bpe_scratch *s, dibit_
         dbt_symbol *left = &s->symbols[top.position];
         if (left->dead || left->next == DBT_NO_ID) continue;
         dbt_symbol *right = &s->symbols[left->next];
-        const dbt_merge *merge = merge_slot(bpe, left->id, right->id);
-        if (merge->left == DBT_NO_ID || merge->id != top.id) continue;
-        left->id = top.id;
+        const uint32_t slot = *merge_slot(bpe, left->id, right->id);
+        const uint32_t id = bpe->merges[top.rank].id;
+        if (!slot || bpe->merges[slot - 1].id != id) continue;
+        left->id = id;
         left->next = right->next;
         right->dead = true;
         if (left->next != DBT_NO_ID) s->symbols[left->next].previous = top.position;
@@ -190,6 +192,7 @@ void dbt_bpe_scratch_free(dbt_bpe_scratch *s) {
 void dbt_bpe_free(dbt_bpe *bpe) {
     dbt_vocab_free(&bpe->vocab);
     free(bpe->merges);
+    free(bpe->merge_slots);
     free(bpe->prefix);
     free(bpe->suffix);
 }

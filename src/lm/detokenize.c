@@ -125,13 +125,14 @@ static dibit_status collect_pieces(const dibit_tokenizer *t, const dibit_decode 
                                    dbt_words *out, dibit_error *error) {
     for (size_t i = 0; i < decode->n_ids; i++) {
         const int64_t id = decode->ids[i];
-        if (id < 0 || id >= t->n_ids || !t->pieces[id]) continue;
-        const dbt_added_token *added = t->added_of[id] ? &t->added[t->added_of[id] - 1] : NULL;
+        const char *piece = dibit_tokenizer_piece(t, id);
+        if (!piece) continue;
+        const dbt_added_token *added = dbt_tokenizer_added(t, id);
         if (added && added->special && decode->skip_special) continue;
         if (added)
             DBT_TRY(add_piece(out, added->pattern.data, added->pattern.bytes, error));
         else
-            DBT_TRY(add_piece(out, t->pieces[id], strlen(t->pieces[id]), error));
+            DBT_TRY(add_piece(out, piece, strlen(piece), error));
     }
     return DIBIT_OK;
 }

@@ -56,7 +56,6 @@ void dibit_tokenizer_destroy(dibit_tokenizer **tokenizer) {
     dibit_tokens_free(&t->before);
     dibit_tokens_free(&t->after);
     free(t->pieces);
-    free(t->added_of);
     free(t);
     *tokenizer = NULL;
 }
@@ -64,7 +63,16 @@ void dibit_tokenizer_destroy(dibit_tokenizer **tokenizer) {
 uint32_t dibit_tokenizer_size(const dibit_tokenizer *t) { return t->n_ids; }
 
 const char *dibit_tokenizer_piece(const dibit_tokenizer *t, int64_t id) {
-    return id >= 0 && id < t->n_ids ? t->pieces[id] : NULL;
+    if (id < 0 || id >= t->n_ids || !t->pieces[id]) return NULL;
+    const size_t i = t->pieces[id] - 1;
+    const dbt_vocab *vocab = &t->bpe.vocab;
+    return i < t->n_added ? t->added[i].content.data
+                          : vocab->pool.data + vocab->entries[i - t->n_added].offset;
+}
+
+const dbt_added_token *dbt_tokenizer_added(const dibit_tokenizer *t, int64_t id) {
+    const size_t i = id >= 0 && id < t->n_ids ? t->pieces[id] : 0;
+    return i && i <= t->n_added ? &t->added[i - 1] : NULL;
 }
 
 int64_t dibit_tokenizer_id(const dibit_tokenizer *t, const char *piece) {
@@ -76,7 +84,8 @@ int64_t dibit_tokenizer_id(const dibit_tokenizer *t, const char *piece) {
 }
 
 bool dibit_tokenizer_is_special(const dibit_tokenizer *t, int64_t id) {
-    return id >= 0 && id < t->n_ids && t->added_of[id] && t->added[t->added_of[id] - 1].special;
+    const dbt_added_token *added = dbt_tokenizer_added(t, id);
+    return added && added->special;
 }
 
 /* Scratch of one encode. */

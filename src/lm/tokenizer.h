@@ -13,9 +13,12 @@
 /* Ids are refused from here on: the table by id is allocated for the highest. */
 #define DBT_MAX_ID (1u << 22)
 
+/* How many slots a table of n entries has: a power of two, more than 2 n. */
+size_t dbt_slot_count(size_t n);
+
 /* Pieces to ids: open addressing over entries whose text lies in one pool. */
 typedef struct dbt_vocab_entry {
-    size_t offset; /* in the pool, NUL-terminated there */
+    uint32_t offset; /* in the pool, NUL-terminated there */
     uint32_t bytes;
     uint32_t id;
 } dbt_vocab_entry;
@@ -25,7 +28,7 @@ typedef struct dbt_vocab {
     dbt_vocab_entry *entries;
     size_t n_entries, entry_capacity;
     uint32_t *slots; /* index of an entry + 1; 0: empty */
-    size_t n_slots;  /* a power of two, more than 2 n_entries */
+    size_t n_slots;  /* dbt_slot_count(n_entries) or more */
 } dbt_vocab;
 
 /* Adds a piece; one that is there gets the new id. */
@@ -39,14 +42,15 @@ void dbt_vocab_free(dbt_vocab *vocab);
 /* ---- BPE ---------------------------------------------------------------------------------- */
 
 typedef struct dbt_merge {
-    uint32_t left, right; /* left is DBT_NO_ID in an empty slot */
-    uint32_t rank, id;    /* of the pair together */
+    uint32_t left, right;
+    uint32_t id; /* of the pair together */
 } dbt_merge;
 
 typedef struct dbt_bpe {
     dbt_vocab vocab;
-    dbt_merge *merges; /* open addressing */
-    size_t n_merge_slots;
+    dbt_merge *merges;     /* [n_merges], by rank */
+    uint32_t *merge_slots; /* by pair: rank + 1; 0: empty. Open addressing, as in dbt_vocab */
+    size_t n_merges, n_merge_slots;
     uint32_t ascii[128];    /* ids of one-character pieces */
     uint32_t byte_ids[256]; /* of <0x00> ... <0xFF>, with byte_fallback */
     uint32_t unk;           /* DBT_NO_ID: none */
@@ -61,7 +65,7 @@ typedef struct dbt_symbol {
 } dbt_symbol;
 
 typedef struct dbt_candidate {
-    uint32_t rank, position, id;
+    uint32_t rank, position;
 } dbt_candidate;
 
 /* Scratch of one call. */
@@ -73,7 +77,9 @@ typedef struct dbt_bpe_scratch {
     dibit_text piece;
 } dbt_bpe_scratch;
 
+/* Room for n merges; called once. */
 dibit_status dbt_bpe_reserve_merges(dbt_bpe *bpe, size_t n, dibit_error *error);
+/* Adds the merge of the next rank; of two for one pair the later counts. */
 void dbt_bpe_put_merge(dbt_bpe *bpe, dbt_merge merge);
 /* Fills the tables that come from the vocabulary. */
 void dbt_bpe_finish(dbt_bpe *bpe);
@@ -188,8 +194,8 @@ struct dibit_tokenizer {
     size_t n_decoders;
     bool has_decoder;           /* without one pieces are joined by spaces */
     dibit_tokens before, after; /* what the post-processor puts around the text */
-    const char **pieces;        /* [n_ids], NULL where an id has none */
-    uint32_t *added_of;         /* [n_ids]: index in added + 1, or 0 */
+    uint32_t *pieces; /* [n_ids]: 0: the id has none; 1 + i: added[i]; 1 + n_added + i: entry i of
+                         the vocabulary */
     uint32_t n_ids;
 };
 
@@ -234,6 +240,9 @@ typedef struct dbt_stretches {
 } dbt_stretches;
 
 bool dbt_stretches_next(dbt_stretches *stretches);
+
+/* tokenizer.c: the added token of an id, or NULL. */
+const dbt_added_token *dbt_tokenizer_added(const dibit_tokenizer *tokenizer, int64_t id);
 
 /* tokenizer.c: encode with the rule. */
 dibit_status dbt_tokenizer_encode_with(const dibit_tokenizer *tokenizer, const char *text, size_t n,

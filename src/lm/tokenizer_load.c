@@ -50,7 +50,6 @@ static dibit_status load_merges(dbt_bpe *bpe, const json_t *model, dibit_error *
     const size_t prefix_bytes = bpe->prefix ? strlen(bpe->prefix) : 0;
     dibit_text joined = {0};
     dibit_status status = DIBIT_OK;
-    uint32_t rank = 0;
     for (size_t i = 0; i < json_array_size(merges) && status == DIBIT_OK; i++) {
         const json_t *merge = json_array_get(merges, i);
         if (json_is_string(merge) && !strncmp(json_string_value(merge), "#version", 8)) continue;
@@ -68,7 +67,7 @@ static dibit_status load_merges(dbt_bpe *bpe, const json_t *model, dibit_error *
             status = dibit_text_append(&joined, part[1] + skip, bytes[1] - skip, error);
         if (status != DIBIT_OK) break;
         const dbt_merge entry = {dbt_vocab_get(&bpe->vocab, part[0], bytes[0]),
-                                 dbt_vocab_get(&bpe->vocab, part[1], bytes[1]), rank++,
+                                 dbt_vocab_get(&bpe->vocab, part[1], bytes[1]),
                                  dbt_vocab_get(&bpe->vocab, joined.data, joined.bytes)};
         if (entry.left == DBT_NO_ID || entry.right == DBT_NO_ID || entry.id == DBT_NO_ID)
             status = dbt_lm_fail(error, DIBIT_BAD_FILE,
@@ -177,7 +176,7 @@ static dibit_status load_added_tokens(dibit_tokenizer *t, const json_t *json, di
     return status;
 }
 
-/* The tables by id. */
+/* The table by id. */
 static dibit_status index_ids(dibit_tokenizer *t, dibit_error *error) {
     const dbt_vocab *vocab = &t->bpe.vocab;
     for (size_t i = 0; i < vocab->n_entries; i++) {
@@ -187,14 +186,10 @@ static dibit_status index_ids(dibit_tokenizer *t, dibit_error *error) {
         if (t->added[i].id >= t->n_ids) t->n_ids = t->added[i].id + 1;
     }
     t->pieces = calloc((size_t)t->n_ids + 1, sizeof *t->pieces);
-    t->added_of = calloc((size_t)t->n_ids + 1, sizeof *t->added_of);
-    if (!t->pieces || !t->added_of) return dbt_lm_fail_memory(error);
+    if (!t->pieces) return dbt_lm_fail_memory(error);
     for (size_t i = 0; i < vocab->n_entries; i++)
-        t->pieces[vocab->entries[i].id] = vocab->pool.data + vocab->entries[i].offset;
-    for (size_t i = 0; i < t->n_added; i++) {
-        t->pieces[t->added[i].id] = t->added[i].content.data;
-        t->added_of[t->added[i].id] = (uint32_t)i + 1;
-    }
+        t->pieces[vocab->entries[i].id] = (uint32_t)(1 + t->n_added + i);
+    for (size_t i = 0; i < t->n_added; i++) t->pieces[t->added[i].id] = (uint32_t)(1 + i);
     return DIBIT_OK;
 }
 

@@ -3,6 +3,12 @@
 
 #include <stdlib.h>
 
+size_t dbt_slot_count(size_t n) {
+    size_t slots = 16;
+    while (slots < 2 * n + 2) slots *= 2;
+    return slots;
+}
+
 static size_t hash_piece(const char *piece, size_t bytes) {
     uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
     for (size_t i = 0; i < bytes; i++) h = (h ^ (unsigned char)piece[i]) * 0x100000001b3u;
@@ -24,8 +30,7 @@ dibit_status dbt_vocab_reserve(dbt_vocab *v, size_t n, dibit_error *error) {
     if (n >= UINT32_MAX / 4 || !dbt_lm_reserve(&data, &v->entry_capacity, n, sizeof *v->entries))
         return dbt_lm_fail_memory(error);
     v->entries = data;
-    size_t slots = 16;
-    while (slots < 2 * n + 2) slots *= 2;
+    const size_t slots = dbt_slot_count(n);
     if (slots <= v->n_slots) return DIBIT_OK;
     uint32_t *table = calloc(slots, sizeof *table);
     if (!table) return dbt_lm_fail_memory(error);
@@ -39,7 +44,8 @@ dibit_status dbt_vocab_reserve(dbt_vocab *v, size_t n, dibit_error *error) {
 
 dibit_status dbt_vocab_put(dbt_vocab *v, const char *piece, size_t bytes, uint32_t id,
                            dibit_error *error) {
-    DBT_LM_FAIL_IF(bytes > UINT32_MAX, error, DIBIT_TOO_LARGE, "a piece of %zu bytes", bytes);
+    DBT_LM_FAIL_IF(bytes >= UINT32_MAX - v->pool.bytes, error, DIBIT_TOO_LARGE,
+                   "a vocabulary of more than 4 GB");
     if (v->n_entries == v->entry_capacity || 2 * v->n_entries + 2 > v->n_slots)
         DBT_TRY(dbt_vocab_reserve(v, v->n_entries + v->n_entries / 2 + 8, error));
     uint32_t *slot = find_slot(v, piece, bytes);
@@ -47,7 +53,7 @@ dibit_status dbt_vocab_put(dbt_vocab *v, const char *piece, size_t bytes, uint32
         v->entries[*slot - 1].id = id;
         return DIBIT_OK;
     }
-    const size_t offset = v->pool.bytes;
+    const uint32_t offset = (uint32_t)v->pool.bytes;
     DBT_TRY(dibit_text_append(&v->pool, piece, bytes, error));
     DBT_TRY(dibit_text_append(&v->pool, "", 1, error));
     v->entries[v->n_entries++] = (dbt_vocab_entry){offset, (uint32_t)bytes, id};
