@@ -73,6 +73,24 @@ static void write_qk(const place *p, int64_t begin, int64_t end, double top, dou
     }
 }
 
+enum { CHUNK = 64 }; /* elements of an output row at a time: each needs every key's exp */
+
+/* acc[i]: element d + i of the output; size[i]: the sum of its terms' magnitudes. */
+static void weighted_values(const place *p, int64_t begin, int64_t end, double top, double sum,
+                            int64_t d, int64_t count, double *acc, double *size) {
+    const dbt_attention *const a = p->a;
+    for (int64_t i = 0; i < count; i++) acc[i] = size[i] = 0;
+    for (int64_t t = begin; t < end; t++) {
+        const double e = exp(score(p, t, DBT_ATTENTION_QK_SCORE, NULL) - top) / sum;
+        const int64_t v = p->kv * p->row->v.head_stride + t * p->row->v.row_stride + d;
+        for (int64_t i = 0; i < count; i++) {
+            const double term = e * load(a->v_type, p->row->v.data, v + i);
+            acc[i] += term;
+            size[i] += fabs(term);
+        }
+    }
+}
+
 static void one_query(const place *p, float *bound) {
     const dbt_attention *const a = p->a;
     int64_t begin, end;
@@ -93,21 +111,17 @@ static void one_query(const place *p, float *bound) {
         sum += exp(score(p, t, DBT_ATTENTION_QK_SCORE, NULL) - top);
     }
     const int64_t y = p->b * a->y_stride[0] + p->h * a->y_stride[1] + p->s * a->y_stride[2];
-    for (int64_t d = 0; d < a->v_dim; d++) {
-        double acc = 0, size = 0;
-        const int64_t v = p->kv * p->row->v.head_stride + d;
-        for (int64_t t = begin; t < end && !nothing; t++) {
-            const double e = exp(score(p, t, DBT_ATTENTION_QK_SCORE, NULL) - top) / sum *
-                             load(a->v_type, p->row->v.data, v + t * p->row->v.row_stride);
-            acc += e;
-            size += fabs(e);
+    /* exp turns absolute error of scores (numerator and denominator) into relative error. */
+    const double relative = expm1(2 * error * (double)FLT_EPSILON / 2) +
+                            ((double)(end - begin) + 16) * (double)FLT_EPSILON;
+    for (int64_t d = 0; d < a->v_dim; d += CHUNK) {
+        const int64_t count = a->v_dim - d < CHUNK ? a->v_dim - d : CHUNK;
+        double acc[CHUNK], size[CHUNK];
+        weighted_values(p, begin, nothing ? begin : end, top, sum, d, count, acc, size);
+        for (int64_t i = 0; i < count; i++) {
+            if (a->y) a->y[y + d + i] = (float)acc[i];
+            if (bound) bound[y + d + i] = (float)(relative * size[i] + (double)FLT_MIN);
         }
-        if (a->y) a->y[y + d] = (float)acc;
-        if (!bound) continue;
-        /* exp turns absolute error of scores (numerator and denominator) into relative error. */
-        const double relative = expm1(2 * error * (double)FLT_EPSILON / 2) +
-                                ((double)(end - begin) + 16) * (double)FLT_EPSILON;
-        bound[y + d] = (float)(relative * size + (double)FLT_MIN);
     }
     if (a->y && a->qk_kind != DBT_ATTENTION_QK_NONE) write_qk(p, begin, end, top, sum);
 }
