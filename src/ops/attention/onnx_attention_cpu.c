@@ -231,9 +231,8 @@ dibit_status dbt_onnx_attention_bound(const dbt_cpu_call *c, float *const *bound
         j.k.type = dbt_kv_type(c, &j.k_desc);
         j.v.type = dbt_kv_type(c, &j.v_desc);
     }
-    dbt_attention core = describe(&j);
-    core.y = NULL;
-    dbt_attention_ref(&core, bound[0]);
+    const dbt_attention core = describe(&j);
+    DBT_TRY(dbt_attention_bound(&core, bound[0], c->error));
     for (uint32_t i = 1; i < c->n_outputs; i++) {
         for (int64_t k = 0; bound[i] && k < dbt_tensor_count(c->out[i]); k++) {
             /* present is a copy; scores are rounded once from double. */

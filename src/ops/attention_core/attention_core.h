@@ -76,8 +76,10 @@ static inline void dbt_attention_visible(const dbt_attention *a, const dbt_atten
 }
 
 /* The definition, in double. bound, when not NULL, is laid out as y and gets how far y may be off
- * when everything is computed in float; y NULL: bound alone. */
+ * when everything is computed in float. */
 void dbt_attention_ref(const dbt_attention *a, float *bound);
+/* That bound alone, fast. Fails for lack of memory only. */
+dibit_status dbt_attention_bound(const dbt_attention *a, float *bound, dibit_error *error);
 
 /* Runs the fastest kernel for a->isa; scratch as dbt_attention_scratch says. Results depend neither
  * on the number of threads nor on how much of the sequence a call appends beyond rounding. */

@@ -119,11 +119,11 @@ static void one_query(const place *p, float *bound) {
         double acc[CHUNK], size[CHUNK];
         weighted_values(p, begin, nothing ? begin : end, top, sum, d, count, acc, size);
         for (int64_t i = 0; i < count; i++) {
-            if (a->y) a->y[y + d + i] = (float)acc[i];
+            a->y[y + d + i] = (float)acc[i];
             if (bound) bound[y + d + i] = (float)(relative * size[i] + (double)FLT_MIN);
         }
     }
-    if (a->y && a->qk_kind != DBT_ATTENTION_QK_NONE) write_qk(p, begin, end, top, sum);
+    if (a->qk_kind != DBT_ATTENTION_QK_NONE) write_qk(p, begin, end, top, sum);
 }
 
 void dbt_attention_ref(const dbt_attention *a, float *bound) {

@@ -1,5 +1,6 @@
-/* Every kernel of attention against the reference, over seeded problems: within the reference's
- * bound, the same bits for 1 to 4 threads, reading only keys that exist, writing only its memory. */
+/* Every kernel of attention, and the fast bound, against the reference, over seeded problems: within
+ * the reference's bound, the same bits for 1 to 4 threads, reading only keys that exist, writing only
+ * its memory. */
 #include "dbt_test.h"
 
 #include "base/cpu.h"
@@ -115,12 +116,28 @@ static float *run(dbt_attention *a, dbt_arena *arena, uint64_t isa, uint32_t thr
     return a->y;
 }
 
-static void check_kernel(dbt_attention *a, dbt_arena *arena, uint64_t isa, uint64_t seed) {
+/* The fast bound is the reference's, summed in another order: both are double until the end. */
+static void check_bound(const dbt_attention *problem, dbt_arena *arena, const float *want,
+                        uint64_t seed) {
+    const int64_t n = problem->batch * problem->heads * problem->queries * problem->v_dim;
+    float *const got = need(dbt_arena_array(arena, (uint64_t)n, sizeof *got));
+    for (uint32_t threads = 1; threads <= 3; threads += 2) {
+        dbt_attention a = *problem;
+        assert_int_equal(dbt_pool_create(NULL, threads, &a.pool, NULL), DIBIT_OK);
+        memset(got, 0xff, (size_t)n * sizeof *got);
+        assert_int_equal(dbt_attention_bound(&a, got, NULL), DIBIT_OK);
+        for (int64_t i = 0; i < n; i++) {
+            if (fabsf(got[i] - want[i]) <= 0x1p-22f * want[i]) continue;
+            fail_msg("seed %llu: bound of element %lld: expected %.9g, got %.9g",
+                     (unsigned long long)seed, (long long)i, (double)want[i], (double)got[i]);
+        }
+        dbt_pool_destroy(&a.pool);
+    }
+}
+
+static void check_kernel(dbt_attention *a, dbt_arena *arena, uint64_t isa, const float *want,
+                         const float *bound, uint64_t seed) {
     const int64_t n = a->batch * a->heads * a->queries * a->v_dim;
-    float *const want = need(dbt_arena_array(arena, (uint64_t)n, sizeof(float)));
-    float *const bound = need(dbt_arena_array(arena, (uint64_t)n, sizeof(float)));
-    a->y = want;
-    dbt_attention_ref(a, bound);
     const float *const got = run(a, arena, isa, 0);
     for (int64_t i = 0; i < n; i++) {
         if (fabsf(got[i] - want[i]) <= bound[i]) continue;
@@ -146,6 +163,12 @@ static void test_kernels(void **unused) {
         dbt_arena_init(&arena, NULL);
         dbt_attention a;
         make_problem(&a, &arena, &state);
+        const uint64_t n = (uint64_t)(a.batch * a.heads * a.queries * a.v_dim);
+        float *const want = need(dbt_arena_array(&arena, n, sizeof *want));
+        float *const bound = need(dbt_arena_array(&arena, n, sizeof *bound));
+        a.y = want;
+        dbt_attention_ref(&a, bound);
+        check_bound(&a, &arena, bound, seed);
         for (size_t i = 0; i < sizeof kernels / sizeof *kernels; i++) {
             if ((dbt_cpu_isa(0) & kernels[i]->isa) != kernels[i]->isa) {
                 if (seed == 1)
@@ -153,7 +176,7 @@ static void test_kernels(void **unused) {
                 continue;
             }
             assert_ptr_equal(dbt_attention_choose(kernels[i]->isa), kernels[i]);
-            check_kernel(&a, &arena, kernels[i]->isa, seed);
+            check_kernel(&a, &arena, kernels[i]->isa, want, bound, seed);
         }
         dbt_arena_free(&arena);
     }

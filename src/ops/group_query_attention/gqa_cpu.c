@@ -401,9 +401,8 @@ dibit_status dbt_gqa_cpu_bound(const dbt_cpu_call *c, float *const *bound) {
     lay_out(c, &g); /* rows, stages and turned queries lie in scratch as the run left them */
     g.k.type = dbt_kv_type(c, &g.k_desc);
     g.v.type = dbt_kv_type(c, &g.v_desc);
-    dbt_attention core = describe(&g);
-    core.y = NULL;
-    dbt_attention_ref(&core, bound[0]);
+    const dbt_attention core = describe(&g);
+    DBT_TRY(dbt_attention_bound(&core, bound[0], c->error));
     for (uint32_t i = 1; i < c->n_outputs; i++) {
         if (!bound[i]) continue;
         const float *const y = c->out[i]->data;

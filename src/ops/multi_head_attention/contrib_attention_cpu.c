@@ -198,9 +198,8 @@ dibit_status dbt_attn_cpu_bound(const dbt_cpu_call *c, float *const *bound) {
     attn m;
     lay_out(c, &m); /* projections, cache and rows lie in scratch as the run left them */
     DBT_TRY(make_terms(&m));
-    dbt_attention core = describe(&m);
-    core.y = NULL;
-    dbt_attention_ref(&core, bound[0]);
+    const dbt_attention core = describe(&m);
+    DBT_TRY(dbt_attention_bound(&core, bound[0], c->error));
     const int64_t tokens = m.shape.batch * m.shape.queries;
     const float *const x = c->in[DBT_ATTN_INPUT]->data;
     float sum = 0;

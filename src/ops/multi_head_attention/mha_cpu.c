@@ -252,9 +252,8 @@ dibit_status dbt_mha_cpu_bound(const dbt_cpu_call *c, float *const *bound) {
     DBT_TRY(make_terms(&m));
     m.kc.type = dbt_kv_type(c, &m.k_desc);
     m.vc.type = dbt_kv_type(c, &m.v_desc);
-    dbt_attention core = describe(&m);
-    core.y = NULL;
-    dbt_attention_ref(&core, bound[0]);
+    const dbt_attention core = describe(&m);
+    DBT_TRY(dbt_attention_bound(&core, bound[0], c->error));
     for (uint32_t i = 1; i < c->n_outputs; i++) {
         for (int64_t k = 0; bound[i] && k < dbt_tensor_count(c->out[i]); k++) {
             /* One addition; scores are rounded once from double, after inputs with one addition. */
