@@ -85,6 +85,13 @@ static inline float dbt_nbits_int8_scale(const float *a, int64_t n, float *scale
 void dbt_matmul_nbits_ref(const dbt_matmul_nbits *p, double *y, double *s);
 double dbt_nbits_gamma(const dbt_matmul_nbits *p);
 
+/* ---- nbits_bound.c ---- */
+
+/* s [M, N] is what ref.c says, fast and in float: not below it, underflow aside, and above it by the
+ * factor (1 + gamma)^2 at most. Fails for lack of memory only. */
+dibit_status dbt_nbits_magnitudes(const dbt_matmul_nbits *p, uint64_t isa, dbt_pool *pool, float *s,
+                                  dibit_error *error);
+
 /* ---- cpu.c ---- */
 
 /* A as int8. Each row holds groups of 32 * interleave codes; in a group, byte 32 * j + i is element

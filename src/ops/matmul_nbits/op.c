@@ -244,22 +244,9 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
 
 static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
     const dbt_matmul_nbits p = problem(call);
-    const double gamma = dbt_nbits_gamma(&p);
-    dbt_arena arena;
-    dbt_arena_init(&arena, NULL);
-    double *const y = dbt_arena_array(&arena, 2 * (uint64_t)p.N, sizeof *y);
-    if (!y) {
-        dbt_arena_free(&arena);
-        return dbt_fail_memory(call->error, "a bound", 2 * (uint64_t)p.N * sizeof *y);
-    }
-    for (int64_t m = 0; m < p.M && bound[0]; m++) {
-        dbt_matmul_nbits row = p;
-        row.M = 1;
-        row.a = p.a + m * p.K;
-        dbt_matmul_nbits_ref(&row, y, y + p.N);
-        for (int64_t n = 0; n < p.N; n++) bound[0][m * p.N + n] = (float)(gamma * y[p.N + n]);
-    }
-    dbt_arena_free(&arena);
+    const float gamma = (float)dbt_nbits_gamma(&p);
+    DBT_TRY(dbt_nbits_magnitudes(&p, call->options->isa, call->pool, bound[0], call->error));
+    for (int64_t i = 0; i < p.M * p.N; i++) bound[0][i] *= gamma;
     return DIBIT_OK;
 }
 

@@ -84,11 +84,47 @@ static const char *run_ref(const nbits_case *c, const nbits_data *data, const ex
     return NULL;
 }
 
-/* Runs ref.c, then every kernel that fits; failures are printed and counted by `on_result`. */
-typedef void (*case_result)(void *ctx, const char *kernel, bool failed);
+/* The fast S against ref.c's. */
+static const char *run_magnitudes(const nbits_case *c, nbits_data *data, const expectation *want) {
+    static char text[200];
+    nbits_data_clear_y(data);
+    if (dbt_nbits_magnitudes(&data->p, isa, pool, data->y, NULL) != DIBIT_OK) return "no memory";
+    const double most = 1 + dbt_nbits_gamma(&data->p), ref_error = (double)(c->K + 8) * 0x1p-53;
+    for (int64_t i = 0; i < c->M * c->N; i++) {
+        const double got = (double)data->y[i], s = want->s[i];
+        if (got >= s * (1 - ref_error) && got <= s * most * most * (1 + ref_error)) continue;
+        snprintf(text, sizeof text, "S[%lld, %lld] is %.9g, expected %.9g", (long long)(i / c->N),
+                 (long long)(i % c->N), got, s);
+        return text;
+    }
+    return nbits_data_canaries_live(data) ? NULL : "wrote outside S";
+}
 
+typedef void (*case_result)(void *ctx, const char *what, bool failed);
+
+typedef struct case_run {
+    const nbits_case *c;
+    uint64_t case_seed;
+    case_result on_result;
+    void *ctx;
+    int failures;
+} case_run;
+
+static void report(case_run *r, const char *what, const char *problem) {
+    char text[300];
+    nbits_case_text(r->c, text, sizeof text);
+    if (problem) {
+        printf("FAIL %s, %s: %s (--seed %llu)\n", what, text, problem,
+               (unsigned long long)r->case_seed);
+    }
+    r->failures += problem != NULL;
+    if (r->on_result) r->on_result(r->ctx, what, problem != NULL);
+}
+
+/* Runs ref.c, the fast S and every kernel that fits; failures are printed, counted and given to
+ * `on_result`. */
 static int run_case(const nbits_case *c, case_result on_result, void *ctx) {
-    const uint64_t case_seed = seed;
+    case_run r = {.c = c, .case_seed = seed, .on_result = on_result, .ctx = ctx};
     nbits_data data;
     nbits_data_create(c, &seed, &data);
     const size_t count = (size_t)(c->M * c->N);
@@ -96,32 +132,21 @@ static int run_case(const nbits_case *c, case_result on_result, void *ctx) {
     const expectation oracle = {memory, memory + count};
     expectation want = {memory + 2 * count, memory + 3 * count};
     nbits_data_oracle(&data, oracle.y, oracle.s);
-    int failures = 0, kernels = 0;
-    char text[300];
-    nbits_case_text(c, text, sizeof text);
-    for (size_t i = 0; i <= dbt_nbits_kernel_count; i++) {
-        const bool is_ref = i == 0;
-        const dbt_nbits_kernel *const kernel = is_ref ? NULL : &dbt_nbits_kernels[i - 1];
-        if (kernel && !dbt_nbits_kernel_fits(kernel, &data.p, isa)) continue;
-        const char *const problem =
-            is_ref ? run_ref(c, &data, &oracle, &want) : run_kernel(kernel, c, &data, &want);
-        const char *const name = is_ref ? "ref" : kernel->name;
-        kernels += !is_ref;
-        failures += problem != NULL;
-        if (problem) {
-            printf("FAIL %s, %s: %s (--seed %llu)\n", name, text, problem,
-                   (unsigned long long)case_seed);
+    report(&r, "ref", run_ref(c, &data, &oracle, &want));
+    if (r.failures == 0) { /* else there is nothing to compare with */
+        report(&r, "S", run_magnitudes(c, &data, &want));
+        int kernels = 0;
+        for (size_t i = 0; i < dbt_nbits_kernel_count; i++) {
+            const dbt_nbits_kernel *const kernel = &dbt_nbits_kernels[i];
+            if (!dbt_nbits_kernel_fits(kernel, &data.p, isa)) continue;
+            report(&r, kernel->name, run_kernel(kernel, c, &data, &want));
+            kernels++;
         }
-        if (on_result) on_result(ctx, name, problem != NULL);
-        if (is_ref && problem) break; /* nothing to compare kernels with */
-    }
-    if (failures == 0 && kernels == 0) {
-        printf("FAIL no kernel for %s\n", text);
-        failures++;
+        if (kernels == 0) report(&r, "choice", "no kernel");
     }
     free(memory);
     nbits_data_free(&data);
-    return failures;
+    return r.failures;
 }
 
 /* ---- By hand ---- */
@@ -389,7 +414,7 @@ static const char *const fill_names[] = {"exact", "random", "edges"};
 static const char *const scale_names[] = {"float", "float16", "bfloat16"};
 static const char *const yes_no[] = {"no", "yes"};
 static const char *const activation_names[] = {"float", "int8"};
-static const char *const family_names[] = {"ref", "portable", "avx2"};
+static const char *const family_names[] = {"ref", "S", "portable", "avx2"};
 #define COUNT(a) (int)(sizeof(a) / sizeof *(a))
 static const matrix_parameter parameters[N_P] = {
     [P_M] = {"M", COUNT(m_names), m_names},
@@ -541,6 +566,11 @@ static void test_published_shapes(void **state) {
     assert_int_equal(failures, 0);
 }
 
+static void test_more_rows_than_a_chunk(void **state) {
+    (void)state;
+    assert_int_equal(run_both_modes(1030, 3, 16, 16, 2, ZP_PACKED), 0);
+}
+
 static nbits_zp zp_of(dibit_type type) {
     if (type == DIBIT_TYPE_UNDEFINED) return ZP_NONE;
     return type == DIBIT_TYPE_UINT8     ? ZP_PACKED
@@ -658,6 +688,7 @@ int main(int argc, char **argv) {
         NINE(NINE_ENTRY) cmocka_unit_test(test_every_problem_has_a_kernel),
         cmocka_unit_test(test_every_kernel_over_the_matrix),
         cmocka_unit_test(test_published_shapes),
+        cmocka_unit_test(test_more_rows_than_a_chunk),
         cmocka_unit_test(test_configurations_of_a_model),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
