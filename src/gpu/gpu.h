@@ -12,7 +12,7 @@ typedef struct dbt_gpu dbt_gpu;
 /* One dispatch of a shader. */
 typedef struct dbt_gpu_dispatch {
     const char *shader;             /* file name; a string that lives as long as the program */
-    const dbt_shader_param *params; /* their names too; in the order of the shader's use of them */
+    const dbt_shader_param *params; /* their names too; in any order, but always the same */
     uint32_t n_params;
     const dbt_hal_binding *bindings; /* bindings[i] is @binding(i + 1) */
     uint32_t n_bindings;
@@ -27,6 +27,8 @@ dibit_status dbt_gpu_create(const dibit_allocator *allocator, dbt_hal *hal, dbt_
                             dibit_error *error);
 void dbt_gpu_destroy(dbt_gpu **gpu);
 dbt_hal *dbt_gpu_hal(const dbt_gpu *gpu);
+/* Other shaders than the embedded ones, for tests. */
+void dbt_gpu_use_shaders(dbt_gpu *gpu, const dbt_shader_library *shaders);
 
 /* Buffers that dispatches have bound must be destroyed through this, so that groups are forgotten. */
 dibit_status dbt_gpu_buffer_create(dbt_gpu *gpu, uint64_t bytes, dbt_hal_buffer **out,

@@ -1,0 +1,33 @@
+# Writes shaders.c: every .wgsl file of the list as bytes, by ascending name. Run by the build:
+# cmake -DROOT=... -DFILES=a.wgsl|b.wgsl -DOUT=shaders.c -P embed.cmake
+string(REPLACE "|" ";" files "${FILES}")
+set(named)
+foreach(file IN LISTS files)
+  get_filename_component(name ${file} NAME)
+  list(APPEND named "${name}|${file}")
+endforeach()
+list(SORT named)
+
+set(bodies)
+set(rows)
+set(previous)
+set(n 0)
+foreach(entry IN LISTS named)
+  string(REPLACE "|" ";" entry "${entry}")
+  list(GET entry 0 name)
+  list(GET entry 1 file)
+  if(name STREQUAL previous)
+    message(FATAL_ERROR "two shaders are named ${name}")
+  endif()
+  set(previous ${name})
+  file(READ ${ROOT}/${file} hex HEX)
+  string(LENGTH "${hex}" digits)
+  math(EXPR bytes "${digits} / 2")
+  string(REGEX REPLACE "(..)" "0x\\1," hex "${hex}")
+  string(APPEND bodies "static const unsigned char text_${n}[] = {${hex}0};\n")
+  string(APPEND rows "    {\"${name}\", (const char *)text_${n}, ${bytes}},\n")
+  math(EXPR n "${n} + 1")
+endforeach()
+file(WRITE ${OUT} "/* Made by cmake/embed.cmake. */\n#include \"gpu/shader.h\"\n\n${bodies}\n"
+     "static const dbt_shader_file files[] = {\n${rows}};\n"
+     "const dbt_shader_library dbt_shaders = {files, ${n}};\n")
