@@ -54,6 +54,11 @@ static void print_output(const check_case *c, const check_set *set, uint32_t i, 
                "%.3g at the worst\n",
                c->name, set->name, expected->name, out->n_elements, 100 * out->used, out->allowed);
     }
+    if (out->n_lost) {
+        printf("       %s/%s: output '%s': %u of %u runs with noise were lost: not finite, or of "
+               "another shape\n",
+               c->name, set->name, expected->name, (unsigned)out->n_lost, (unsigned)out->n_noisy);
+    }
 }
 
 static const char *const result_names[] = {"passed", "failed", "skipped"};
@@ -78,6 +83,8 @@ static json_t *output_json(const check_set *set, uint32_t i) {
     json_object_set_new(o, "expected", json_string(want));
     json_object_set_new(o, "allowed", json_real(out->allowed));
     if (isfinite(out->used)) json_object_set_new(o, "used", json_real(out->used));
+    json_object_set_new(o, "noise_runs", json_integer(out->n_noisy));
+    json_object_set_new(o, "noise_runs_lost", json_integer(out->n_lost));
     return o;
 }
 
@@ -198,7 +205,9 @@ int dibit_cli_check(int argc, char **argv) {
             "folders of them, and compares the outputs. Without --rtol and --atol an output may\n"
             "differ by what rounding can explain: the model is run again with every node's\n"
             "results moved at random inside their rounding bounds, and four times the largest\n"
-            "movement of a tensor is allowed. With --rtol or --atol NaN equals NaN.\n"
+            "movement of a tensor is allowed. Runs with noise whose answers are not finite are\n"
+            "reported; where there are no others, only equal answers pass.\n"
+            "With --rtol or --atol NaN equals NaN.\n"
             "With --chain a set with an empty past starts anew, and one that continues an earlier\n"
             "set (same batch, its past as long as that one's total) takes its states from there\n"
             "instead of its files. Exit code 0 when sets passed and none failed.\n",

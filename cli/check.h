@@ -17,6 +17,8 @@ typedef struct check_options {
 typedef struct check_output {
     dibit_tensor got; /* owns data; data NULL and bytes 0 before it was run */
     double spread;    /* of the runs with noise: max over runs and elements of |noisy - got| */
+    uint32_t n_noisy; /* runs with noise */
+    uint32_t n_lost;  /* those of another shape, or with infinities or NaN that got lacks */
     double allowed;   /* absolute bound: at the worst element */
     double worst;     /* |got - expected| - allowed is largest here */
     double used;      /* largest |got - expected| / allowed */
@@ -66,7 +68,7 @@ void check_case_run(check_case *c, const check_options *options);
 void check_compare(const dibit_tensor *expected, const check_options *options, check_output *out);
 /* The same elements, bit for bit. */
 bool check_equal(const dibit_tensor *a, const dibit_tensor *b);
-/* Raises out->spread by the distance of another run's answer. */
+/* Counts a run with noise, and raises out->spread by the distance of its finite elements. */
 void check_add_noise(const dibit_tensor *noisy, check_output *out);
 /* Element i as a number: exact for types up to 32 bits, and for doubles. */
 double check_element(const dibit_tensor *tensor, int64_t i);

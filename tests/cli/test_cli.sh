@@ -58,6 +58,13 @@ expect "check on plain kernels" 0 ' 0 failed, 0 skipped$' '' check --isa portabl
 expect "check with a tolerance" 0 '^4 passed' '' check --rtol 0.01 --atol 0.1 "$cases/llama.q2"
 expect "check without tolerance" 1 "FAILED llama.q2/test_data_set_0: output 'logits' \[0,[0-9]+,[0-9]+\]: got .*, expected .*, off by .*, allowed 0;" '' \
     check --rtol 0 "$cases/llama.q2"
+noise=$source/tests/data/noise
+expect "check: some noise is not finite" 0 "output 'y': [1-5] of 6 runs with noise were lost" '' \
+    check "$noise/sometimes_finite"
+expect "check: all noise is not finite" 1 'FAILED .* no bound: all 6 runs with noise were lost' '' \
+    check "$noise/never_finite"
+expect "check --json says how much noise was lost" 1 '"noise_runs_lost": 6' '0 passed, 1 failed' \
+    check --json "$noise/never_finite"
 expect "check --json" 0 '"passed": 4' '4 passed, 0 failed' check --json "$cases/llama.q2"
 expect "check: no such folder" 1 '^0 passed, 1 failed, 0 skipped$' 'it is no folder' check "$work/nowhere"
 cp -r "$cases/llama.q2" "$work/unsupported"
