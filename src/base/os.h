@@ -21,6 +21,14 @@ uint64_t dbt_os_nanoseconds(void); /* monotonic */
 /* Linux's capability words of the CPU (AT_HWCAP, AT_HWCAP2); 0 elsewhere. */
 uint64_t dbt_os_hwcap(int word);
 
+/* A shared library, by path or by a name that the system looks up. NULL when there is none, with the
+ * system's reason in why[n]. */
+typedef struct dbt_os_library dbt_os_library;
+typedef void (*dbt_os_function)(void);
+dbt_os_library *dbt_os_library_open(const char *path, char *why, size_t n);
+dbt_os_function dbt_os_library_symbol(dbt_os_library *library, const char *name); /* or NULL */
+void dbt_os_library_close(dbt_os_library *library);
+
 /* Threads, for the pool alone. */
 typedef struct dbt_os_thread dbt_os_thread;
 typedef void (*dbt_os_main)(void *ctx);

@@ -2,11 +2,13 @@
 #define _GNU_SOURCE
 #include "base/os.h"
 
+#include <dlfcn.h>
 #include <errno.h>
 #include <fcntl.h>
 #include <limits.h>
 #include <pthread.h>
 #include <sched.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -165,3 +167,23 @@ void dbt_os_sleep_wake(dbt_os_sleep *sleep) {
     pthread_cond_broadcast(&sleep->changed);
     pthread_mutex_unlock(&sleep->mutex);
 }
+
+/* ---- Libraries ---- */
+
+dbt_os_library *dbt_os_library_open(const char *path, char *why, size_t n) {
+    void *const library = dlopen(path, RTLD_NOW | RTLD_LOCAL);
+    if (!library) {
+        const char *const reason = dlerror();
+        snprintf(why, n, "%s", reason ? reason : path);
+    }
+    return library;
+}
+
+dbt_os_function dbt_os_library_symbol(dbt_os_library *library, const char *name) {
+    void *const symbol = dlsym(library, name);
+    dbt_os_function function;
+    memcpy(&function, &symbol, sizeof function); /* ISO C has no cast between the two */
+    return function;
+}
+
+void dbt_os_library_close(dbt_os_library *library) { dlclose(library); }

@@ -87,6 +87,7 @@ typedef struct dbt_hal_calls {
                                   dibit_error *error);
     /* Buffers, pipelines and groups live on as long as recorded work needs them. NULL is allowed. */
     void (*buffer_destroy)(dbt_hal *hal, dbt_hal_buffer *buffer);
+    /* UNSUPPORTED, with the compiler's sentence, for a shader that does not compile. */
     dibit_status (*pipeline_create)(dbt_hal *hal, const dbt_hal_pipeline_desc *desc,
                                     dbt_hal_pipeline **out, dibit_error *error);
     void (*pipeline_destroy)(dbt_hal *hal, dbt_hal_pipeline *pipeline);
@@ -96,7 +97,8 @@ typedef struct dbt_hal_calls {
                                  const dbt_hal_binding *bindings, uint32_t n,
                                  dbt_hal_buffer *uniforms, dbt_hal_group **out, dibit_error *error);
     void (*group_destroy)(dbt_hal *hal, dbt_hal_group *group);
-    /* Data is copied before the call returns. */
+    /* Data is copied before the call returns. The rest of a last word that is written in part becomes
+     * zeros. A write that is far ahead of the device waits for it: the one wait there is. */
     dibit_status (*write)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset, const void *data,
                           uint64_t bytes, dibit_error *error);
     /* As write, but takes effect before everything recorded since the last submit: the uniforms of
