@@ -301,4 +301,19 @@ dibit_status dbt_cpu_exact_bound(const dbt_cpu_call *call, float *const *bound);
 /* Bytes of a tensor's elements as stored between steps. */
 uint64_t dbt_cpu_bytes(const dibit_tensor *t);
 
+/* ---- Helpers for gpu_encode (ops/run_gpu.c) -------------------------------------------------- */
+
+/* gpu_encode of a view: copies input 0's elements to output 0 unless they are the same memory. */
+dibit_status dbt_gpu_view(const dbt_gpu_call *call);
+/* Copies a tensor's elements. */
+dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t,
+                                 dbt_hal_buffer *from, dbt_hal_buffer *to);
+/* Records the dispatch over n invocations, in workgroups of 256 in one dimension. */
+dibit_status dbt_gpu_record_over(const dbt_gpu_call *call, dbt_gpu_dispatch *dispatch, int64_t n);
+/* Why a device's words cannot stand for such integers in arithmetic, or NULL. */
+const char *dbt_gpu_refuses_type(dibit_type type);
+/* How arithmetic on words stays within an integer type of 8 or 16 bits: v is
+ * (v & mask) << shift >> shift, an arithmetic shift. */
+void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift);
+
 #endif

@@ -63,6 +63,15 @@ static dibit_status run(const dbt_cpu_call *call) {
     return dbt_binary_run(actual_kind(call->node), call->in[0], call->in[1], call->out[0], call);
 }
 
+static dibit_status encode(const dbt_gpu_call *call) {
+    return dbt_binary_encode(call, actual_kind(call->node));
+}
+
+static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return dbt_binary_refuses(actual_kind(node), node->inputs[0]->type);
+}
+
 #define BINARY(name_, since_, kind_)                                                               \
     {.domain = "",                                                                                 \
      .name = (name_),                                                                              \
@@ -74,7 +83,9 @@ static dibit_status run(const dbt_cpu_call *call) {
      .kind = (kind_),                                                                              \
      .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,                                                    \
      .infer = infer,                                                                               \
-     .cpu_run = run}
+     .cpu_run = run,                                                                               \
+     .gpu_encode = encode,                                                                         \
+     .gpu_refuses = gpu_refuses}
 #define BINARY_ATTRS(name_, since_, kind_, attrs_)                                                 \
     {.domain = "",                                                                                 \
      .name = (name_),                                                                              \
@@ -89,7 +100,9 @@ static dibit_status run(const dbt_cpu_call *call) {
      .n_attrs = 1,                                                                                 \
      .attrs_bytes = sizeof(binary_attrs),                                                          \
      .infer = infer,                                                                               \
-     .cpu_run = run}
+     .cpu_run = run,                                                                               \
+     .gpu_encode = encode,                                                                         \
+     .gpu_refuses = gpu_refuses}
 
 const dbt_op dbt_elementwise_binary_ops[] = {
     BINARY("Add", 7, DBT_BINARY_ADD),

@@ -120,3 +120,14 @@ void dbt_broadcast_for(const dbt_broadcast *b, dbt_pool *pool, int64_t cost, dbt
     c.n_tasks = dbt_task_count(units, (b->n / c.parts + 1) * cost);
     dbt_parallel_for(pool, c.n_tasks, task, &c);
 }
+
+dbt_broadcast_words dbt_broadcast_to_words(const dbt_broadcast *b) {
+    dbt_broadcast_words w = {
+        .count = (uint32_t)(b->rows * b->n), .run = (uint32_t)b->n, .rank = (uint32_t)b->rank};
+    for (uint32_t i = 0; i < b->n_inputs; i++) {
+        w.step[i] = (uint32_t)b->step[i];
+        for (int32_t d = 0; d < b->rank; d++) w.strides[d][i] = (uint32_t)b->strides[i][d];
+    }
+    for (int32_t d = 0; d < b->rank; d++) w.dims[d] = (uint32_t)b->dims[d];
+    return w;
+}

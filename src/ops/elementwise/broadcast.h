@@ -27,4 +27,13 @@ typedef void (*dbt_broadcast_run)(const void *ctx, const int64_t *in, int64_t ou
 void dbt_broadcast_for(const dbt_broadcast *b, dbt_pool *pool, int64_t cost, dbt_broadcast_run run,
                        const void *ctx);
 
+/* The plan as broadcast.inc.wgsl has it in uniforms. */
+typedef struct dbt_broadcast_words {
+    uint32_t count, run, rank, unused;
+    uint32_t step[4];
+    uint32_t dims[DIBIT_MAX_RANK];
+    uint32_t strides[DIBIT_MAX_RANK][4];
+} dbt_broadcast_words;
+dbt_broadcast_words dbt_broadcast_to_words(const dbt_broadcast *b);
+
 #endif

@@ -2,7 +2,7 @@
  * Min, so that the upper limit wins and NaN stays. */
 #include <float.h>
 
-#include "ops/elementwise/elementwise.h"
+#include "ops/elementwise/unary.h"
 
 typedef struct clip_attrs {
     float min, max;
@@ -65,6 +65,36 @@ static dibit_status run(const dbt_cpu_call *call) {
     return x == y ? DIBIT_OK : dbt_cpu_view(call);
 }
 
+static dibit_status encode_6(const dbt_gpu_call *call) {
+    const clip_attrs *const attrs = call->attrs;
+    const dbt_unary_attrs limits = {.alpha = attrs->min, .beta = attrs->max};
+    return dbt_unary_encode(call, DBT_UNARY_CLIP, &limits);
+}
+
+static dibit_status encode_11(const dbt_gpu_call *call) {
+    const dbt_gpu_operand y = {call->out[0], call->out_buffers[0]};
+    const uint64_t bytes = (uint64_t)dbt_tensor_count(y.t) * 4;
+    const bool has_min = call->n_inputs > 1 && call->in[1];
+    const bool has_max = call->n_inputs > 2 && call->in[2];
+    dbt_gpu_operand x = {call->in[0], call->in_buffers[0]}, least = y;
+    if (bytes == 0) return DIBIT_OK;
+    if (!has_min && !has_max) return dbt_gpu_view(call);
+    if (has_min) {
+        if (has_max) DBT_TRY(dbt_gpu_scratch(call->gpu, 0, bytes, &least.buffer, call->error));
+        DBT_TRY(dbt_binary_record(call, DBT_BINARY_MAX, x,
+                                  (dbt_gpu_operand){call->in[1], call->in_buffers[1]}, least, 0));
+        x = least;
+    }
+    if (!has_max) return DIBIT_OK;
+    return dbt_binary_record(call, DBT_BINARY_MIN, x,
+                             (dbt_gpu_operand){call->in[2], call->in_buffers[2]}, y, 0);
+}
+
+static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return dbt_binary_refuses(DBT_BINARY_MAX, node->inputs[0]->type);
+}
+
 const dbt_op dbt_elementwise_clip_ops[] = {
     {.domain = "",
      .name = "Clip",
@@ -80,7 +110,8 @@ const dbt_op dbt_elementwise_clip_ops[] = {
      .n_attrs = 2,
      .attrs_bytes = sizeof(clip_attrs),
      .infer = infer_6,
-     .cpu_run = run},
+     .cpu_run = run,
+     .gpu_encode = encode_6},
     {.domain = "",
      .name = "Clip",
      .since = 11,
@@ -90,6 +121,8 @@ const dbt_op dbt_elementwise_clip_ops[] = {
      .max_outputs = 1,
      .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
      .infer = infer_11,
-     .cpu_run = run},
+     .cpu_run = run,
+     .gpu_encode = encode_11,
+     .gpu_refuses = gpu_refuses},
     {0},
 };

@@ -36,6 +36,7 @@ typedef enum dbt_binary_kind {
     DBT_BINARY_POW,       /* float base and exponent */
     DBT_BINARY_BIAS_GELU, /* float */
     DBT_BINARY_FAST_GELU, /* float */
+    DBT_BINARY_ADD_SHARE, /* (a + b) / n: the last step of Mean, on a device alone */
     DBT_BINARY_KINDS
 } dbt_binary_kind;
 
@@ -50,6 +51,21 @@ dibit_status dbt_binary_run(dbt_binary_kind kind, const dibit_tensor *a, const d
 
 /* Scalar operations of one element, for the split into tasks. */
 int64_t dbt_binary_cost(dbt_binary_kind kind);
+
+/* ---- On a device (binary_gpu.c) ---- */
+
+typedef struct dbt_gpu_operand {
+    const dibit_tensor *t;
+    dbt_hal_buffer *buffer;
+} dbt_gpu_operand;
+
+/* Records y = f(a, b), broadcast to y's shape; n is ADD_SHARE's. */
+dibit_status dbt_binary_record(const dbt_gpu_call *call, dbt_binary_kind kind, dbt_gpu_operand a,
+                               dbt_gpu_operand b, dbt_gpu_operand y, float n);
+/* The same for inputs 0 and 1 and output 0. */
+dibit_status dbt_binary_encode(const dbt_gpu_call *call, dbt_binary_kind kind);
+/* Why there is no kernel for a type, or NULL. */
+const char *dbt_binary_refuses(dbt_binary_kind kind, dibit_type type);
 
 /* ---- Host values (host_values.c): contents of integer outputs from contents of inputs ---- */
 

@@ -1,6 +1,6 @@
 /* Pow: the exponent may have another type than the base, which the result takes. */
 #include "base/math.h"
-#include "ops/elementwise/elementwise.h"
+#include "ops/elementwise/unary.h"
 
 static const uint32_t base_types =
     DBT_TYPES_FLOAT | DBT_TYPE_BIT(DIBIT_TYPE_INT32) | DBT_TYPE_BIT(DIBIT_TYPE_INT64);
@@ -100,6 +100,45 @@ static dibit_status run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+/* On a device a power is as good as its logarithm is exact: only those that need none are there. */
+static bool unary_form(const dbt_node *node, dbt_unary_kind *kind) {
+    static const struct {
+        double exponent;
+        dbt_unary_kind kind;
+    } forms[] = {{2, DBT_UNARY_SQUARE},
+                 {3, DBT_UNARY_CUBE},
+                 {0.5, DBT_UNARY_SQRT},
+                 {-0.5, DBT_UNARY_INVERSE_SQRT},
+                 {-1, DBT_UNARY_RECIPROCAL}};
+    const dbt_constant *const given = node->inputs[1]->constant;
+    if (!given || given->count != 1 || !given->data || given->rank > node->inputs[0]->shape.rank) {
+        return false;
+    }
+    double stored;
+    dbt_unpack_elements(given->type, given->data, &stored, 1);
+    const dibit_tensor exponent = {.type = dbt_storage_type(given->type), .data = &stored};
+    const double e = load(&exponent, 0).f;
+    for (size_t i = 0; i < sizeof forms / sizeof *forms; i++) {
+        *kind = forms[i].kind;
+        if (e == forms[i].exponent) return true;
+    }
+    return false;
+}
+
+static dibit_status encode(const dbt_gpu_call *call) {
+    dbt_unary_kind kind = DBT_UNARY_SQUARE;
+    unary_form(call->node, &kind);
+    return dbt_unary_encode(call, kind, NULL);
+}
+
+static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    dbt_unary_kind kind;
+    if (!dbt_type_in(node->inputs[0]->type, DBT_TYPES_FLOAT)) return "a power of integers";
+    return unary_form(node, &kind) ? NULL
+                                   : "an exponent that is not a constant 2, 3, 1/2, -1/2, -1";
+}
+
 const dbt_op dbt_elementwise_pow_ops[] = {
     {.domain = "",
      .name = "Pow",
@@ -110,6 +149,8 @@ const dbt_op dbt_elementwise_pow_ops[] = {
      .max_outputs = 1,
      .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
      .infer = infer,
-     .cpu_run = run},
+     .cpu_run = run,
+     .gpu_encode = encode,
+     .gpu_refuses = gpu_refuses},
     {0},
 };

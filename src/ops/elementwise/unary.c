@@ -96,14 +96,32 @@ static dibit_status run(const dbt_cpu_call *call) {
     return dbt_unary_run(actual_kind(call->node), call->attrs, call);
 }
 
-static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
+static dibit_status bound_by(const dbt_cpu_call *call, float *const *bounds,
+                             float (*of)(dbt_unary_kind, const dbt_unary_attrs *, float, float)) {
     if (!bounds[0]) return DIBIT_OK;
     const float *const x = call->in[0]->data, *const y = call->out[0]->data;
     const dbt_unary_kind kind = actual_kind(call->node);
     for (int64_t i = 0; i < dbt_tensor_count(call->in[0]); i++) {
-        bounds[0][i] = dbt_unary_bound(kind, call->attrs, x[i], y[i]);
+        bounds[0][i] = of(kind, call->attrs, x[i], y[i]);
     }
     return DIBIT_OK;
+}
+
+static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
+    return bound_by(call, bounds, dbt_unary_bound);
+}
+
+static dibit_status encode(const dbt_gpu_call *call) {
+    return dbt_unary_encode(call, actual_kind(call->node), call->attrs);
+}
+
+static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return dbt_unary_refuses(actual_kind(node), node->inputs[0]->type);
+}
+
+static dibit_status gpu_bound(const dbt_cpu_call *call, float *const *bounds) {
+    return bound_by(call, bounds, dbt_unary_gpu_bound);
 }
 
 /* ---- FastGelu and BiasGelu: a bias of the last axis is added first ---- */
@@ -131,6 +149,14 @@ static dibit_status run_bias(const dbt_cpu_call *call) {
     return dbt_unary_run(fast ? DBT_UNARY_FAST_GELU : DBT_UNARY_GELU, call->attrs, call);
 }
 
+static dibit_status encode_bias(const dbt_gpu_call *call) {
+    const bool fast = call->node->op->kind == DBT_UNARY_FAST_GELU;
+    if (call->n_inputs > 1 && call->in[1]) {
+        return dbt_binary_encode(call, fast ? DBT_BINARY_FAST_GELU : DBT_BINARY_BIAS_GELU);
+    }
+    return dbt_unary_encode(call, fast ? DBT_UNARY_FAST_GELU : DBT_UNARY_GELU, NULL);
+}
+
 /* The sum is rounded once, and gelu's slope is at most 1.13. */
 static dibit_status bound_bias(const dbt_cpu_call *call, float *const *bounds) {
     if (!bounds[0]) return DIBIT_OK;
@@ -149,7 +175,8 @@ static dibit_status bound_bias(const dbt_cpu_call *call, float *const *bounds) {
 #define COMMON(name_, kind_)                                                                       \
     .name = (name_), .min_inputs = 1, .max_inputs = 1, .min_outputs = 1, .max_outputs = 1,         \
     .kind = DBT_UNARY_##kind_, .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE, .infer = infer,          \
-    .cpu_run = run, .cpu_bound = bound
+    .cpu_run = run, .cpu_bound = bound, .gpu_encode = encode, .gpu_refuses = gpu_refuses,          \
+    .gpu_bound = gpu_bound
 #define UNARY(name_, since_, kind_) {.domain = "", .since = (since_), COMMON(name_, kind_)}
 #define UNARY_ATTRS(domain_, name_, since_, kind_, attrs_)                                         \
     {.domain = (domain_),                                                                          \
@@ -214,7 +241,8 @@ const dbt_op dbt_elementwise_unary_ops[] = {
      .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
      .infer = infer_bias,
      .cpu_run = run_bias,
-     .cpu_bound = bound_bias},
+     .cpu_bound = bound_bias,
+     .gpu_encode = encode_bias},
     {.domain = "com.microsoft",
      .name = "BiasGelu",
      .since = 1,
@@ -226,6 +254,7 @@ const dbt_op dbt_elementwise_unary_ops[] = {
      .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,
      .infer = infer_bias,
      .cpu_run = run_bias,
-     .cpu_bound = bound_bias},
+     .cpu_bound = bound_bias,
+     .gpu_encode = encode_bias},
     {0},
 };

@@ -60,6 +60,10 @@ typedef enum dbt_unary_kind {
     DBT_UNARY_IS_INF,
     DBT_UNARY_NOT,         /* bool */
     DBT_UNARY_BITWISE_NOT, /* integers */
+    DBT_UNARY_CLIP,        /* from here on a device alone has kernels: Clip by attributes, */
+    DBT_UNARY_SQUARE,      /* and Pow by 2, 3, -1/2 */
+    DBT_UNARY_CUBE,
+    DBT_UNARY_INVERSE_SQRT,
     DBT_UNARY_KINDS
 } dbt_unary_kind;
 
@@ -71,5 +75,15 @@ dibit_status dbt_unary_run(dbt_unary_kind kind, const dbt_unary_attrs *attrs,
                            const dbt_cpu_call *call);
 /* The bound of a float kind at x with the result y. */
 float dbt_unary_bound(dbt_unary_kind kind, const dbt_unary_attrs *p, float x, float y);
+
+/* ---- On a device (unary_gpu.c) ---- */
+
+/* Records y = f(x) for input 0 and output 0; attrs may be NULL where the kind needs none. */
+dibit_status dbt_unary_encode(const dbt_gpu_call *call, dbt_unary_kind kind,
+                              const dbt_unary_attrs *attrs);
+/* Why there is no kernel for a type, or NULL. */
+const char *dbt_unary_refuses(dbt_unary_kind kind, dibit_type type);
+/* As dbt_unary_bound. */
+float dbt_unary_gpu_bound(dbt_unary_kind kind, const dbt_unary_attrs *p, float x, float y);
 
 #endif

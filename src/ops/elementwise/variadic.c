@@ -74,6 +74,30 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     return DIBIT_OK;
 }
 
+/* In steps, as on the CPU; what a step reads it may not write, so y and scratch take turns. */
+static dibit_status encode(const dbt_gpu_call *call) {
+    const uint32_t n = call->n_inputs;
+    const dbt_gpu_operand y = {call->out[0], call->out_buffers[0]};
+    if (n == 1) return dbt_gpu_view(call);
+    dbt_gpu_operand a = {call->in[0], call->in_buffers[0]};
+    const uint64_t bytes = (uint64_t)dbt_tensor_count(y.t) * 4;
+    for (uint32_t i = 1; bytes > 0 && i < n; i++) {
+        dbt_gpu_operand to = y;
+        if (i + 1 < n) DBT_TRY(dbt_gpu_scratch(call->gpu, i & 1, bytes, &to.buffer, call->error));
+        const bool shares = i + 1 == n && call->node->op->kind == VARIADIC_MEAN;
+        DBT_TRY(dbt_binary_record(call, shares ? DBT_BINARY_ADD_SHARE : step_kind(call->node->op),
+                                  a, (dbt_gpu_operand){call->in[i], call->in_buffers[i]}, to,
+                                  (float)n));
+        a = to;
+    }
+    return DIBIT_OK;
+}
+
+static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return dbt_binary_refuses(step_kind(node->op), node->inputs[0]->type);
+}
+
 #define VARIADIC(name_, kind_)                                                                     \
     {.domain = "",                                                                                 \
      .name = (name_),                                                                              \
@@ -86,7 +110,9 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
      .flags = DBT_OP_ROWWISE | DBT_OP_IN_PLACE,                                                    \
      .infer = infer,                                                                               \
      .cpu_run = run,                                                                               \
-     .cpu_bound = bound}
+     .cpu_bound = bound,                                                                           \
+     .gpu_encode = encode,                                                                         \
+     .gpu_refuses = gpu_refuses}
 
 const dbt_op dbt_elementwise_variadic_ops[] = {
     VARIADIC("Max", VARIADIC_MAX),

@@ -68,6 +68,23 @@ static dibit_status run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+static dibit_status encode(const dbt_gpu_call *call) {
+    dbt_broadcast plan;
+    DBT_TRY(dbt_broadcast_plan(call->out[0], call->in, 3, &plan, call->error));
+    const dbt_broadcast_words uniforms = dbt_broadcast_to_words(&plan);
+    const dbt_hal_binding bindings[4] = {{.buffer = call->in_buffers[0]},
+                                         {.buffer = call->in_buffers[1]},
+                                         {.buffer = call->in_buffers[2]},
+                                         {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "where.wgsl",
+                                 .bindings = bindings,
+                                 .n_bindings = 4,
+                                 .written = 1 << 3,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, uniforms.count);
+}
+
 const dbt_op dbt_elementwise_where_ops[] = {
     {.domain = "",
      .name = "Where",
@@ -78,6 +95,7 @@ const dbt_op dbt_elementwise_where_ops[] = {
      .max_outputs = 1,
      .flags = DBT_OP_ROWWISE,
      .infer = infer,
-     .cpu_run = run},
+     .cpu_run = run,
+     .gpu_encode = encode},
     {0},
 };

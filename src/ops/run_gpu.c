@@ -1,0 +1,35 @@
+/* Helpers that gpu_encode functions share. */
+#include "ops/op.h"
+
+dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t,
+                                 dbt_hal_buffer *from, dbt_hal_buffer *to) {
+    const uint64_t bytes = (uint64_t)dbt_tensor_count(t) * 4;
+    if (bytes == 0 || from == to) return DIBIT_OK;
+    dbt_hal *const hal = dbt_gpu_hal(call->gpu);
+    return hal->calls->copy(hal, from, 0, to, 0, bytes, call->error);
+}
+
+dibit_status dbt_gpu_view(const dbt_gpu_call *call) {
+    return dbt_gpu_copy_tensor(call, call->out[0], call->in_buffers[0], call->out_buffers[0]);
+}
+
+dibit_status dbt_gpu_record_over(const dbt_gpu_call *call, dbt_gpu_dispatch *dispatch, int64_t n) {
+    if (n == 0) return DIBIT_OK;
+    DBT_TRY(dbt_gpu_grid(call->gpu, ((uint64_t)n + 255) / 256, dispatch->workgroups, call->error));
+    return dbt_gpu_record(call->gpu, dispatch, call->error);
+}
+
+const char *dbt_gpu_refuses_type(dibit_type type) {
+    switch (type) {
+    case DIBIT_TYPE_INT64:
+    case DIBIT_TYPE_UINT64: return "int64 arithmetic";
+    case DIBIT_TYPE_UINT32: return "uint32 arithmetic";
+    default: return NULL;
+    }
+}
+
+void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift) {
+    const uint32_t bits = dibit_type_bits(type);
+    *mask = bits < 32 ? (1u << bits) - 1 : UINT32_MAX;
+    *shift = bits < 32 && dbt_type_in(type, DBT_TYPES_SIGNED) ? 32 - bits : 0;
+}
