@@ -31,8 +31,11 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
         status = dbt_pool_create(&allocator, desc->n_threads, &device->pool, error);
     }
     if (status == DIBIT_OK && desc->kind == DIBIT_DEVICE_NULL) {
-        status =
-            dbt_hal_null_create(&device->allocator, desc->null_pending_seed, &device->hal, error);
+        dbt_hal *hal = NULL;
+        status = dbt_hal_null_create(&device->allocator, desc->null_pending_seed, &hal, error);
+        if (status == DIBIT_OK) {
+            status = dbt_gpu_create(&device->allocator, hal, &device->gpu, error);
+        }
     }
     if (status != DIBIT_OK) {
         dibit_device_destroy(&device);
@@ -42,7 +45,7 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
     char isa[128];
     dbt_cpu_isa_text(device->isa, isa);
     snprintf(device->name, sizeof device->name, "%s, %u thread%s, %s",
-             device->hal ? device->hal->name : "cpu", n, n == 1 ? "" : "s", isa);
+             device->gpu ? dbt_gpu_hal(device->gpu)->name : "cpu", n, n == 1 ? "" : "s", isa);
     *out = device;
     return DIBIT_OK;
 }
@@ -50,7 +53,7 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
 void dibit_device_destroy(dibit_device **device) {
     dibit_device *const d = device ? *device : NULL;
     if (!d) return;
-    if (d->hal) d->hal->calls->destroy(d->hal);
+    dbt_gpu_destroy(&d->gpu);
     dbt_pool_destroy(&d->pool);
     if (d->null_refuse) dbt_release(&d->allocator, d->null_refuse, strlen(d->null_refuse) + 1);
     const dibit_allocator allocator = d->allocator;

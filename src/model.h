@@ -18,7 +18,7 @@ struct dibit_device {
     dibit_device_desc desc;
     dbt_pool *pool;
     uint64_t isa;
-    dbt_hal *hal;      /* NULL for the CPU */
+    dbt_gpu *gpu;      /* NULL for the CPU */
     char *null_refuse; /* ",Softmax,Gather," */
     char name[192];
 };
@@ -41,6 +41,7 @@ struct dibit_session {
 typedef struct dbt_state_part {
     dbt_block data;
     dbt_block spare; /* WINDOW: a run that evicts works on this copy; REPLACE: the next tensor */
+    dbt_hal_buffer *buffer, *spare_buffer; /* the same of rows on the device */
     int64_t length, capacity;
     int64_t dims[DIBIT_MAX_RANK];
 } dbt_state_part;

@@ -26,8 +26,8 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
         .pool = session->device->pool,
         .keep_values = desc->keep_values,
         .noise = desc->noise_seed != 0,
-        .hal = session->device->hal,
-        .device_refuses = session->device->hal ? null_device_refuses : NULL,
+        .gpu = session->device->gpu,
+        .device_refuses = session->device->gpu ? null_device_refuses : NULL,
         .device_user = session->device};
     DBT_TRY(dbt_plan_create(graph, &session->arena, &options, &session->plan, error));
     DBT_TRY(dbt_exec_init(&session->exec, session->plan, &session->arena.allocator, error));
@@ -283,13 +283,14 @@ dibit_status dibit_session_step(const dibit_session *session, uint32_t index,
     const dbt_plan *const plan = session->plan;
     if (index >= (uint32_t)plan->n_steps) return DIBIT_BAD_ARGUMENT;
     const dbt_step *const step = &plan->steps[index];
-    *out = (dibit_step_info){.name = step->name,
-                             .op = step->op,
-                             .device = step->on_device ? plan->options.hal->name : "cpu",
-                             .kernel = step->kernel,
-                             .why = step->why,
-                             .runs = step->runs,
-                             .seconds = (double)step->nanoseconds * 1e-9};
+    *out =
+        (dibit_step_info){.name = step->name,
+                          .op = step->op,
+                          .device = step->on_device ? dbt_gpu_hal(plan->options.gpu)->name : "cpu",
+                          .kernel = step->kernel,
+                          .why = step->why,
+                          .runs = step->runs,
+                          .seconds = (double)step->nanoseconds * 1e-9};
     return DIBIT_OK;
 }
 

@@ -82,10 +82,37 @@ static dibit_status reserve(const dibit_session *session, int32_t i, dbt_block *
                : dbt_fail_memory(error, name, bytes);
 }
 
+static bool on_device(const dibit_session *session, int32_t i) {
+    return session->plan->states[i].on_device;
+}
+
+static dibit_status grow_on_device(const dibit_session *session, int32_t i, dbt_state_part *part,
+                                   int64_t capacity, dibit_error *error) {
+    dbt_gpu *const gpu = session->plan->options.gpu;
+    const uint64_t row = row_bytes(session, i, part), heads = (uint64_t)part->dims[1];
+    const uint64_t bytes = rows_bytes(session, i, part, capacity);
+    dbt_hal_buffer *grown = NULL;
+    DBT_TRY(dbt_gpu_buffer_create(gpu, bytes > 0 ? bytes : 1, &grown, error));
+    for (uint64_t h = 0; part->length > 0 && h < heads; h++) {
+        const dibit_status status =
+            dbt_gpu_copy(gpu, part->buffer, h * (uint64_t)part->capacity * row, grown,
+                         h * (uint64_t)capacity * row, (uint64_t)part->length * row, error);
+        if (status != DIBIT_OK) {
+            dbt_gpu_buffer_destroy(gpu, grown);
+            return status;
+        }
+    }
+    dbt_gpu_buffer_destroy(gpu, part->buffer);
+    part->buffer = grown;
+    part->capacity = capacity;
+    return DIBIT_OK;
+}
+
 /* Room for `capacity` rows a head; what is filled moves along. */
 static dibit_status grow_part(const dibit_session *session, int32_t i, dbt_state_part *part,
                               int64_t capacity, dibit_error *error) {
     if (capacity <= part->capacity) return DIBIT_OK;
+    if (on_device(session, i)) return grow_on_device(session, i, part, capacity, error);
     const dibit_allocator *const allocator = &session->arena.allocator;
     const uint64_t row = row_bytes(session, i, part), heads = (uint64_t)part->dims[1];
     dbt_block grown = {0};
@@ -123,6 +150,9 @@ static void free_state(dibit_state *state) {
     for (int32_t i = 0; i < session->plan->n_states; i++) {
         dbt_block_free(&state->parts[i].data, allocator);
         dbt_block_free(&state->parts[i].spare, allocator);
+        if (!on_device(session, i)) continue;
+        dbt_gpu_buffer_destroy(session->plan->options.gpu, state->parts[i].buffer);
+        dbt_gpu_buffer_destroy(session->plan->options.gpu, state->parts[i].spare_buffer);
     }
     dbt_release(allocator, state->parts, (uint64_t)session->plan->n_states * sizeof *state->parts);
     dbt_release(allocator, state, sizeof *state);
@@ -197,6 +227,25 @@ static uint64_t part_bytes(const dibit_session *session, int32_t i, const dbt_st
     return rows_bytes(session, i, part, part->capacity);
 }
 
+/* The part's content into `to`, which has none yet. */
+static dibit_status copy_part(dibit_session *session, int32_t i, const dbt_state_part *from,
+                              dbt_state_part *to, dibit_error *error) {
+    const uint64_t bytes = part_bytes(session, i, from);
+    to->length = from->length;
+    to->capacity = from->capacity;
+    memcpy(to->dims, from->dims, sizeof to->dims);
+    if (on_device(session, i)) {
+        dbt_gpu *const gpu = session->plan->options.gpu;
+        DBT_TRY(dbt_gpu_buffer_create(gpu, bytes > 0 ? bytes : 1, &to->buffer, error));
+        return bytes ? dbt_gpu_copy(gpu, from->buffer, 0, to->buffer, 0, bytes, error) : DIBIT_OK;
+    }
+    if (!dbt_block_reserve(&to->data, &session->arena.allocator, bytes + 1)) {
+        return dbt_fail_memory(error, "a state", bytes);
+    }
+    if (bytes) memcpy(to->data.data, from->data.data, (size_t)bytes);
+    return DIBIT_OK;
+}
+
 dibit_status dibit_state_fork(const dibit_state *state, dibit_state **out, dibit_error *error) {
     DBT_FAIL_IF(!state || !out, error, DIBIT_BAD_ARGUMENT, "state and out must not be NULL");
     dibit_session *const session = state->session;
@@ -205,17 +254,11 @@ dibit_status dibit_state_fork(const dibit_state *state, dibit_state **out, dibit
     copy->length = state->length;
     copy->max_capacity = state->max_capacity;
     for (int32_t i = 0; i < session->plan->n_states; i++) {
-        const dbt_state_part *const from = &state->parts[i];
-        dbt_state_part *const to = &copy->parts[i];
-        const uint64_t bytes = part_bytes(session, i, from);
-        if (!dbt_block_reserve(&to->data, &session->arena.allocator, bytes + 1)) {
+        const dibit_status status = copy_part(session, i, &state->parts[i], &copy->parts[i], error);
+        if (status != DIBIT_OK) {
             free_state(copy);
-            return dbt_fail_memory(error, "a state", bytes);
+            return status;
         }
-        if (bytes) memcpy(to->data.data, from->data.data, (size_t)bytes);
-        to->length = from->length;
-        to->capacity = from->capacity;
-        memcpy(to->dims, from->dims, sizeof to->dims);
     }
     *out = copy;
     return DIBIT_OK;
@@ -311,18 +354,38 @@ static void transfer(cursor *c, void *data, uint64_t bytes) {
     c->at += bytes;
 }
 
-/* The filled bytes of a part, head by head. */
+/* The filled bytes of a part, head by head; `data` is its content. */
 static void transfer_rows(cursor *c, const dibit_session *session, int32_t i,
-                          dbt_state_part *part) {
+                          const dbt_state_part *part, void *data) {
     if (session->plan->states[i].kind == DBT_STATE_REPLACE) {
-        transfer(c, part->data.data, replace_bytes(session, i, part->dims));
+        transfer(c, data, replace_bytes(session, i, part->dims));
         return;
     }
     const uint64_t row = row_bytes(session, i, part);
     for (int64_t h = 0; h < part->dims[1]; h++) {
-        transfer(c, (char *)part->data.data + (uint64_t)(h * part->capacity) * row,
+        transfer(c, (char *)data + (uint64_t)(h * part->capacity) * row,
                  (uint64_t)part->length * row);
     }
+}
+
+/* A part's content in CPU memory, for as long as the block lives. */
+static dibit_status content_of(const dibit_session *session, int32_t i, const dbt_state_part *part,
+                               dbt_block *block, void **data, dibit_error *error) {
+    *data = part->data.data;
+    if (!on_device(session, i)) return DIBIT_OK;
+    const uint64_t bytes = part_bytes(session, i, part);
+    if (!dbt_block_reserve(block, &session->arena.allocator, bytes + 1)) {
+        return dbt_fail_memory(error, "a state", bytes);
+    }
+    *data = block->data;
+    if (part->length == 0 || bytes == 0) return DIBIT_OK;
+    dbt_gpu *const gpu = session->plan->options.gpu;
+    uint64_t ticket;
+    DBT_TRY(dbt_gpu_read(gpu, part->buffer, 0, block->data, bytes, &ticket, error));
+    dibit_status status;
+    do status = dbt_gpu_hal(gpu)->calls->poll(dbt_gpu_hal(gpu), ticket, error);
+    while (status == DIBIT_PENDING);
+    return status;
 }
 
 typedef struct state_header {
@@ -354,12 +417,33 @@ dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *
                          .length = part->length};
         memcpy(p.dims, part->dims, sizeof p.dims);
         transfer(&c, &p, sizeof p);
-        transfer_rows(&c, session, i, part);
+        dbt_block block = {0};
+        void *content = NULL;
+        dibit_status status = DIBIT_OK;
+        if (data) status = content_of(session, i, part, &block, &content, error);
+        if (status == DIBIT_OK) transfer_rows(&c, session, i, part, content);
+        dbt_block_free(&block, &session->arena.allocator);
+        DBT_TRY(status);
     }
     DBT_FAIL_IF(c.overrun, error, DIBIT_TOO_LARGE, "the state does not fit into %llu bytes",
                 (unsigned long long)*bytes);
     *bytes = c.at;
     return DIBIT_OK;
+}
+
+static dibit_status import_to_device(cursor *c, const dibit_session *session, int32_t i,
+                                     const dbt_state_part *part, dibit_error *error) {
+    const uint64_t bytes = part_bytes(session, i, part);
+    dbt_block block = {0};
+    if (!dbt_block_reserve(&block, &session->arena.allocator, bytes + DBT_HAL_ALIGNMENT)) {
+        return dbt_fail_memory(error, "a state", bytes);
+    }
+    transfer_rows(c, session, i, part, block.data);
+    const dibit_status status = dbt_gpu_write(
+        session->plan->options.gpu, part->buffer, 0, block.data,
+        (bytes + DBT_HAL_ALIGNMENT - 1) / DBT_HAL_ALIGNMENT * DBT_HAL_ALIGNMENT, error);
+    dbt_block_free(&block, &session->arena.allocator);
+    return status;
 }
 
 static dibit_status import_part(cursor *c, const dibit_session *session, int32_t i,
@@ -391,7 +475,11 @@ static dibit_status import_part(cursor *c, const dibit_session *session, int32_t
         DBT_TRY(grow_part(session, i, part, capacity, error));
         part->length = p.length;
     }
-    transfer_rows(c, session, i, part);
+    if (!on_device(session, i)) {
+        transfer_rows(c, session, i, part, part->data.data);
+    } else {
+        DBT_TRY(import_to_device(c, session, i, part, error));
+    }
     DBT_FAIL_IF(c->overrun, error, DIBIT_BAD_FILE, bad, (int)i);
     return DIBIT_OK;
 }
@@ -498,6 +586,13 @@ static dibit_status make_room(dibit_session *session, int32_t i, dibit_state *st
     if (session->plan->states[i].kind == DBT_STATE_WINDOW) {
         if (part->length + tokens <= part->capacity) return DIBIT_OK;
         const uint64_t bytes = part_bytes(session, i, part); /* it will evict: on a copy */
+        if (on_device(session, i)) {
+            dbt_gpu *const gpu = session->plan->options.gpu;
+            if (!part->spare_buffer) {
+                DBT_TRY(dbt_gpu_buffer_create(gpu, bytes, &part->spare_buffer, error));
+            }
+            return dbt_gpu_copy(gpu, part->buffer, 0, part->spare_buffer, 0, bytes, error);
+        }
         if (!dbt_block_reserve(&part->spare, &session->arena.allocator, bytes)) {
             return dbt_fail_memory(error, past_of(session, i)->value->name, bytes);
         }
@@ -534,8 +629,10 @@ dibit_status dbt_states_begin(dibit_session *session, const dibit_run *run, dibi
             DBT_TRY(make_room(session, i, run->states[b], tokens, error));
             const bool evicts = session->plan->states[i].kind == DBT_STATE_WINDOW &&
                                 part->length + tokens > part->capacity;
-            *row = (dbt_state_row){evicts ? part->spare.data : part->data.data, part->length,
-                                   part->capacity};
+            void *const rows = on_device(session, i)
+                                   ? (void *)(evicts ? part->spare_buffer : part->buffer)
+                                   : (evicts ? part->spare.data : part->data.data);
+            *row = (dbt_state_row){rows, part->length, part->capacity};
         }
     }
     /* So that taking over replaced tensors after the run cannot fail. */
@@ -589,7 +686,11 @@ void dbt_states_commit(dibit_session *session, const dibit_run *run) {
             dbt_state_part *const part = &run->states[b]->parts[i];
             const dbt_state_row *const row =
                 &exec->state_rows[i * (int32_t)run->n_states + (int32_t)b];
-            if (row->data == part->spare.data) {
+            if (on_device(session, i) && row->data == part->spare_buffer) {
+                dbt_hal_buffer *const old = part->buffer;
+                part->buffer = part->spare_buffer;
+                part->spare_buffer = old;
+            } else if (row->data == part->spare.data) {
                 const dbt_block old = part->data;
                 part->data = part->spare;
                 part->spare = old;

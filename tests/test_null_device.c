@@ -14,17 +14,8 @@ typedef struct fixture {
     dibit_error error;
 } fixture;
 
-/* x -> Neg -> Exp -> Sqrt -> y, and a second user of Neg's output. */
-static void start(fixture *f, const char *refuse, uint32_t pending_seed) {
-    *f = (fixture){0};
-    pb g = {0};
-    graph_input(&g, "x", F32, "n");
-    graph_node(&g, "", "Neg", "x", "a", NULL);
-    graph_node(&g, "", "Exp", "a", "b", NULL);
-    graph_node(&g, "", "Sqrt", "b", "c", NULL);
-    graph_node(&g, "", "Add", "a c", "y", NULL);
-    graph_output(&g, "y", F32, "n");
-    f->bytes = model_of(&g, NULL);
+static void start_model(fixture *f, pb *g, const char *refuse, uint32_t pending_seed) {
+    f->bytes = model_of(g, NULL);
     const dibit_model_desc model = {.data = f->bytes.data, .data_bytes = f->bytes.n};
     const dibit_device_desc device = {.kind = DIBIT_DEVICE_NULL,
                                       .n_threads = 1,
@@ -35,6 +26,19 @@ static void start(fixture *f, const char *refuse, uint32_t pending_seed) {
     const dibit_session_desc desc = {.device = f->device};
     if (dibit_session_create(f->model, &desc, &f->session, &f->error))
         fail_msg("%s", f->error.text);
+}
+
+/* x -> Neg -> Exp -> Sqrt -> y, and a second user of Neg's output. */
+static void start(fixture *f, const char *refuse, uint32_t pending_seed) {
+    *f = (fixture){0};
+    pb g = {0};
+    graph_input(&g, "x", F32, "n");
+    graph_node(&g, "", "Neg", "x", "a", NULL);
+    graph_node(&g, "", "Exp", "a", "b", NULL);
+    graph_node(&g, "", "Sqrt", "b", "c", NULL);
+    graph_node(&g, "", "Add", "a c", "y", NULL);
+    graph_output(&g, "y", F32, "n");
+    start_model(f, &g, refuse, pending_seed);
 }
 
 static void stop(fixture *f) {
@@ -87,6 +91,54 @@ static void test_a_refused_node_costs_copies_only_where_needed(void **state) {
     stop(&f);
 }
 
+/* Integers that come from the caller's integers stay on the host, whatever computes them; what they
+ * select from floats does not. */
+static void test_integers_known_on_the_host_stay_there(void **state) {
+    (void)state;
+    fixture f = {0};
+    pb g = {0};
+    graph_input(&g, "ids", DIBIT_TYPE_INT64, "n");
+    graph_input(&g, "x", F32, "n");
+    graph_node(&g, "", "Add", "ids ids", "twice", NULL);
+    graph_node(&g, "", "Greater", "twice ids", "some", NULL);
+    graph_node(&g, "", "Neg", "x", "minus", NULL);
+    graph_node(&g, "", "Where", "some x minus", "y", NULL);
+    graph_output(&g, "y", F32, "n");
+    start_model(&f, &g, NULL, 0);
+    assert_plan(&f, "Add@cpu Greater@cpu dibit.Upload@cpu Neg@null dibit.Upload@cpu Where@null "
+                    "dibit.Download@cpu");
+    dibit_step_info step;
+    assert_int_equal(dibit_session_step(f.session, 0, &step), DIBIT_OK);
+    assert_string_equal(step.why, "its integers are known on the host");
+    int64_t ids[2] = {INT64_C(1) << 40, -1};
+    float x[2] = {1, 2};
+    const dibit_tensor in[] = {{"ids", DIBIT_TYPE_INT64, 1, {2}, ids, 0}, {"x", F32, 1, {2}, x, 0}};
+    dibit_tensor y = {.name = "y"};
+    const dibit_run run = {.inputs = in, .n_inputs = 2, .outputs = &y, .n_outputs = 1};
+    assert_int_equal(dibit_session_run(f.session, &run, &f.error), DIBIT_OK);
+    stop(&f);
+}
+
+static void test_an_integer_beyond_32_bits_is_a_status(void **state) {
+    (void)state;
+    fixture f = {0};
+    pb g = {0};
+    graph_input(&g, "ids", DIBIT_TYPE_INT64, "n");
+    graph_input(&g, "x", F32, "n");
+    graph_node(&g, "", "Greater", "x x", "some", NULL);
+    graph_node(&g, "", "Where", "some ids ids", "y", NULL);
+    graph_output(&g, "y", DIBIT_TYPE_INT64, "n");
+    start_model(&f, &g, NULL, 0);
+    int64_t ids[2] = {1, INT64_C(1) << 40};
+    float x[2] = {1, 2};
+    const dibit_tensor in[] = {{"ids", DIBIT_TYPE_INT64, 1, {2}, ids, 0}, {"x", F32, 1, {2}, x, 0}};
+    dibit_tensor y = {.name = "y"};
+    const dibit_run run = {.inputs = in, .n_inputs = 2, .outputs = &y, .n_outputs = 1};
+    assert_int_equal(dibit_session_run(f.session, &run, &f.error), DIBIT_OUT_OF_RANGE);
+    assert_non_null(strstr(f.error.text, "an element of 'ids' does not fit the device's 32 bits"));
+    stop(&f);
+}
+
 static void test_a_run_waits_for_the_device_without_blocking(void **state) {
     (void)state;
     fixture f;
@@ -130,6 +182,8 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_nodes_go_to_the_device),
         cmocka_unit_test(test_a_refused_node_costs_copies_only_where_needed),
+        cmocka_unit_test(test_integers_known_on_the_host_stay_there),
+        cmocka_unit_test(test_an_integer_beyond_32_bits_is_a_status),
         cmocka_unit_test(test_a_run_waits_for_the_device_without_blocking),
         cmocka_unit_test(test_limits_of_the_device_are_statuses),
     };

@@ -17,9 +17,14 @@ static void copy_past(const dibit_tensor *past, const dibit_tensor *present) {
     }
 }
 
-static bool fits(const dibit_tensor *past, const dibit_tensor *present) {
-    return past->rank == 4 && past->type == present->type && past->dims[0] == present->dims[0] &&
-           past->dims[1] == present->dims[1] && past->dims[3] == present->dims[3];
+dibit_status dbt_exec_check_past(const dibit_tensor *past, const dibit_tensor *present,
+                                 dbt_state_pair pair, dibit_error *error) {
+    const bool fits = past->rank == 4 && past->type == present->type &&
+                      past->dims[0] == present->dims[0] && past->dims[1] == present->dims[1] &&
+                      past->dims[3] == present->dims[3];
+    DBT_FAIL_IF(!fits, error, DIBIT_BAD_INPUT, "input %u ('%s') does not fit output %u ('%s')",
+                (unsigned)pair.past, past->name, (unsigned)pair.present, present->name);
+    return DIBIT_OK;
 }
 
 /* Rows inside the present output. */
@@ -29,9 +34,7 @@ static dibit_status rows_in_present(const dbt_step *step, dbt_state_pair pair, d
     const dibit_tensor *const past = pair.past < step->n_inputs ? step->in[pair.past] : NULL;
     int64_t length = 0;
     if (past) {
-        DBT_FAIL_IF(!fits(past, present), error, DIBIT_BAD_INPUT,
-                    "input %u ('%s') does not fit output %u ('%s')", (unsigned)pair.past,
-                    past->name, (unsigned)pair.present, present->name);
+        DBT_TRY(dbt_exec_check_past(past, present, pair, error));
         copy_past(past, present);
         length = past->dims[2] < present->dims[2] ? past->dims[2] : present->dims[2];
     }
@@ -44,26 +47,37 @@ static dibit_status rows_in_present(const dbt_step *step, dbt_state_pair pair, d
     return DIBIT_OK;
 }
 
+dibit_status dbt_exec_state_batch(const dbt_exec *exec, const dbt_step *step, int64_t *batch,
+                                  dibit_error *error) {
+    const dbt_op *const op = step->node->op;
+    *batch = 0;
+    if (exec->state_rows && step->states >= 0) {
+        *batch = step->in[0] && step->in[0]->rank > 0 ? step->in[0]->dims[0] : 0;
+        DBT_FAIL_IF(*batch != exec->batch, error, DIBIT_BAD_INPUT,
+                    "there are %lld states for a batch of %lld", (long long)exec->batch,
+                    (long long)*batch);
+        return DIBIT_OK;
+    }
+    for (uint32_t k = 0; k < op->n_states; k++) {
+        const uint32_t present = op->states[k].present;
+        if (present < step->n_outputs && step->out[present] && step->out[present]->rank == 4) {
+            *batch = step->out[present]->dims[0];
+        }
+    }
+    return DIBIT_OK;
+}
+
 /* Fills call->states for the step's pairs: from the session's states, or in the present outputs. */
 static dibit_status find_rows(dbt_exec *exec, dbt_step *step, dbt_state_row **pairs,
                               dibit_error *error) {
     const dbt_op *const op = step->node->op;
+    int64_t batch;
+    DBT_TRY(dbt_exec_state_batch(exec, step, &batch, error));
     if (exec->state_rows && step->states >= 0) {
-        const int64_t sequences = step->in[0] && step->in[0]->rank > 0 ? step->in[0]->dims[0] : 0;
-        DBT_FAIL_IF(sequences != exec->batch, error, DIBIT_BAD_INPUT,
-                    "there are %lld states for a batch of %lld", (long long)exec->batch,
-                    (long long)sequences);
         for (uint32_t k = 0; k < op->n_states; k++) {
             pairs[k] = exec->state_rows + (step->states + (int32_t)k) * exec->batch;
         }
         return DIBIT_OK;
-    }
-    int64_t batch = 0;
-    for (uint32_t k = 0; k < op->n_states; k++) {
-        const uint32_t present = op->states[k].present;
-        if (present < step->n_outputs && step->out[present] && step->out[present]->rank == 4) {
-            batch = step->out[present]->dims[0];
-        }
     }
     uint64_t bytes;
     if (!dbt_mul_u64(op->n_states * sizeof(dbt_state_row), (uint64_t)batch, &bytes) ||

@@ -23,7 +23,7 @@ dibit_status dbt_exec_init(dbt_exec *exec, dbt_plan *plan, const dibit_allocator
 void dbt_exec_free(dbt_exec *exec) {
     if (!exec->plan) return;
     dbt_gpu_free(exec);
-    dbt_block_free(&exec->plan->fetched, &exec->plan->arena->allocator);
+    dbt_plan_release(exec->plan);
     for (int32_t i = 0; i < exec->plan->n_slots; i++) {
         dbt_block_free(&exec->plan->slots[i].block, &exec->allocator);
     }
@@ -41,9 +41,7 @@ void dbt_exec_free(dbt_exec *exec) {
 
 void dbt_exec_reset(dbt_exec *exec) {
     dbt_dims_reset(exec->plan->graph->dims, exec->dims);
-    dbt_hal *const hal = exec->plan->options.hal;
-    if (exec->ticket) hal->calls->cancel(hal, exec->ticket);
-    exec->ticket = 0;
+    dbt_gpu_cancel(exec);
     exec->next_step = 0;
     exec->state_rows = NULL;
     exec->batch = 0;
@@ -197,7 +195,10 @@ static dibit_status reserve_tensor(dbt_exec *exec, dbt_plan_tensor *t, dibit_err
     }
     DBT_FAIL_IF(t->bytes == UINT64_MAX, error, DIBIT_BAD_INPUT,
                 "output '%s' would have a negative or too large dim", t->value->name);
-    if (t->on_device) return dbt_gpu_reserve(exec, t, error);
+    if (t->on_device) {
+        const uint64_t bound = bound_bytes(exec, t);
+        return dbt_gpu_reserve(exec, t, bound > t->bytes ? bound : t->bytes, error);
+    }
     dbt_slot *const slot = &exec->plan->slots[t->slot];
     if (slot->block.bytes < t->bytes || !slot->block.data) {
         uint64_t wanted = t->bytes > 64 ? t->bytes : 64;

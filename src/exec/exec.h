@@ -22,8 +22,10 @@ typedef struct dbt_exec {
     uint64_t ticket; /* of the download under way; 0: none */
     /* The run. */
     int32_t next_step;
-    int64_t batch;             /* rows of states */
-    dbt_state_row *state_rows; /* [plan->n_states][batch] for pairs in states, or NULL: explicit */
+    int64_t batch; /* rows of states */
+    /* [plan->n_states][batch] for pairs in states, or NULL: explicit. Data of rows on the device is the
+     * dbt_hal_buffer. */
+    dbt_state_row *state_rows;
     dbt_block state_rows_block;
     dbt_block present_rows; /* of a step whose past the caller passes */
 } dbt_exec;
@@ -53,8 +55,18 @@ dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error);
 dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error);
 /* exec/gpu_exec.c: a step on the device, or to or from it. PENDING: call again. */
 dibit_status dbt_gpu_exec_step(dbt_exec *exec, dbt_step *step, dibit_error *error);
-dibit_status dbt_gpu_reserve(dbt_exec *exec, dbt_plan_tensor *t, dibit_error *error);
+/* wanted: bytes for a slot that has to grow. */
+dibit_status dbt_gpu_reserve(dbt_exec *exec, dbt_plan_tensor *t, uint64_t wanted,
+                             dibit_error *error);
 void dbt_gpu_free(dbt_exec *exec);
+/* Forgets the download under way. */
+void dbt_gpu_cancel(dbt_exec *exec);
+/* For steps with rows of states: how many sequences there are, and whether a past that the caller passed
+ * fits its present. exec/cpu_exec.c */
+dibit_status dbt_exec_state_batch(const dbt_exec *exec, const dbt_step *step, int64_t *batch,
+                                  dibit_error *error);
+dibit_status dbt_exec_check_past(const dibit_tensor *past, const dibit_tensor *present,
+                                 dbt_state_pair pair, dibit_error *error);
 /* Makes room for a step's outputs and scratch. exec/exec.c */
 dibit_status dbt_exec_reserve(dbt_exec *exec, dbt_step *step, dibit_error *error);
 dibit_status dbt_exec_scratch(dbt_exec *exec, uint64_t bytes, dibit_error *error);

@@ -46,6 +46,19 @@ dibit_status dbt_gpu_submit(dbt_gpu *gpu, dibit_error *error);
 dibit_status dbt_gpu_read(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset, void *dst,
                           uint64_t bytes, uint64_t *ticket, dibit_error *error);
 
+/* The HAL's, for short. */
+static inline dibit_status dbt_gpu_write(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset,
+                                         const void *data, uint64_t bytes, dibit_error *error) {
+    dbt_hal *const hal = dbt_gpu_hal(gpu);
+    return hal->calls->write(hal, buffer, offset, data, bytes, error);
+}
+static inline dibit_status dbt_gpu_copy(dbt_gpu *gpu, dbt_hal_buffer *from, uint64_t from_offset,
+                                        dbt_hal_buffer *to, uint64_t to_offset, uint64_t bytes,
+                                        dibit_error *error) {
+    dbt_hal *const hal = dbt_gpu_hal(gpu);
+    return hal->calls->copy(hal, from, from_offset, to, to_offset, bytes, error);
+}
+
 /* Scratch buffer `index` (0 to DBT_GPU_SCRATCH - 1) of at least so many bytes. Its content lasts until
  * the op that asked has recorded its dispatches. */
 enum { DBT_GPU_SCRATCH = 8 };

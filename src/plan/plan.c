@@ -56,7 +56,9 @@ static dibit_status new_tensor(planner *p, const dbt_value *value, int which, db
                            .slot = -1,
                            .root = plan->n_tensors};
     t->t.name = value->name;
-    t->t.type = t->native ? value->type : dbt_storage_type(value->type);
+    t->t.type = t->native      ? value->type
+                : t->on_device ? dbt_device_type(value->type)
+                               : dbt_storage_type(value->type);
     t->t.rank = value->shape.rank;
     plan->by_value[value->id][which] = plan->n_tensors;
     *out = plan->n_tensors++;
@@ -122,7 +124,9 @@ static dibit_status convert(planner *p, dbt_step_kind kind, int32_t from, int wh
 static dibit_status need(planner *p, const dbt_value *value, int which, int32_t *out) {
     dbt_plan *const plan = p->plan;
     int32_t *const have = plan->by_value[value->id];
-    if (dbt_storage_type(value->type) == value->type) {
+    const dibit_type stored =
+        which & ON_DEVICE ? dbt_device_type(value->type) : dbt_storage_type(value->type);
+    if (stored == value->type && (stored == DIBIT_TYPE_FLOAT || !(which & ON_DEVICE))) {
         /* Native and storage are the same: whichever exists serves. */
         if (have[which] < 0) have[which] = have[which ^ NATIVE];
     }
@@ -191,16 +195,30 @@ static bool has_fresh_dims(const planner *p, const dbt_node *node) {
     return false;
 }
 
+/* Integers that the host knows: positions, lengths, masks computed from the graph's integer inputs. */
+static bool is_host_work(const planner *p, const dbt_node *node) {
+    for (uint32_t o = 0; o < node->n_outputs; o++) {
+        if (node->outputs[o] && dbt_type_is_float(node->outputs[o]->type)) return false;
+    }
+    for (uint32_t i = 0; i < node->n_inputs; i++) {
+        const dbt_value *const value = node->inputs[i];
+        if (!value || is_free(value)) continue;
+        const int32_t *const have = p->plan->by_value[value->id];
+        if (dbt_type_is_float(value->type) || (have[0] < 0 && have[NATIVE] < 0)) return false;
+    }
+    return true;
+}
+
 /* NULL when the session's device runs the node; else why the CPU does. */
 static const char *refuses_device(const planner *p, const dbt_node *node) {
     const dbt_plan_options *const o = &p->plan->options;
-    if (!o->hal) return "";
-    if (dbt_node_has_rows(node)) return "states are kept in CPU memory";
+    if (!o->gpu) return "";
+    if (!node->op->gpu_encode) return "it has no GPU kernel";
+    if (is_host_work(p, node)) return "its integers are known on the host";
+    if (node->guard) return "it is in a branch of If";
     if (has_fresh_dims(p, node)) return "the size of its output depends on data";
-    if (node->n_inputs + node->n_outputs > o->hal->limits.max_bindings) {
-        return "it binds more buffers than the device allows";
-    }
-    const char *const why = node->op->gpu_refuses ? node->op->gpu_refuses(node, o->hal) : NULL;
+    const char *const why =
+        node->op->gpu_refuses ? node->op->gpu_refuses(node, dbt_gpu_hal(o->gpu)) : NULL;
     return why || !o->device_refuses ? why : o->device_refuses(o->device_user, node);
 }
 
@@ -283,6 +301,17 @@ static bool can_be_state(const dbt_plan *plan, const dbt_value *past, const dbt_
            !plan->tensors[plan->by_value[present->id][NATIVE]].in_state;
 }
 
+/* Nothing but the step itself reads the past, and nobody reads the present: the tensors of the graph's
+ * edge (native, CPU) and those that they are copied to and from. */
+static bool is_alone(const dbt_plan *plan, const dbt_step *step, uint32_t in, uint32_t out,
+                     const uint32_t *n_uses) {
+    if (n_uses[step->inputs[in]] != 1) return false;
+    if (!step->on_device) return n_uses[step->outputs[out]] == 0;
+    return n_uses[step->outputs[out]] == 1 &&
+           n_uses[plan->by_value[step->node->inputs[in]->id][NATIVE]] == 1 &&
+           n_uses[plan->by_value[step->node->outputs[out]->id][NATIVE]] == 0;
+}
+
 /* Pairs that a node's op declares. Rows have no tensor that another node could read. */
 static void find_node_states(dbt_plan *plan, int32_t s, const uint32_t *n_uses) {
     dbt_step *const step = &plan->steps[s];
@@ -297,13 +326,13 @@ static void find_node_states(dbt_plan *plan, int32_t s, const uint32_t *n_uses) 
                     !can_be_state(plan, node->inputs[in], node->outputs[out])) {
                     return;
                 }
-                const bool alone = n_uses[step->inputs[in]] == 1 && n_uses[step->outputs[out]] == 0;
-                if (kind != DBT_STATE_REPLACE && !alone) return;
+                if (kind != DBT_STATE_REPLACE && !is_alone(plan, step, in, out, n_uses)) return;
                 continue;
             }
             if (k == 0 && dbt_node_has_rows(node)) step->states = plan->n_states;
             add_state(plan,
                       &(dbt_plan_state){.kind = kind,
+                                        .on_device = step->on_device && dbt_node_has_rows(node),
                                         .past = plan->by_value[node->inputs[in]->id][NATIVE],
                                         .present = plan->by_value[node->outputs[out]->id][NATIVE],
                                         .axis = kind == DBT_STATE_REPLACE ? -1 : 2,

@@ -2,15 +2,15 @@
  * session; what changes from run to run is the values of dims and the data pointers.
  *
  * A graph value can have several tensors: in storage type (what kernels compute on) or native (the
- * type and packing that the model declares), on the CPU or on the session's device. The planner makes
- * those that steps need, and puts conversion and copy steps between them.
+ * type and packing that the model declares), on the CPU or on the session's device, whose storage types
+ * are float and int32. The planner makes those that steps need, and puts conversion and copy steps
+ * between them.
  *
  *     graph input (native, bound by the caller) --UNPACK--> storage --OP--> storage --PACK--> output
  */
 #ifndef DBT_PLAN_PLAN_H
 #define DBT_PLAN_PLAN_H
 
-#include "gpu/hal.h"
 #include "plan/build.h"
 
 typedef enum dbt_place {
@@ -33,9 +33,11 @@ typedef struct dbt_plan_tensor {
     bool gives_slot;        /* to the output that is written over it */
     int32_t root;           /* VIEW: the tensor whose memory it is; else its own index */
     int32_t last_step;      /* in which it is used last */
+    int64_t n_uploaded;     /* elements of a constant that are on the device already */
     uint64_t bytes;         /* at the present dims; UINT64_MAX while they are unresolved */
     dibit_tensor t;         /* on the device data is NULL */
     dbt_hal_buffer *buffer; /* on the device: its own for constants, else its slot's */
+    bool borrows_buffer;    /* a constant whose bytes another one has brought there */
 } dbt_plan_tensor;
 
 typedef enum dbt_step_kind {
@@ -56,6 +58,8 @@ typedef struct dbt_step {
     int32_t *inputs, *outputs; /* tensors, -1 where absent */
     const dibit_tensor **in;   /* the same as a kernel gets them: NULL where absent */
     dibit_tensor **out;
+    bool *in_constant;
+    dbt_hal_buffer **in_buffers, **out_buffers; /* on the device */
     int32_t guard; /* tensor of the guard, or -1: it runs when that is guard_value */
     bool guard_value;
     int32_t states; /* index of its first pair in plan->states, or -1 */
@@ -67,6 +71,7 @@ typedef struct dbt_step {
 /* A past input and a present output of the graph that are one state. */
 typedef struct dbt_plan_state {
     dbt_state_kind kind;
+    bool on_device;        /* its rows are */
     int32_t past, present; /* tensors (native, CPU) */
     int32_t axis;          /* along which it grows; -1: it has a fixed shape */
     int64_t window;        /* WINDOW: local_window_size */
@@ -85,7 +90,7 @@ typedef struct dbt_plan_options {
     dbt_cpu_options cpu;
     dbt_pool *pool;
     bool keep_values, noise;
-    dbt_hal *hal; /* NULL: the session's device is the CPU */
+    dbt_gpu *gpu; /* NULL: the session's device is the CPU */
     /* NULL when the device takes the node, else why not. */
     const char *(*device_refuses)(void *user, const dbt_node *node);
     void *device_user;
@@ -120,6 +125,11 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
 /* plan/prepare.c: loads a constant, or chooses a step's kernel and packs its weights: PENDING until all
  * is done. *waiting: a weight is still on its way, so that calling again at once makes little sense. */
 dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error);
+
+/* plan/upload.c: brings a constant to the device; PENDING while its bytes are on their way. */
+dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error);
+/* Frees what steps and constants hold on the device. */
+void dbt_plan_release(dbt_plan *plan);
 
 /* The node's pairs are rows of sequences that it appends to, not plain tensors. */
 bool dbt_node_has_rows(const dbt_node *node);

@@ -57,20 +57,9 @@ static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_erro
     return DIBIT_OK;
 }
 
-/* Straight into a device buffer; the plan's memory holds a copy only where the type changes. */
-static dibit_status upload_constant(const dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
-    dbt_hal *const hal = plan->options.hal;
-    if (t->t.bytes == 0) return DIBIT_OK;
-    if (!t->buffer) DBT_TRY(hal->calls->buffer_create(hal, t->t.bytes, &t->buffer, error));
-    DBT_TRY(hal->calls->write(hal, t->buffer, 0, t->t.data, t->t.bytes, error));
-    t->t.data = NULL;
-    return DIBIT_OK;
-}
-
 static dibit_status load_tensor(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
     if (t->place == DBT_PLACE_CONSTANT) {
-        DBT_TRY(load_constant(plan, t, error));
-        return t->on_device ? upload_constant(plan, t, error) : DIBIT_OK;
+        return t->on_device ? dbt_plan_upload(plan, t, error) : load_constant(plan, t, error);
     }
     if (t->place == DBT_PLACE_HOST) {
         t->t.bytes = DBT_MAX_CONTENTS * 8;
@@ -80,23 +69,34 @@ static dibit_status load_tensor(dbt_plan *plan, dbt_plan_tensor *t, dibit_error 
     return DIBIT_OK;
 }
 
-static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *error) {
+/* ---- Steps ---- */
+
+static dibit_status bind_step(dbt_plan *plan, dbt_step *step, dibit_error *error) {
     step->in = dbt_arena_array(plan->arena, step->n_inputs, sizeof *step->in);
     step->out = dbt_arena_array(plan->arena, step->n_outputs, sizeof *step->out);
-    const dibit_tensor **const constants =
-        dbt_arena_array(plan->arena, step->n_inputs, sizeof *constants);
-    if (!step->in || !step->out || !constants) return dbt_fail_memory(error, "a step", 1);
+    step->in_constant = dbt_arena_array(plan->arena, step->n_inputs, sizeof *step->in_constant);
+    if (!step->in || !step->out || !step->in_constant) return dbt_fail_memory(error, "a step", 1);
+    if (step->on_device) {
+        step->in_buffers = dbt_arena_array(plan->arena, step->n_inputs, sizeof *step->in_buffers);
+        step->out_buffers =
+            dbt_arena_array(plan->arena, step->n_outputs, sizeof *step->out_buffers);
+        if (!step->in_buffers || !step->out_buffers) return dbt_fail_memory(error, "a step", 1);
+    }
     for (uint32_t i = 0; i < step->n_inputs; i++) {
         if (step->inputs[i] < 0) continue;
         dbt_plan_tensor *const t = &plan->tensors[step->inputs[i]];
         step->in[i] = &t->t;
-        if (t->place == DBT_PLACE_CONSTANT) constants[i] = &t->t;
+        step->in_constant[i] = t->place == DBT_PLACE_CONSTANT;
+        if (step->on_device && step->in_constant[i]) step->in_buffers[i] = t->buffer;
     }
     for (uint32_t o = 0; o < step->n_outputs; o++) {
         if (step->outputs[o] >= 0) step->out[o] = &plan->tensors[step->outputs[o]].t;
     }
-    if (step->kind != DBT_STEP_OP || step->on_device || !step->node->op->cpu_prepare)
-        return DIBIT_OK;
+    return DIBIT_OK;
+}
+
+static dibit_status prepare_on_cpu(dbt_plan *plan, dbt_step *step,
+                                   const dibit_tensor *const *constants, dibit_error *error) {
     dbt_cpu_prepare prepare = {.node = step->node,
                                .attrs = step->node->attrs,
                                .options = &plan->options.cpu,
@@ -106,17 +106,53 @@ static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *er
                                .kernel = "",
                                .why = "",
                                .error = error};
-    const dibit_status status = step->node->op->cpu_prepare(&prepare);
-    if (status != DIBIT_OK) {
-        dbt_error_prefix(error, "node '%s' (%s)", step->name, step->op);
-        return status;
-    }
+    DBT_TRY(step->node->op->cpu_prepare(&prepare));
     step->prepared = prepare.prepared;
     step->kernel = prepare.kernel;
     if (prepare.why[0]) step->why = prepare.why;
     plan->packed_bytes += prepare.packed_bytes;
     plan->int8_activations = plan->int8_activations || prepare.int8_activations;
     return DIBIT_OK;
+}
+
+/* PENDING: the device has not answered yet; what has been prepared is kept. */
+static dibit_status prepare_on_device(dbt_plan *plan, dbt_step *step,
+                                      const dibit_tensor *const *constants, dibit_error *error) {
+    dbt_gpu_prepare prepare = {.node = step->node,
+                               .attrs = step->node->attrs,
+                               .activations = plan->options.cpu.activations,
+                               .in = constants,
+                               .in_buffers = step->in_buffers,
+                               .arena = plan->arena,
+                               .gpu = plan->options.gpu,
+                               .prepared = step->prepared,
+                               .kernel = "",
+                               .why = "",
+                               .error = error};
+    const dibit_status status = step->node->op->gpu_prepare(&prepare);
+    step->prepared = prepare.prepared;
+    DBT_TRY(status);
+    step->kernel = prepare.kernel;
+    step->why = prepare.why;
+    plan->int8_activations = plan->int8_activations || prepare.int8_activations;
+    return DIBIT_OK;
+}
+
+static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *error) {
+    if (!step->in) DBT_TRY(bind_step(plan, step, error));
+    if (step->kind != DBT_STEP_OP) return DIBIT_OK;
+    const dbt_op *const op = step->node->op;
+    if (step->on_device ? !op->gpu_prepare : !op->cpu_prepare) return DIBIT_OK;
+    const dibit_tensor *constants[DBT_VARIADIC];
+    for (uint32_t i = 0; i < step->n_inputs; i++) {
+        constants[i] = step->in_constant[i] ? step->in[i] : NULL;
+    }
+    const dibit_status status = step->on_device ? prepare_on_device(plan, step, constants, error)
+                                                : prepare_on_cpu(plan, step, constants, error);
+    if (status != DIBIT_OK && status != DIBIT_PENDING) {
+        dbt_error_prefix(error, "node '%s' (%s)", step->name, step->op);
+    }
+    return status;
 }
 
 dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error) {
@@ -129,9 +165,29 @@ dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error)
         return DIBIT_PENDING;
     }
     if (plan->n_prepared < plan->n_steps) {
-        DBT_TRY(prepare_step(plan, &plan->steps[plan->n_prepared], error));
+        const dibit_status status = prepare_step(plan, &plan->steps[plan->n_prepared], error);
+        *waiting = status == DIBIT_PENDING;
+        DBT_TRY(status);
         plan->n_prepared++;
         return DIBIT_PENDING;
     }
+    dbt_block_free(&plan->fetched, &plan->arena->allocator);
     return DIBIT_OK;
+}
+
+void dbt_plan_release(dbt_plan *plan) {
+    dbt_block_free(&plan->fetched, &plan->arena->allocator);
+    dbt_gpu *const gpu = plan->options.gpu;
+    for (int32_t i = 0; gpu && i < plan->n_steps; i++) {
+        const dbt_step *const step = &plan->steps[i];
+        if (step->on_device && step->prepared && step->node->op->gpu_release) {
+            step->node->op->gpu_release(step->prepared, gpu);
+        }
+    }
+    for (int32_t i = 0; gpu && i < plan->n_tensors; i++) {
+        const dbt_plan_tensor *const t = &plan->tensors[i];
+        if (t->place == DBT_PLACE_CONSTANT && !t->borrows_buffer) {
+            dbt_gpu_buffer_destroy(gpu, t->buffer);
+        }
+    }
 }

@@ -39,11 +39,12 @@ static uint64_t estimate(const int64_t *guesses, const dbt_plan_tensor *t) {
     return bytes;
 }
 
-/* The step may write its output over its first input, which nobody needs afterwards. */
+/* The step may write its output over its first input, which nobody needs afterwards. A device does not
+ * bind a buffer twice when it is written. */
 static bool in_place(const dbt_plan *plan, const dbt_step *step, int32_t s, int32_t out) {
     if (step->kind != DBT_STEP_OP || !(step->node->op->flags & DBT_OP_IN_PLACE) ||
-        plan->options.keep_values || plan->options.noise || step->inputs[0] < 0 ||
-        out != step->outputs[0] || step->dynamic || step->guard >= 0) {
+        step->on_device || plan->options.keep_values || plan->options.noise ||
+        step->inputs[0] < 0 || out != step->outputs[0] || step->dynamic || step->guard >= 0) {
         return false;
     }
     const dbt_plan_tensor *const x = &plan->tensors[step->inputs[0]], *const y =

@@ -1,0 +1,104 @@
+/* Brings a constant to the device, straight from the file to its buffer, in parts: memory here holds one
+ * of them. */
+#include <string.h>
+
+#include "plan/plan.h"
+
+enum {
+    UPLOAD_ELEMENTS = 1 << 18
+}; /* converted at a time; a multiple of 8, so that bytes are whole */
+
+/* Another constant with the same bytes in the file: tied weights are on the device once. */
+static bool borrow_buffer(const dbt_plan *plan, dbt_plan_tensor *t) {
+    const dbt_bytes *const mine = &t->value->constant->bytes;
+    if (!mine->source || !t->native) return false;
+    for (int32_t i = 0; i < plan->n_loaded; i++) {
+        const dbt_plan_tensor *const other = &plan->tensors[i];
+        if (!other->on_device || !other->native || other->place != DBT_PLACE_CONSTANT) continue;
+        const dbt_bytes *const theirs = &other->value->constant->bytes;
+        if (theirs->source != mine->source || theirs->offset != mine->offset ||
+            theirs->bytes != mine->bytes || !other->buffer) {
+            continue;
+        }
+        t->buffer = other->buffer;
+        t->borrows_buffer = true;
+        return true;
+    }
+    return false;
+}
+
+/* `bytes` at `offset` of a buffer; what fills the last word does not matter. */
+static dibit_status write_padded(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset,
+                                 const void *data, uint64_t bytes, dibit_error *error) {
+    const uint64_t whole = bytes / DBT_HAL_ALIGNMENT * DBT_HAL_ALIGNMENT;
+    if (whole) DBT_TRY(dbt_gpu_write(gpu, buffer, offset, data, whole, error));
+    if (whole == bytes) return DIBIT_OK;
+    unsigned char last[DBT_HAL_ALIGNMENT] = {0};
+    memcpy(last, (const char *)data + whole, (size_t)(bytes - whole));
+    return dbt_gpu_write(gpu, buffer, offset + whole, last, sizeof last, error);
+}
+
+/* Room for a part of a constant: as in the file, as the CPU stores it, as the device does. */
+typedef struct upload_room {
+    char *file, *stored, *words;
+} upload_room;
+
+static dibit_status reserve_upload(dbt_plan *plan, upload_room *room, dibit_error *error) {
+    const uint64_t part = (uint64_t)UPLOAD_ELEMENTS * 8;
+    if (!dbt_block_reserve(&plan->fetched, &plan->arena->allocator, 3 * part)) {
+        return dbt_fail_memory(error, "an upload", 3 * part);
+    }
+    room->file = plan->fetched.data;
+    room->stored = room->file + part;
+    room->words = room->stored + part;
+    return DIBIT_OK;
+}
+
+/* The next elements of a constant, from its bytes in the file to its buffer. */
+static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload_room *room,
+                                dibit_error *error) {
+    const dbt_constant *const c = t->value->constant;
+    dbt_gpu *const gpu = plan->options.gpu;
+    const int64_t left = c->count - t->n_uploaded;
+    const int64_t n = left < UPLOAD_ELEMENTS ? left : UPLOAD_ELEMENTS;
+    const uint64_t at = (uint64_t)t->n_uploaded * dibit_type_bits(c->type) / 8;
+    uint64_t bytes;
+    (void)dbt_packed_bytes(c->type, (uint64_t)n, &bytes);
+    const char *from = c->data ? (const char *)c->data + at : room->file;
+    if (!c->data) {
+        DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset + at, bytes, room->file, error));
+    }
+    if (t->native) {
+        DBT_TRY(write_padded(gpu, t->buffer, at, from, bytes, error));
+    } else {
+        dbt_unpack_elements(c->type, from, room->stored, n);
+        const char *words = room->stored;
+        if (t->t.type == DIBIT_TYPE_INT32) {
+            words = room->words;
+            DBT_FAIL_IF(!dbt_integers_to_words(dbt_storage_type(c->type), room->stored,
+                                               (int32_t *)(void *)room->words, n),
+                        error, DIBIT_UNSUPPORTED,
+                        "constant '%s' has an element that does not fit the device's 32 bits",
+                        c->name);
+        }
+        DBT_TRY(dbt_gpu_write(gpu, t->buffer, (uint64_t)t->n_uploaded * 4, words, (uint64_t)n * 4,
+                              error));
+    }
+    t->n_uploaded += n;
+    return DIBIT_OK;
+}
+
+dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+    const dbt_constant *const c = t->value->constant;
+    memcpy(t->t.dims, c->dims, sizeof t->t.dims);
+    t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * 4;
+    if (t->n_uploaded == 0) plan->weight_bytes += c->bytes.bytes;
+    if (c->count == 0 || borrow_buffer(plan, t)) return DIBIT_OK;
+    if (!t->buffer) {
+        DBT_TRY(dbt_gpu_buffer_create(plan->options.gpu, t->t.bytes, &t->buffer, error));
+    }
+    upload_room room = {0};
+    DBT_TRY(reserve_upload(plan, &room, error));
+    while (t->n_uploaded < c->count) DBT_TRY(upload_part(plan, t, &room, error));
+    return DIBIT_OK;
+}
