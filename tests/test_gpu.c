@@ -183,6 +183,20 @@ static void test_full_uniforms_submit(void **state) {
     stop(&f);
 }
 
+/* The HAL may submit by itself: the uniforms go first. */
+static void test_uniforms_go_before_any_submit(void **state) {
+    (void)state;
+    fixture f;
+    start(&f);
+    dbt_hal_buffer *const y = buffer(&f, 64);
+    assert_int_equal(f.hal->calls->submit(f.hal, &f.error), DIBIT_OK);
+    assert_int_equal(f.hal->counters.writes, 0);
+    assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    assert_int_equal(f.hal->calls->submit(f.hal, &f.error), DIBIT_OK);
+    assert_int_equal(f.hal->counters.writes, 1);
+    stop(&f);
+}
+
 static void expect_failure(fixture *f, const dbt_gpu_dispatch *d, dibit_status status,
                            const char *want) {
     assert_int_equal(dbt_gpu_record(f->gpu, d, &f->error), status);
@@ -324,6 +338,7 @@ int main(void) {
         cmocka_unit_test(test_groups_go_with_their_buffers),
         cmocka_unit_test(test_groups_are_bounded),
         cmocka_unit_test(test_full_uniforms_submit),
+        cmocka_unit_test(test_uniforms_go_before_any_submit),
         cmocka_unit_test(test_limits_are_statuses),
         cmocka_unit_test(test_scratch_grows),
         cmocka_unit_test(test_grid),

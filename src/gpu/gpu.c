@@ -2,8 +2,8 @@
  * uniforms of a batch, scratch. Executors record and submit through it.
  *
  * UNIFORMS. All dispatches of a batch have theirs in one buffer, at aligned offsets in the order of
- * recording; a copy on the CPU is filled meanwhile, and written ahead of the dispatches when the batch
- * is submitted. A full buffer submits. */
+ * recording; a copy on the CPU is filled meanwhile, and written ahead of the dispatches before the HAL
+ * submits them. A full buffer submits. */
 #include "gpu/gpu.h"
 
 #include <string.h>
@@ -291,17 +291,20 @@ static dibit_status find_group(dbt_gpu *gpu, const pipeline *p, const dbt_gpu_di
 
 /* ---- Recording ---- */
 
-/* Room for a dispatch's uniforms; a full buffer submits. */
-static dibit_status place_uniforms(dbt_gpu *gpu, const dbt_gpu_dispatch *d, uint32_t *offset,
+/* Where the next uniforms go; a full buffer submits. */
+static dibit_status place_uniforms(dbt_gpu *gpu, uint32_t bytes, uint32_t *offset,
                                    dibit_error *error) {
-    const uint32_t alignment = gpu->hal->limits.uniform_alignment;
-    *offset = 0;
-    if (d->uniform_bytes == 0) return DIBIT_OK;
-    if (gpu->uniforms_used + d->uniform_bytes > UNIFORM_BYTES) DBT_TRY(dbt_gpu_submit(gpu, error));
-    *offset = gpu->uniforms_used;
-    memcpy(gpu->uniform_bytes + *offset, d->uniforms, d->uniform_bytes);
-    gpu->uniforms_used = (*offset + d->uniform_bytes + alignment - 1) / alignment * alignment;
+    if (gpu->uniforms_used + bytes > UNIFORM_BYTES) DBT_TRY(dbt_gpu_submit(gpu, error));
+    *offset = bytes ? gpu->uniforms_used : 0;
     return DIBIT_OK;
+}
+
+/* After the dispatch is recorded: recording it may have submitted those before it. */
+static void keep_uniforms(dbt_gpu *gpu, const dbt_gpu_dispatch *d, uint32_t offset) {
+    const uint32_t alignment = gpu->hal->limits.uniform_alignment;
+    if (d->uniform_bytes == 0) return;
+    memcpy(gpu->uniform_bytes + offset, d->uniforms, d->uniform_bytes);
+    gpu->uniforms_used = (offset + d->uniform_bytes + alignment - 1) / alignment * alignment;
 }
 
 dibit_status dbt_gpu_record(dbt_gpu *gpu, const dbt_gpu_dispatch *d, dibit_error *error) {
@@ -320,8 +323,10 @@ dibit_status dbt_gpu_record(dbt_gpu *gpu, const dbt_gpu_dispatch *d, dibit_error
         .pipeline = p->hal,
         .group = g->hal,
         .workgroups = {d->workgroups[0], d->workgroups[1], d->workgroups[2]}};
-    DBT_TRY(place_uniforms(gpu, d, &dispatch.uniforms_offset, error));
-    return gpu->hal->calls->dispatch(gpu->hal, &dispatch, error);
+    DBT_TRY(place_uniforms(gpu, d->uniform_bytes, &dispatch.uniforms_offset, error));
+    DBT_TRY(gpu->hal->calls->dispatch(gpu->hal, &dispatch, error));
+    keep_uniforms(gpu, d, dispatch.uniforms_offset);
+    return DIBIT_OK;
 }
 
 dibit_status dbt_gpu_warm(dbt_gpu *gpu, const dbt_gpu_dispatch *dispatch, dibit_error *error) {
@@ -329,7 +334,8 @@ dibit_status dbt_gpu_warm(dbt_gpu *gpu, const dbt_gpu_dispatch *dispatch, dibit_
     return find_pipeline(gpu, dispatch, &p, error);
 }
 
-static dibit_status write_uniforms(dbt_gpu *gpu, dibit_error *error) {
+static dibit_status write_uniforms(void *user, dibit_error *error) {
+    dbt_gpu *const gpu = user;
     if (gpu->uniforms_used == 0) return DIBIT_OK;
     const uint32_t bytes = gpu->uniforms_used < UNIFORM_BYTES ? gpu->uniforms_used : UNIFORM_BYTES;
     DBT_TRY(
@@ -339,13 +345,11 @@ static dibit_status write_uniforms(dbt_gpu *gpu, dibit_error *error) {
 }
 
 dibit_status dbt_gpu_submit(dbt_gpu *gpu, dibit_error *error) {
-    DBT_TRY(write_uniforms(gpu, error));
     return gpu->hal->calls->submit(gpu->hal, error);
 }
 
 dibit_status dbt_gpu_read(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset, void *dst,
                           uint64_t bytes, uint64_t *ticket, dibit_error *error) {
-    DBT_TRY(write_uniforms(gpu, error));
     return gpu->hal->calls->read(gpu->hal, buffer, offset, dst, bytes, ticket, error);
 }
 
@@ -409,6 +413,8 @@ dibit_status dbt_gpu_create(const dibit_allocator *allocator, dbt_hal *hal, dbt_
     }
     if (status == DIBIT_OK) {
         gpu->hal = hal;
+        hal->before_submit = write_uniforms;
+        hal->before_submit_user = gpu;
         *out = gpu;
     } else {
         dbt_gpu_destroy(&gpu);

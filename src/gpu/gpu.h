@@ -40,8 +40,7 @@ void dbt_gpu_buffer_destroy(dbt_gpu *gpu, dbt_hal_buffer *buffer);
 dibit_status dbt_gpu_record(dbt_gpu *gpu, const dbt_gpu_dispatch *dispatch, dibit_error *error);
 /* Makes the pipeline that the dispatch would use (bindings matter only as absent or not). */
 dibit_status dbt_gpu_warm(dbt_gpu *gpu, const dbt_gpu_dispatch *dispatch, dibit_error *error);
-/* Writes the uniforms recorded so far and submits. The HAL's own submit and read must not be called
- * while dispatches are recorded: use these. */
+/* The HAL's. Whatever makes the HAL submit, the uniforms of what is recorded are written before. */
 dibit_status dbt_gpu_submit(dbt_gpu *gpu, dibit_error *error);
 dibit_status dbt_gpu_read(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset, void *dst,
                           uint64_t bytes, uint64_t *ticket, dibit_error *error);

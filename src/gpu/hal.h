@@ -3,7 +3,8 @@
  * computes; both fill the same table.
  *
  * ORDER. Writes, copies, dispatches and reads take effect in the order of the calls, but for
- * write_ahead. They are recorded and run when `submit` or `read` submits them; no other call does.
+ * write_ahead. They are recorded and run when they are submitted: by `submit` and `read`, and by any other
+ * call that cannot keep the order without.
  *
  * ERRORS. A call that would be invalid answers a status and records nothing: nothing invalid ever
  * reaches a queue. What a device finds out later (a shader that does not compile, memory that it does
@@ -101,8 +102,8 @@ typedef struct dbt_hal_calls {
      * zeros. A write that is far ahead of the device waits for it: the one wait there is. */
     dibit_status (*write)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset, const void *data,
                           uint64_t bytes, dibit_error *error);
-    /* As write, but takes effect before everything recorded since the last submit: the uniforms of
-     * dispatches that are recorded already. */
+    /* As write, but takes effect before everything recorded since the last submit. For before_submit:
+     * the uniforms of dispatches that are recorded already. */
     dibit_status (*write_ahead)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset,
                                 const void *data, uint64_t bytes, dibit_error *error);
     dibit_status (*copy)(dbt_hal *hal, dbt_hal_buffer *from, uint64_t from_offset,
@@ -131,6 +132,9 @@ struct dbt_hal {
     uint32_t features;
     dbt_hal_limits limits;
     dbt_hal_counters counters;
+    /* NULL, or called before recorded work is submitted, whatever submits it. */
+    dibit_status (*before_submit)(void *user, dibit_error *error);
+    void *before_submit_user;
 };
 
 /* pending_seed not 0: poll answers PENDING a random number of times. */

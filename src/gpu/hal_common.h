@@ -70,4 +70,8 @@ dibit_status dbt_hal_check_copy(const dbt_hal_buffer *from, uint64_t from_offset
 dibit_status dbt_hal_check_dispatch(const dbt_hal *hal, const dbt_hal_dispatch *dispatch,
                                     dibit_error *error);
 
+static inline dibit_status dbt_hal_before_submit(const dbt_hal *hal, dibit_error *error) {
+    return hal->before_submit ? hal->before_submit(hal->before_submit_user, error) : DIBIT_OK;
+}
+
 #endif

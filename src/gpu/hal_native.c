@@ -284,6 +284,7 @@ dibit_status dbt_hal_native_create(const dibit_allocator *allocator, const char 
                                         .group_create = dbt_native_group_create,
                                         .group_destroy = dbt_native_group_destroy,
                                         .write = dbt_native_write,
+                                        .write_ahead = dbt_native_write_ahead,
                                         .copy = dbt_native_copy,
                                         .dispatch = dbt_native_dispatch,
                                         .submit = dbt_native_submit,

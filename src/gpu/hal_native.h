@@ -118,6 +118,8 @@ void dbt_native_group_destroy(dbt_hal *hal, dbt_hal_group *group);
 dbt_wgpu_encoder dbt_native_encoder(native_hal *hal);
 dibit_status dbt_native_write(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset,
                               const void *data, uint64_t bytes, dibit_error *error);
+dibit_status dbt_native_write_ahead(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset,
+                                    const void *data, uint64_t bytes, dibit_error *error);
 dibit_status dbt_native_copy(dbt_hal *hal, dbt_hal_buffer *from, uint64_t from_offset,
                              dbt_hal_buffer *to, uint64_t to_offset, uint64_t bytes,
                              dibit_error *error);

@@ -121,7 +121,7 @@ static dibit_status null_dispatch(dbt_hal *base, const dbt_hal_dispatch *d, dibi
 }
 
 static dibit_status null_submit(dbt_hal *base, dibit_error *error) {
-    (void)error;
+    DBT_TRY(dbt_hal_before_submit(base, error));
     base->counters.submits++;
     draw_waits((null_hal *)base);
     return DIBIT_OK;

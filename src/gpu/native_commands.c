@@ -43,6 +43,7 @@ dibit_status dbt_native_flush(native_hal *hal, dibit_error *error) {
     const dbt_wgpu_functions *const w = &hal->w;
     end_pass(hal);
     if (hal->encoder) {
+        DBT_TRY(dbt_hal_before_submit(&hal->base, error));
         const dbt_wgpu_commands commands = w->CommandEncoderFinish(hal->encoder, NULL);
         w->CommandEncoderRelease(hal->encoder);
         hal->encoder = NULL;
@@ -75,12 +76,17 @@ static void write_part(native_hal *hal, const native_buffer *buffer, uint64_t of
 
 dibit_status dbt_native_write(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t offset,
                               const void *data, uint64_t bytes, dibit_error *error) {
+    /* The queue writes before what is submitted later, so what is recorded has to be submitted now. */
+    if (native_of(base)->encoder) DBT_TRY(dbt_native_submit(base, error));
+    return dbt_native_write_ahead(base, buffer, offset, data, bytes, error);
+}
+
+dibit_status dbt_native_write_ahead(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t offset,
+                                    const void *data, uint64_t bytes, dibit_error *error) {
     native_hal *const hal = native_of(base);
     const native_buffer *const to = (const native_buffer *)buffer;
     DBT_TRY(dbt_native_check(hal, error));
     DBT_TRY(dbt_hal_check_range(buffer, offset, bytes, error));
-    /* The queue writes before what is submitted later, so what is recorded has to be submitted now. */
-    if (hal->encoder) DBT_TRY(dbt_native_submit(base, error));
     const unsigned char *from = data;
     while (bytes >= DBT_HAL_ALIGNMENT) {
         const uint64_t whole = bytes / DBT_HAL_ALIGNMENT * DBT_HAL_ALIGNMENT;
