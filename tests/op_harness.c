@@ -1,11 +1,13 @@
 /* See op_harness.h. One case: declared tensors -> values and a node -> infer in three ways ->
- * prepare -> run in three ways -> results. */
+ * prepare -> run in three ways -> results. With a device (op_device.h): infer once -> prepare -> run
+ * once -> run there. */
 #include "op_harness.h"
 
 #include "dbt_test.h"
 
 #include "base/cpu.h"
 #include "base/half.h"
+#include "op_device.h"
 #include "ops/attrs.h"
 
 enum { CANARY_BYTES = 64 };
@@ -22,6 +24,9 @@ typedef struct harness {
     const dibit_tensor *consts[DBT_CASE_MAX];
     dbt_cpu_options options;
     void *prepared;
+    bool on_device;               /* the case runs on a device too */
+    float *allowed[DBT_CASE_MAX]; /* how far float outputs may be from the CPU's there */
+    dbt_state_row *const *rows;   /* as the first run left them */
 } harness;
 
 /* One call of infer: a node of its own, with its own dims table. */
@@ -308,8 +313,35 @@ static dbt_state_row *const *make_states(const harness *h, const dbt_node *node,
     return rows;
 }
 
+/* How far the device may be from what the CPU computed: both are off. Either may take what is below the
+ * normal numbers for zero. */
+static dibit_status device_bounds(harness *h, const dbt_cpu_call *call, float *const *cpu) {
+    for (uint32_t i = 0; i < h->n_outputs; i++) {
+        if (!call->out[i] || call->out[i]->type != DIBIT_TYPE_FLOAT) continue;
+        const int64_t n = dbt_tensor_count(call->out[i]);
+        const float *const y = call->out[i]->data;
+        h->allowed[i] = need(dbt_arena_array(h->arena, (uint64_t)n, sizeof(float)));
+        for (int64_t k = 0; k < n; k++) {
+            const float b = cpu[i] ? cpu[i][k] : 4 * 0x1p-24f * fabsf(y[k]);
+            const bool exact = h->op->cpu_bound == dbt_cpu_exact_bound;
+            h->allowed[i][k] = exact ? 0.0f : 2 * b + 0x1p-22f * fabsf(y[k]);
+        }
+    }
+    if (h->op->gpu_bound) DBT_TRY(h->op->gpu_bound(call, h->allowed));
+    for (uint32_t i = 0; i < h->n_outputs; i++) {
+        if (!h->allowed[i]) continue;
+        const int64_t n = dbt_tensor_count(call->out[i]);
+        const float *const y = call->out[i]->data;
+        for (int64_t k = 0; k < n; k++) {
+            const float b = cpu[i] ? cpu[i][k] : 4 * 0x1p-24f * fabsf(y[k]);
+            h->allowed[i][k] += b + 0x1p-126f;
+        }
+    }
+    return DIBIT_OK;
+}
+
 /* Runs into fresh outputs; in_place: output 0 begins as a copy of input 0, and is input 0. */
-static dibit_status run_once(const harness *h, const inference *f, dbt_pool *pool, bool in_place,
+static dibit_status run_once(harness *h, const inference *f, dbt_pool *pool, bool in_place,
                              dbt_op_result *r) {
     dibit_tensor *out[DBT_CASE_MAX] = {0};
     const dibit_tensor *in[DBT_CASE_MAX];
@@ -344,17 +376,17 @@ static dibit_status run_once(const harness *h, const inference *f, dbt_pool *poo
     for (uint32_t i = 0; i < h->n_outputs; i++) {
         if (out[i]) check_guards(h, out[i]->data, out[i]->bytes, "output");
     }
-    if (!h->op->cpu_bound) return DIBIT_OK;
     float *bounds[DBT_CASE_MAX] = {0};
-    for (uint32_t i = 0; i < h->n_outputs; i++) {
+    for (uint32_t i = 0; i < h->n_outputs && h->op->cpu_bound; i++) {
         if (out[i] && out[i]->type == DIBIT_TYPE_FLOAT) bounds[i] = guarded(h, out[i]->bytes);
     }
-    if (!in_place) DBT_TRY(h->op->cpu_bound(&call, bounds));
+    if (!in_place && h->op->cpu_bound) DBT_TRY(h->op->cpu_bound(&call, bounds));
     for (uint32_t i = 0; i < h->n_outputs; i++) {
         if (bounds[i]) check_guards(h, bounds[i], out[i]->bytes, "bound");
         r->bound[i] = bounds[i];
     }
-    return DIBIT_OK;
+    h->rows = call.states;
+    return h->on_device ? device_bounds(h, &call, bounds) : DIBIT_OK;
 }
 
 static void default_bounds(const harness *h, dbt_op_result *r) {
@@ -387,10 +419,29 @@ static bool shares_first(const harness *h, const dbt_op_result *r) {
            memcmp(x->dims, y->dims, (size_t)x->rank * sizeof *x->dims) == 0;
 }
 
-static dibit_status run_all_ways(const harness *h, const inference *f, dbt_op_result *r) {
+static void run_on_device(const harness *h, const inference *f, const dbt_op_result *r) {
+    const dibit_tensor *out[DBT_CASE_MAX] = {0};
+    for (uint32_t i = 0; i < h->n_outputs; i++) {
+        if (is_wanted(h, i)) out[i] = &r->out[i];
+    }
+    op_device_check(&(op_device_case){.node = &f->node,
+                                      .attrs = h->attrs,
+                                      .arena = h->arena,
+                                      .n_inputs = h->c->n_inputs,
+                                      .n_outputs = h->n_outputs,
+                                      .in = h->in,
+                                      .constants = h->c->constants,
+                                      .out = out,
+                                      .allowed = (const float *const *)h->allowed,
+                                      .rows = (const dbt_state_row *const *)h->rows,
+                                      .activations = h->c->activations});
+}
+
+static dibit_status run_all_ways(harness *h, const inference *f, dbt_op_result *r) {
     DBT_TRY(run_once(h, f, NULL, false, r));
     default_bounds(h, r);
-    if (h->op->flags & DBT_OP_NONDETERMINISTIC) return DIBIT_OK;
+    if (h->on_device) run_on_device(h, f, r);
+    if (op_device_wanted() || h->op->flags & DBT_OP_NONDETERMINISTIC) return DIBIT_OK;
     dbt_op_result *const other = need(dbt_arena_alloc(h->arena, sizeof *other));
     *other = *r;
     dbt_pool *pool = NULL;
@@ -443,7 +494,9 @@ static dibit_status run_case(harness *h, dbt_op_result *r) {
     inference *const f = need(dbt_arena_alloc(h->arena, sizeof *f));
     DBT_TRY(infer_outputs(h, f, r));
     DBT_TRY(prepare(h, f, r));
+    h->on_device = op_device_wanted() && h->op->gpu_encode;
     DBT_TRY(run_all_ways(h, f, r));
+    if (op_device_wanted()) return DIBIT_OK;
     check_symbolic(h, INFER_CONSTANT, r);
     check_symbolic(h, INFER_SYMBOLIC, r);
     check_symbolic(h, INFER_CONTENTS, r);

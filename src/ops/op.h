@@ -243,8 +243,9 @@ struct dbt_op {
     /* Frees device buffers that gpu_prepare made. */
     void (*gpu_release)(void *prepared, dbt_gpu *gpu);
     /* How far a device's float outputs may be from the exact result, as cpu_bound (which it is called
-     * like, on CPU values): for ops that use functions whose accuracy WGSL leaves open. NULL: twice
-     * what cpu_bound says, and 2^-22 |y|. */
+     * like, on CPU values): for ops that use functions whose accuracy WGSL leaves open. INFINITY where
+     * nothing is promised. NULL: exact where cpu_bound is dbt_cpu_exact_bound, else twice what
+     * cpu_bound says, and 2^-22 |y|. Besides, a device may take numbers below 2^-126 for zero. */
     dibit_status (*gpu_bound)(const dbt_cpu_call *call, float *const *bound);
 };
 
