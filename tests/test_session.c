@@ -2,41 +2,9 @@
  * warm run allocates nothing. */
 #include "dbt_test.h"
 
-#include "model_writer.h"
-#include "onnx_test.h"
+#include "session_test.h"
 
 static const dibit_type F32 = DIBIT_TYPE_FLOAT, F16 = DIBIT_TYPE_FLOAT16, I64 = DIBIT_TYPE_INT64;
-
-typedef struct fixture {
-    pb bytes;
-    counter counter;
-    dibit_model *model;
-    dibit_session *session;
-    dibit_error error;
-} fixture;
-
-static void open_model(fixture *f, pb *graph, const dibit_session_desc *desc) {
-    f->bytes = model_of(graph, NULL);
-    const dibit_allocator allocator = counter_allocator(&f->counter);
-    const dibit_model_desc model = {
-        .data = f->bytes.data, .data_bytes = f->bytes.n, .allocator = &allocator};
-    if (dibit_model_load(&model, &f->model, &f->error) != DIBIT_OK) fail_msg("%s", f->error.text);
-    if (dibit_session_create(f->model, desc, &f->session, &f->error) != DIBIT_OK) {
-        fail_msg("%s", f->error.text);
-    }
-}
-
-static void close_model(fixture *f) {
-    dibit_session_destroy(&f->session);
-    dibit_model_destroy(&f->model);
-    assert_int_equal(f->counter.live, 0);
-    pb_free(&f->bytes);
-}
-
-static dibit_status run(fixture *f, const dibit_tensor *inputs, uint32_t n, dibit_tensor *out) {
-    const dibit_run r = {.inputs = inputs, .n_inputs = n, .outputs = out, .n_outputs = 1};
-    return dibit_session_run(f->session, &r, &f->error);
-}
 
 /* y[batch, seq, 2] = rms_norm(-x) * 2 with x float16 */
 static void small_model(pb *g) {

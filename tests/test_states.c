@@ -2,18 +2,11 @@
  * that they give what a caller gets who passes past tensors itself. */
 #include "dbt_test.h"
 
-#include "model_writer.h"
+#include "session_test.h"
 
 static const dibit_type F32 = DIBIT_TYPE_FLOAT, I32 = DIBIT_TYPE_INT32, I64 = DIBIT_TYPE_INT64;
 
 enum { HEADS = 2, SIZE = 8, HIDDEN = HEADS * SIZE };
-
-typedef struct fixture {
-    pb bytes;
-    dibit_model *model;
-    dibit_session *session;
-    dibit_error error;
-} fixture;
 
 /* Attention over x itself, lengths told by the mask as exporters do it; and a past that the graph
  * makes with Concat. window 0: none. */
@@ -65,18 +58,7 @@ static void start(fixture *f, int64_t window) {
     pb g = {0};
     *f = (fixture){0};
     write_model(&g, window);
-    f->bytes = model_of(&g, NULL);
-    const dibit_model_desc desc = {.data = f->bytes.data, .data_bytes = f->bytes.n};
-    if (dibit_model_load(&desc, &f->model, &f->error) != DIBIT_OK) fail_msg("%s", f->error.text);
-    if (dibit_session_create(f->model, NULL, &f->session, &f->error) != DIBIT_OK) {
-        fail_msg("%s", f->error.text);
-    }
-}
-
-static void stop(fixture *f) {
-    dibit_session_destroy(&f->session);
-    dibit_model_destroy(&f->model);
-    pb_free(&f->bytes);
+    open_model(f, &g, NULL);
 }
 
 /* Token t of sequence `which`, the same wherever it is asked for. */
@@ -169,7 +151,7 @@ static void test_states_equal_passed_tensors(void **unused) {
             memcpy(again, out[0].data, sizeof again);
         }
         assert_same(last, again);
-        stop(&f);
+        close_model(&f);
     }
 }
 
@@ -189,7 +171,7 @@ static void test_a_window_forgets_and_never_fills(void **unused) {
     assert_same(last, fresh);
     dibit_state_destroy(&state);
     dibit_state_destroy(&other);
-    stop(&f);
+    close_model(&f);
 }
 
 static void test_fork_and_truncate(void **unused) {
@@ -209,7 +191,7 @@ static void test_fork_and_truncate(void **unused) {
     assert_same(want, got);
     dibit_state_destroy(&copy);
     dibit_state_destroy(&state);
-    stop(&f);
+    close_model(&f);
 }
 
 static void test_export_and_import(void **unused) {
@@ -248,7 +230,7 @@ static void test_export_and_import(void **unused) {
         }
         free(data);
         dibit_state_destroy(&state);
-        stop(&f);
+        close_model(&f);
     }
 }
 
@@ -274,7 +256,7 @@ static void test_two_sequences_run_together(void **unused) {
         assert_int_equal(step(&f, twice, (const int[2]){1, 2}, 2, 6, 1, &y), DIBIT_BAD_ARGUMENT);
         dibit_state_destroy(&states[0]);
         dibit_state_destroy(&states[1]);
-        stop(&f);
+        close_model(&f);
     }
 }
 
@@ -296,7 +278,7 @@ static void test_a_full_state_says_so_and_stays(void **unused) {
     assert_same(want, got);
     dibit_state_destroy(&state);
     dibit_state_destroy(&other);
-    stop(&f);
+    close_model(&f);
 }
 
 static void test_a_cancelled_run_leaves_the_state(void **unused) {
@@ -337,7 +319,7 @@ static void test_a_cancelled_run_leaves_the_state(void **unused) {
     assert_memory_equal(got, want, sizeof got);
     dibit_state_destroy(&state);
     dibit_state_destroy(&copy);
-    stop(&f);
+    close_model(&f);
 }
 
 /* Evicting works on a copy that the state takes over: steps of any size come to the same. */
@@ -355,7 +337,7 @@ static void test_what_was_evicted_stays_evicted(void **unused) {
     assert_same(want, got);
     dibit_state_destroy(&single);
     dibit_state_destroy(&chunks);
-    stop(&f);
+    close_model(&f);
 }
 
 int main(void) {
