@@ -52,6 +52,8 @@ static void write_model(pb *g, int64_t window) {
     graph_output(g, "present.0.key", F32, window ? "batch 2 room 8" : "batch 2 total 8");
     graph_output(g, "present.0.value", F32, window ? "batch 2 room 8" : "batch 2 total 8");
     graph_output(g, "present.1.key", F32, "batch 1 total1 16");
+    graph_node(g, "", "Shape", "past.0.key", "past_shape", NULL);
+    graph_output(g, "past_shape", I64, "4");
 }
 
 static void start(fixture *f, int64_t window) {
@@ -234,6 +236,26 @@ static void test_export_and_import(void **unused) {
     }
 }
 
+/* Nodes may read the dims of a past that lies in states. */
+static void test_past_is_as_long_as_the_states_are(void **unused) {
+    (void)unused;
+    fixture f;
+    start(&f, 0);
+    dibit_state *states[2] = {new_state(&f), new_state(&f)};
+    for (int64_t t = 0; t < 8; t++) {
+        float x[2 * HIDDEN] = {0};
+        const dibit_tensor in[2] = {{"x", F32, 3, {2, 1, HIDDEN}, x, 0},
+                                    {"mask", I64, 2, {2, t + 1}, ones, 0}};
+        dibit_tensor shape = {.name = "past_shape"};
+        if (run_with(&f, in, 2, &shape, states, 2)) fail_msg("%s", f.error.text);
+        const int64_t want[4] = {2, HEADS, t, SIZE};
+        assert_memory_equal(shape.data, want, sizeof want);
+    }
+    dibit_state_destroy(&states[0]);
+    dibit_state_destroy(&states[1]);
+    close_model(&f);
+}
+
 static void test_two_sequences_run_together(void **unused) {
     (void)unused;
     for (int64_t window = 0; window <= 5; window += 5) {
@@ -347,6 +369,7 @@ int main(void) {
         cmocka_unit_test(test_a_window_forgets_and_never_fills),
         cmocka_unit_test(test_fork_and_truncate),
         cmocka_unit_test(test_export_and_import),
+        cmocka_unit_test(test_past_is_as_long_as_the_states_are),
         cmocka_unit_test(test_two_sequences_run_together),
         cmocka_unit_test(test_a_full_state_says_so_and_stays),
         cmocka_unit_test(test_a_cancelled_run_leaves_the_state),
