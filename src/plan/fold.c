@@ -180,19 +180,21 @@ typedef struct fold {
     dibit_tensor *out_refs[MAX_FOLD_OUTPUTS];
 } fold;
 
-/* False when the node is not one to fold, or memory ran out: then it runs with the others. */
-static bool prepare_fold(const dbt_graph *graph, const dbt_node *node, fold *f) {
+/* *foldable false: not a node to fold. Fails for lack of memory only. */
+static dibit_status prepare_fold(const dbt_graph *graph, const dbt_node *node, fold *f,
+                                 bool *foldable, dibit_error *error) {
     const dbt_op *const op = node->op;
+    *foldable = false;
     if (op->n_states || op->flags & DBT_OP_NONDETERMINISTIC || node->n_inputs > MAX_FOLD_INPUTS ||
         node->n_outputs > MAX_FOLD_OUTPUTS || graph->folded_bytes > MAX_FOLDED_BYTES) {
-        return false;
+        return DIBIT_OK;
     }
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         if (!node->inputs[i]) continue;
         const dbt_constant *const c = node->inputs[i]->constant;
         if (!c || (!c->data && c->count > 0) || c->bytes.bytes >= DBT_SMALL_CONSTANT ||
             !dbt_type_in(c->type, DBT_TYPES_VALUE)) {
-            return false;
+            return DIBIT_OK;
         }
         dibit_tensor *const t = &f->in[i];
         *t = (dibit_tensor){.name = node->inputs[i]->name, .rank = c->rank};
@@ -204,7 +206,7 @@ static bool prepare_fold(const dbt_graph *graph, const dbt_node *node, fold *f) 
             raw ? c->bytes.bytes : (uint64_t)c->count * (dibit_type_bits(t->type) / 8);
         t->data = dbt_arena_alloc(&f->scratch, bytes);
         t->bytes = bytes;
-        if (!t->data) return false;
+        if (!t->data) return dbt_fail_memory(error, "folding", bytes);
         if (c->count == 0) continue;
         if (raw) {
             memcpy(t->data, c->data, (size_t)bytes);
@@ -215,26 +217,30 @@ static bool prepare_fold(const dbt_graph *graph, const dbt_node *node, fold *f) 
     for (uint32_t o = 0; o < node->n_outputs; o++) {
         dibit_tensor *const t = &f->out[o];
         if (!node->outputs[o]) continue;
-        if (!constant_shape(graph->dims, node->outputs[o], t)) return false;
+        if (!constant_shape(graph->dims, node->outputs[o], t)) return DIBIT_OK;
         t->type = dbt_storage_type(node->outputs[o]->type);
         int64_t count;
-        if (!dbt_count(t->rank, t->dims, &count) || count >= DBT_SMALL_CONSTANT / 4) return false;
+        if (!dbt_count(t->rank, t->dims, &count) || count >= DBT_SMALL_CONSTANT / 4) {
+            return DIBIT_OK;
+        }
         t->bytes = (uint64_t)count * (dibit_type_bits(t->type) / 8);
         t->data = dbt_arena_alloc_aligned(&f->scratch, t->bytes, 64);
-        if (!t->data) return false;
+        if (!t->data) return dbt_fail_memory(error, "folding", t->bytes);
         f->out_refs[o] = t;
     }
-    return true;
+    *foldable = true;
+    return DIBIT_OK;
 }
 
-static bool run_fold(const dbt_node *node, fold *f) {
+static dibit_status run_fold(const dbt_node *node, fold *f, dibit_error *error) {
     const dbt_cpu_options options = {.activations = DIBIT_ACTIVATIONS_FLOAT};
     dbt_cpu_prepare prepare = {.node = node,
                                .attrs = node->attrs,
                                .options = &options,
                                .in = f->in_refs,
-                               .arena = &f->scratch};
-    if (node->op->cpu_prepare && node->op->cpu_prepare(&prepare) != DIBIT_OK) return false;
+                               .arena = &f->scratch,
+                               .error = error};
+    if (node->op->cpu_prepare) DBT_TRY(node->op->cpu_prepare(&prepare));
     dbt_cpu_call call = {.node = node,
                          .attrs = node->attrs,
                          .n_inputs = node->n_inputs,
@@ -242,12 +248,29 @@ static bool run_fold(const dbt_node *node, fold *f) {
                          .in = f->in_refs,
                          .out = f->out_refs,
                          .prepared = prepare.prepared,
-                         .options = &options};
+                         .options = &options,
+                         .error = error};
     if (node->op->cpu_scratch) {
-        call.scratch = dbt_arena_alloc_aligned(&f->scratch, node->op->cpu_scratch(&call), 64);
-        if (!call.scratch) return false;
+        const uint64_t bytes = node->op->cpu_scratch(&call);
+        call.scratch = dbt_arena_alloc_aligned(&f->scratch, bytes, 64);
+        if (!call.scratch) return dbt_fail_memory(error, "folding", bytes);
     }
-    return node->op->cpu_run(&call) == DIBIT_OK;
+    return node->op->cpu_run(&call);
+}
+
+/* A node that fails on its data is left in the graph: it may never run. */
+static dibit_status try_fold(dbt_graph *graph, dbt_node *node, fold *f, bool *folded,
+                             dibit_error *error) {
+    bool foldable;
+    DBT_TRY(prepare_fold(graph, node, f, &foldable, error));
+    if (!foldable) return DIBIT_OK;
+    const dibit_status status = run_fold(node, f, error);
+    if (status != DIBIT_OK) return status == DIBIT_OUT_OF_MEMORY ? status : DIBIT_OK;
+    for (uint32_t o = 0; o < node->n_outputs; o++) {
+        if (node->outputs[o]) DBT_TRY(make_constant(graph, node->outputs[o], &f->out[o], error));
+    }
+    *folded = true;
+    return DIBIT_OK;
 }
 
 dibit_status dbt_fold_node(dbt_graph *graph, dbt_node *node, bool *folded, dibit_error *error) {
@@ -257,13 +280,7 @@ dibit_status dbt_fold_node(dbt_graph *graph, dbt_node *node, bool *folded, dibit
     if (*folded) return DIBIT_OK;
     fold f = {0};
     dbt_arena_init(&f.scratch, &graph->arena->allocator);
-    dibit_status status = DIBIT_OK;
-    if (prepare_fold(graph, node, &f) && run_fold(node, &f)) {
-        *folded = true;
-        for (uint32_t o = 0; o < node->n_outputs && status == DIBIT_OK; o++) {
-            if (node->outputs[o]) status = make_constant(graph, node->outputs[o], &f.out[o], error);
-        }
-    }
+    const dibit_status status = try_fold(graph, node, &f, folded, error);
     dbt_arena_free(&f.scratch);
     return status;
 }
