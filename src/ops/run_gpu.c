@@ -5,11 +5,13 @@ dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t
                                  dbt_hal_buffer *from, dbt_hal_buffer *to) {
     const uint64_t bytes = (uint64_t)dbt_tensor_count(t) * 4;
     if (bytes == 0 || from == to) return DIBIT_OK;
-    dbt_hal *const hal = dbt_gpu_hal(call->gpu);
-    return hal->calls->copy(hal, from, 0, to, 0, bytes, call->error);
+    return dbt_gpu_copy(call->gpu, from, 0, to, 0, bytes, call->error);
 }
 
 dibit_status dbt_gpu_view(const dbt_gpu_call *call) {
+    const int64_t n = dbt_tensor_count(call->in[0]), m = dbt_tensor_count(call->out[0]);
+    DBT_FAIL_IF(n != m, call->error, DIBIT_BAD_INPUT,
+                "%lld elements do not fit a shape of %lld elements", (long long)n, (long long)m);
     return dbt_gpu_copy_tensor(call, call->out[0], call->in_buffers[0], call->out_buffers[0]);
 }
 

@@ -39,16 +39,17 @@ typedef struct binary_uniforms {
 
 dibit_status dbt_binary_record(const dbt_gpu_call *call, dbt_binary_kind kind, dbt_gpu_operand a,
                                dbt_gpu_operand b, dbt_gpu_operand y, float n) {
+    const dibit_type type = call->node->inputs[0]->type; /* all integers are words here */
     dbt_broadcast plan;
     DBT_TRY(
         dbt_broadcast_plan(y.t, (const dibit_tensor *const[]){a.t, b.t}, 2, &plan, call->error));
     binary_uniforms uniforms = {
-        .shape = dbt_broadcast_to_words(&plan), .n = n, .bits = dibit_type_bits(a.t->type)};
-    dbt_gpu_narrow(a.t->type, &uniforms.mask, &uniforms.shift);
+        .shape = dbt_broadcast_to_words(&plan), .n = n, .bits = dibit_type_bits(type)};
+    dbt_gpu_narrow(type, &uniforms.mask, &uniforms.shift);
     const bool whole = plan.rank == 0 && plan.step[0] == 1 && plan.step[1] == 1;
     const uint32_t vec = whole && uniforms.shape.count % 4 == 0 ? 4 : 1;
     uniforms.shape.count /= vec;
-    const dbt_shader_param params[2] = {{"OP", kernel_of(kind, a.t->type)}, {"VEC", (int32_t)vec}};
+    const dbt_shader_param params[2] = {{"OP", kernel_of(kind, type)}, {"VEC", (int32_t)vec}};
     const dbt_hal_binding bindings[3] = {
         {.buffer = a.buffer}, {.buffer = b.buffer}, {.buffer = y.buffer}};
     dbt_gpu_dispatch dispatch = {.shader = "binary.wgsl",

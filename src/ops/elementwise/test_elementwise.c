@@ -379,12 +379,15 @@ static void test_binary_edges(void **state) {
     BINARY("Min", 13, DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT, n, m, ((float[]){NAN, NAN, 2}), 3, NULL);
 }
 
+/* With the exponent computed, and as a constant. */
 static void check_pow(const dibit_tensor *x, const dibit_tensor *e, const void *want) {
     dibit_tensor out = *x;
     out.data = (void *)(uintptr_t)want;
     const dibit_tensor in[2] = {*x, *e};
-    dbt_op_case_expect(&(dbt_op_case){.name = "Pow", .opset = 15, .inputs = in, .n_inputs = 2}, 0,
-                       &out);
+    dbt_op_case c = {.name = "Pow", .opset = 15, .inputs = in, .n_inputs = 2};
+    dbt_op_case_expect(&c, 0, &out);
+    c.constants = 2;
+    dbt_op_case_expect(&c, 0, &out);
 }
 
 static void test_pow_over_types_of_the_exponent(void **state) {
@@ -404,6 +407,11 @@ static void test_pow_over_types_of_the_exponent(void **state) {
     check_pow(&xt, &twot, (float[]){4, 9, 0.25f, 81});
     check_pow(&xt, &halft, (float[]){NAN, 1.7320508f, 0.70710678f, 3});
     check_pow(&xt, &threet, (float[]){-8, 27, 0.125f, 729});
+    const float minus[2] = {-0.5f, -1};
+    const dibit_tensor inverse_root = DBT_SCALAR(DIBIT_TYPE_FLOAT, &minus[0]),
+                       inverse = DBT_SCALAR(DIBIT_TYPE_FLOAT, &minus[1]);
+    check_pow(&xt, &inverse_root, (float[]){NAN, 0.57735027f, 1.41421356f, 1.0f / 3});
+    check_pow(&xt, &inverse, (float[]){-0.5f, 1.0f / 3, 2, 1.0f / 9});
     check_pow(&bt, &eit, (int32_t[]){-8, 1, -1, 49});
     check_pow(&bt, &twot, (int32_t[]){4, 9, 1, 49});
 }

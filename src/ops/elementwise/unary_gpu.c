@@ -56,7 +56,7 @@ typedef struct unary_uniforms {
 
 dibit_status dbt_unary_encode(const dbt_gpu_call *call, dbt_unary_kind kind,
                               const dbt_unary_attrs *attrs) {
-    const dibit_type type = call->in[0]->type;
+    const dibit_type type = call->node->inputs[0]->type; /* all integers are words here */
     const int64_t count = dbt_tensor_count(call->out[0]), vec = count % 4 == 0 ? 4 : 1;
     unary_uniforms uniforms = {.count = (uint32_t)(count / vec)};
     if (attrs) {

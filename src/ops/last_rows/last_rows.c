@@ -27,6 +27,20 @@ static dibit_status run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+static dibit_status encode(const dbt_gpu_call *call) {
+    const dibit_tensor *const x = call->in[0], *const y = call->out[0];
+    const int64_t s = x->dims[x->rank - 2], r = y->dims[y->rank - 2], h = x->dims[x->rank - 1];
+    DBT_FAIL_IF(r > s, call->error, DIBIT_BAD_ARGUMENT,
+                "last_rows is %lld, but there are %lld rows", (long long)r, (long long)s);
+    const uint64_t row = (uint64_t)h * 4; /* a word an element */
+    for (int64_t i = 0, n = dbt_tensor_count(y); i * r * h < n; i++) {
+        DBT_TRY(dbt_gpu_copy(call->gpu, call->in_buffers[0], (uint64_t)(i * s + s - r) * row,
+                             call->out_buffers[0], (uint64_t)(i * r) * row, (uint64_t)r * row,
+                             call->error));
+    }
+    return DIBIT_OK;
+}
+
 const dbt_op dbt_last_rows_ops[] = {
     {.domain = "dibit",
      .name = "LastRows",
@@ -36,6 +50,7 @@ const dbt_op dbt_last_rows_ops[] = {
      .min_outputs = 1,
      .max_outputs = 1,
      .infer = infer,
-     .cpu_run = run},
+     .cpu_run = run,
+     .gpu_encode = encode},
     {0},
 };

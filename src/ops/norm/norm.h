@@ -53,12 +53,36 @@ void dbt_norm_statistics(const float *x, int64_t n, bool centred, float epsilon,
 void dbt_norm_statistics_bound(const float *x, int64_t n, bool centred, float epsilon, float *mean,
                                float *inv);
 
+/* Where the inputs of LayerNormalization, RMS and the Skip forms are; BAD_INPUT when their shapes do
+ * not fit. */
+typedef struct dbt_norm_layout {
+    int64_t rows, n;
+    bool centred, skips;
+    uint32_t gain, shift, bias; /* inputs; shift and bias 0 where there is none */
+} dbt_norm_layout;
+dibit_status dbt_norm_layout_of(const dbt_node *node, const dibit_tensor *const *in,
+                                dibit_error *error, dbt_norm_layout *out);
+
+/* The groups of InstanceNormalization and GroupNormalization: `rows` groups of `n` elements, `groups` of
+ * them in a batch row; `per` elements share a gain. */
+typedef struct dbt_norm_groups {
+    int64_t rows, groups, n, per;
+} dbt_norm_groups;
+dibit_status dbt_norm_groups_of(const dbt_node *node, const dibit_tensor *const *in,
+                                dibit_error *error, dbt_norm_groups *out);
+
 /* norm_op.c, norm_cpu.c: LayerNormalization, RMS and the Skip forms. */
 dibit_status dbt_norm_infer_gain(const dbt_infer *infer, uint32_t i);
 dibit_status dbt_norm_cpu_run(const dbt_cpu_call *call);
 dibit_status dbt_norm_cpu_bound(const dbt_cpu_call *call, float *const *bound);
+/* On a device (norm_gpu.c). */
+dibit_status dbt_norm_encode(const dbt_gpu_call *call);
+dibit_status dbt_norm_embed_encode(const dbt_gpu_call *call);
+dibit_status dbt_norm_group_encode(const dbt_gpu_call *call);
 /* norm_embed.c */
 dibit_status dbt_norm_embed_infer(dbt_infer *infer);
+dibit_status dbt_norm_embed_check(const dbt_node *node, const dibit_tensor *const *in,
+                                  dibit_error *error);
 dibit_status dbt_norm_embed_run(const dbt_cpu_call *call);
 dibit_status dbt_norm_embed_bound(const dbt_cpu_call *call, float *const *bound);
 /* norm_channel.c: norms with a scale and a bias per channel (axis 1), and LpNormalization. */

@@ -24,11 +24,12 @@ static dibit_status infer_channels(const dbt_infer *infer, dbt_dim n) {
     return DIBIT_OK;
 }
 
-static dibit_status check_channels(const dbt_cpu_call *call, int64_t n) {
-    for (uint32_t i = 1; i < call->n_inputs; i++) {
-        DBT_FAIL_IF(call->in[i]->dims[0] != n, call->error, DIBIT_BAD_INPUT,
+static dibit_status check_channels(const dbt_node *node, const dibit_tensor *const *in, int64_t n,
+                                   dibit_error *error) {
+    for (uint32_t i = 1; i < node->n_inputs; i++) {
+        DBT_FAIL_IF(in[i]->dims[0] != n, error, DIBIT_BAD_INPUT,
                     "input %u must have %lld elements, got %lld", (unsigned)i, (long long)n,
-                    (long long)call->in[i]->dims[0]);
+                    (long long)in[i]->dims[0]);
     }
     return DIBIT_OK;
 }
@@ -48,49 +49,54 @@ dibit_status dbt_norm_group_infer(dbt_infer *infer) {
                                      : infer->in[0]->shape.dims[1]);
 }
 
+dibit_status dbt_norm_groups_of(const dbt_node *node, const dibit_tensor *const *in,
+                                dibit_error *error, dbt_norm_groups *out) {
+    const dbt_norm_attrs *const attrs = node->attrs;
+    const uint16_t kind = node->op->kind;
+    const int64_t channels = in[0]->dims[1], inner = inner_count(in[0], 2);
+    dbt_norm_groups g = {.groups = kind == DBT_NORM_INSTANCE ? channels : attrs->num_groups};
+    DBT_FAIL_IF(g.groups > 0 && channels % g.groups != 0, error, DIBIT_BAD_INPUT,
+                "%lld channels cannot be split into %lld groups", (long long)channels,
+                (long long)g.groups);
+    DBT_TRY(check_channels(node, in, kind == DBT_NORM_GROUP_18 ? g.groups : channels, error));
+    g.n = g.groups > 0 ? channels / g.groups * inner : 0;
+    g.rows = g.n > 0 ? in[0]->dims[0] * g.groups : 0;
+    g.per = kind == DBT_NORM_GROUP_18 ? g.n : inner;
+    *out = g;
+    return DIBIT_OK;
+}
+
 typedef struct group_job {
+    dbt_norm_groups g;
     const float *x, *scale, *bias;
-    float *y, *bound;                        /* one of them */
-    int64_t rows, groups, group, inner, per; /* a group is `group` elements; channels of `inner`;
-                                                `per` elements share a scale */
+    float *y, *bound; /* one of them */
     int64_t n_tasks;
     float epsilon;
 } group_job;
 
 static dibit_status make_group_job(const dbt_cpu_call *call, group_job *job) {
     const dbt_norm_attrs *const attrs = call->attrs;
-    const uint16_t kind = call->node->op->kind;
-    const dibit_tensor *const x = call->in[0];
-    const int64_t channels = x->dims[1];
-    job->groups = kind == DBT_NORM_INSTANCE ? channels : attrs->num_groups;
-    DBT_FAIL_IF(job->groups > 0 && channels % job->groups != 0, call->error, DIBIT_BAD_INPUT,
-                "%lld channels cannot be split into %lld groups", (long long)channels,
-                (long long)job->groups);
-    DBT_TRY(check_channels(call, kind == DBT_NORM_GROUP_18 ? job->groups : channels));
-    job->inner = inner_count(x, 2);
-    job->group = job->groups > 0 ? channels / job->groups * job->inner : 0;
-    job->rows = x->dims[0] * job->groups;
-    job->per = kind == DBT_NORM_GROUP_18 ? job->group : job->inner;
-    job->x = x->data;
+    DBT_TRY(dbt_norm_groups_of(call->node, call->in, call->error, &job->g));
+    job->x = call->in[0]->data;
     job->scale = call->in[1]->data;
     job->bias = call->in[2]->data;
     job->epsilon = attrs->epsilon;
-    job->n_tasks = dbt_task_count(job->rows, job->group * 4);
-    if (job->group == 0) job->rows = 0;
+    job->n_tasks = dbt_task_count(job->g.rows, job->g.n * 4);
     return DIBIT_OK;
 }
 
 static void run_group(const group_job *job, int64_t r) {
-    const float *const x = job->x + r * job->group;
-    const int64_t scales = job->group / job->per, first = r % job->groups * scales;
+    const int64_t n = job->g.n, per = job->g.per;
+    const float *const x = job->x + r * n;
+    const int64_t scales = n / per, first = r % job->g.groups * scales;
     float mean, inv, mean_error = 0, inv_error = 0;
-    dbt_norm_statistics(x, job->group, true, job->epsilon, &mean, &inv);
+    dbt_norm_statistics(x, n, true, job->epsilon, &mean, &inv);
     if (job->bound) {
-        dbt_norm_statistics_bound(x, job->group, true, job->epsilon, &mean_error, &inv_error);
+        dbt_norm_statistics_bound(x, n, true, job->epsilon, &mean_error, &inv_error);
     }
-    for (int64_t i = 0; i < job->group; i++) {
-        const float g = job->scale[first + i / job->per], b = job->bias[first + i / job->per];
-        const int64_t at = r * job->group + i;
+    for (int64_t i = 0; i < n; i++) {
+        const float g = job->scale[first + i / per], b = job->bias[first + i / per];
+        const int64_t at = r * n + i;
         const float y = (x[i] - mean) * inv * g;
         if (job->y) {
             job->y[at] = y + b;
@@ -105,14 +111,15 @@ static void run_group(const group_job *job, int64_t r) {
 static void group_task(void *ctx, int64_t task, uint32_t thread) {
     (void)thread;
     const group_job *const job = ctx;
-    const int64_t end = dbt_task_begin(job->rows, job->n_tasks, task + 1);
-    for (int64_t r = dbt_task_begin(job->rows, job->n_tasks, task); r < end; r++) run_group(job, r);
+    const int64_t end = dbt_task_begin(job->g.rows, job->n_tasks, task + 1);
+    for (int64_t r = dbt_task_begin(job->g.rows, job->n_tasks, task); r < end; r++)
+        run_group(job, r);
 }
 
 dibit_status dbt_norm_group_run(const dbt_cpu_call *call) {
     group_job job = {0};
     DBT_TRY(make_group_job(call, &job));
-    if (job.rows == 0) return DIBIT_OK;
+    if (job.g.rows == 0) return DIBIT_OK;
     job.y = call->out[0]->data;
     dbt_parallel_for(call->pool, job.n_tasks, group_task, &job);
     return DIBIT_OK;
@@ -122,7 +129,7 @@ dibit_status dbt_norm_group_bound(const dbt_cpu_call *call, float *const *bound)
     group_job job = {0};
     DBT_TRY(make_group_job(call, &job));
     job.bound = bound[0];
-    for (int64_t r = 0; r < job.rows; r++) run_group(&job, r);
+    for (int64_t r = 0; r < job.g.rows; r++) run_group(&job, r);
     return DIBIT_OK;
 }
 
@@ -141,7 +148,7 @@ static dibit_status batch(const dbt_cpu_call *call, float *bound) {
     const dbt_norm_attrs *const attrs = call->attrs;
     const dibit_tensor *const x = call->in[0];
     const int64_t channels = x->dims[1], inner = inner_count(x, 2);
-    DBT_TRY(check_channels(call, channels));
+    DBT_TRY(check_channels(call->node, call->in, channels, call->error));
     const float *const scale = call->in[1]->data, *const bias = call->in[2]->data;
     const float *const mean = call->in[3]->data, *const variance = call->in[4]->data;
     const float *const in = x->data;

@@ -6,20 +6,17 @@
 
 /* Whether `gain` repeats along x's axes from `axis` on: its dims, leading ones aside, are x's last
  * ones, or it is one element. */
-static dibit_status check_gain(const dbt_cpu_call *call, uint32_t i, int32_t axis) {
-    const dibit_tensor *const x = call->in[0], *const gain = call->in[i];
+static dibit_status check_gain(const dibit_tensor *const *in, uint32_t i, int32_t axis,
+                               dibit_error *error) {
+    const dibit_tensor *const x = in[0], *const gain = in[i];
     int32_t skip = 0;
     while (skip < gain->rank && gain->dims[skip] == 1) skip++;
     const int32_t rank = gain->rank - skip;
     const bool fits = rank <= x->rank - axis && memcmp(gain->dims + skip, x->dims + x->rank - rank,
                                                        (size_t)rank * sizeof *x->dims) == 0;
-    DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT,
+    DBT_FAIL_IF(!fits, error, DIBIT_BAD_INPUT,
                 "the shape of input %u does not fit the normalized dims of input 0", (unsigned)i);
     return DIBIT_OK;
-}
-
-static const dibit_tensor *input(const dbt_cpu_call *call, uint32_t i) {
-    return i < call->n_inputs ? call->in[i] : NULL;
 }
 
 static float *output(const dbt_cpu_call *call, uint32_t i) {
@@ -27,62 +24,74 @@ static float *output(const dbt_cpu_call *call, uint32_t i) {
 }
 
 /* skip is like x, or lacks some of its leading dims, or has them as 1. */
-static dibit_status set_skip(const dbt_cpu_call *call, dbt_norm_rows *job) {
-    const dibit_tensor *const x = call->in[0], *const skip = call->in[1];
+static dibit_status check_skip(const dibit_tensor *x, const dibit_tensor *skip,
+                               dibit_error *error) {
     int32_t lead = 0;
     bool fits = skip->rank >= 1 && skip->rank <= x->rank;
     while (fits && lead < skip->rank - 1 && skip->dims[lead] == 1) lead++;
     const int32_t rank = skip->rank - lead;
     fits = fits &&
            memcmp(skip->dims + lead, x->dims + x->rank - rank, (size_t)rank * sizeof *x->dims) == 0;
-    DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT, "skip's shape does not fit the input's");
-    job->term[1].data = skip->data;
-    job->term[1].rows = job->n > 0 ? dbt_tensor_count(skip) / job->n : 0;
+    DBT_FAIL_IF(!fits, error, DIBIT_BAD_INPUT, "skip's shape does not fit the input's");
+    return DIBIT_OK;
+}
+
+dibit_status dbt_norm_layout_of(const dbt_node *node, const dibit_tensor *const *in,
+                                dibit_error *error, dbt_norm_layout *out) {
+    const dbt_norm_attrs *const attrs = node->attrs;
+    const uint16_t kind = node->op->kind;
+    const dibit_tensor *const x = in[0];
+    dbt_norm_layout l = {.rows = 1,
+                         .n = 1,
+                         .centred = kind == DBT_NORM_LAYER || kind == DBT_NORM_SKIP_LAYER,
+                         .skips = kind == DBT_NORM_SKIP_LAYER || kind == DBT_NORM_SKIP_RMS};
+    const int64_t from = l.skips ? -1 : attrs->axis;
+    const int32_t axis = (int32_t)(from < 0 ? from + x->rank : from);
+    for (int32_t i = 0; i < x->rank; i++) *(i < axis ? &l.rows : &l.n) *= x->dims[i];
+    l.gain = l.skips ? 2 : 1;
+    DBT_TRY(check_gain(in, l.gain, axis, error));
+    const uint32_t shift = l.gain + 1, bias = l.centred ? 4 : 3;
+    if (l.centred && shift < node->n_inputs && in[shift]) {
+        DBT_TRY(check_gain(in, shift, axis, error));
+        l.shift = shift;
+    }
+    if (l.skips) DBT_TRY(check_skip(x, in[1], error));
+    if (l.skips && bias < node->n_inputs && in[bias]) {
+        DBT_FAIL_IF(dbt_tensor_count(in[bias]) != l.n, error, DIBIT_BAD_INPUT,
+                    "bias must have %lld elements", (long long)l.n);
+        l.bias = bias;
+    }
+    *out = l;
     return DIBIT_OK;
 }
 
 static dibit_status make_job(const dbt_cpu_call *call, dbt_norm_rows *job) {
     const dbt_norm_attrs *const attrs = call->attrs;
-    const uint16_t kind = call->node->op->kind;
-    const bool skips = kind == DBT_NORM_SKIP_LAYER || kind == DBT_NORM_SKIP_RMS;
-    const dibit_tensor *const x = call->in[0];
-    const int64_t from = skips ? -1 : attrs->axis;
-    const int32_t axis = (int32_t)(from < 0 ? from + x->rank : from);
+    const dibit_tensor *const *const in = call->in;
+    dbt_norm_layout l;
+    DBT_TRY(dbt_norm_layout_of(call->node, in, call->error, &l));
     memset(job, 0, sizeof *job);
-    job->n = 1;
-    for (int32_t i = axis; i < x->rank; i++) job->n *= x->dims[i];
-    job->rows = 1;
-    for (int32_t i = 0; i < axis; i++) job->rows *= x->dims[i];
-    job->term[0].data = x->data;
+    job->n = l.n;
+    job->rows = l.rows;
+    job->term[0].data = in[0]->data;
     job->term[0].rows = job->rows;
     job->epsilon = attrs->epsilon;
-    job->centred = kind == DBT_NORM_LAYER || kind == DBT_NORM_SKIP_LAYER;
+    job->centred = l.centred;
     job->y = output(call, 0);
-    job->mean = job->centred || skips ? output(call, 1) : NULL;
-    job->inv = output(call, job->centred || skips ? 2 : 1);
-
-    const uint32_t first = skips ? 2 : 1; /* gain, then shift where there is one */
-    DBT_TRY(check_gain(call, first, axis));
-    job->gain = call->in[first]->data;
-    job->gain_n = dbt_tensor_count(call->in[first]);
-    const dibit_tensor *const shift = job->centred ? input(call, first + 1) : NULL;
-    if (shift) {
-        DBT_TRY(check_gain(call, first + 1, axis));
-        job->shift = shift->data;
-        job->shift_n = dbt_tensor_count(shift);
+    job->mean = l.centred || l.skips ? output(call, 1) : NULL;
+    job->inv = output(call, l.centred || l.skips ? 2 : 1);
+    job->gain = in[l.gain]->data;
+    job->gain_n = dbt_tensor_count(in[l.gain]);
+    if (l.shift) {
+        job->shift = in[l.shift]->data;
+        job->shift_n = dbt_tensor_count(in[l.shift]);
     }
-    if (!skips) return DIBIT_OK;
+    if (!l.skips) return DIBIT_OK;
     job->sum = output(call, 3);
     DBT_FAIL_IF(!job->y && !job->sum, call->error, DIBIT_BAD_FILE, "output 0 is missing");
-    DBT_TRY(set_skip(call, job));
-    const uint32_t at = job->centred ? 4 : 3;
-    const dibit_tensor *const bias = input(call, at);
-    if (bias) {
-        DBT_FAIL_IF(dbt_tensor_count(bias) != job->n, call->error, DIBIT_BAD_INPUT,
-                    "bias must have %lld elements", (long long)job->n);
-        job->term[2].data = bias->data;
-        job->term[2].rows = 1;
-    }
+    job->term[1].data = in[1]->data;
+    job->term[1].rows = l.n > 0 ? dbt_tensor_count(in[1]) / l.n : 0;
+    if (l.bias) job->term[2] = (dbt_norm_term){.data = in[l.bias]->data, .rows = 1};
     return DIBIT_OK;
 }
 

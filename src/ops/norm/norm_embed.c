@@ -75,22 +75,35 @@ static dibit_status set_indexed(const dbt_cpu_call *call, uint32_t table, uint32
     return DIBIT_OK;
 }
 
+dibit_status dbt_norm_embed_check(const dbt_node *node, const dibit_tensor *const *in,
+                                  dibit_error *error) {
+    const dibit_tensor *const ids = in[IDS], *const position = in[POSITION];
+    const dibit_tensor *const segments = SEGMENT < node->n_inputs ? in[SEGMENT_IDS] : NULL;
+    const dibit_tensor *const mask = MASK < node->n_inputs ? in[MASK] : NULL;
+    const dibit_tensor *const positions = POSITION_IDS < node->n_inputs ? in[POSITION_IDS] : NULL;
+    const int64_t sequence = ids->dims[1], hidden = in[WORD]->dims[1];
+    const bool fits =
+        position->dims[1] == hidden && dbt_tensor_count(in[GAMMA]) == hidden &&
+        dbt_tensor_count(in[BETA]) == hidden &&
+        (!segments ||
+         (dbt_tensor_count(segments) == dbt_tensor_count(ids) && in[SEGMENT]->dims[1] == hidden)) &&
+        (!mask || (mask->dims[0] == ids->dims[0] && mask->dims[1] == sequence)) &&
+        (!positions || (positions->dims[1] == sequence &&
+                        (positions->dims[0] == 1 || positions->dims[0] == ids->dims[0])));
+    DBT_FAIL_IF(!fits, error, DIBIT_BAD_INPUT, "the inputs' shapes do not fit each other");
+    DBT_FAIL_IF(!positions && sequence > position->dims[0], error, DIBIT_OUT_OF_RANGE,
+                "there are position embeddings for %lld positions, not for %lld",
+                (long long)position->dims[0], (long long)sequence);
+    return DIBIT_OK;
+}
+
 static dibit_status make_job(const dbt_cpu_call *call, dbt_norm_rows *job) {
     const dbt_norm_attrs *const attrs = call->attrs;
     const dibit_tensor *const ids = call->in[IDS], *const position = call->in[POSITION];
     const dibit_tensor *const segments = input(call, SEGMENT_IDS);
-    const dibit_tensor *const positions = input(call, POSITION_IDS), *const mask =
-                                                                         input(call, MASK);
+    const dibit_tensor *const positions = input(call, POSITION_IDS);
     const int64_t sequence = ids->dims[1], hidden = call->in[WORD]->dims[1];
-    const bool fits =
-        position->dims[1] == hidden && dbt_tensor_count(call->in[GAMMA]) == hidden &&
-        dbt_tensor_count(call->in[BETA]) == hidden &&
-        (!segments || (dbt_tensor_count(segments) == dbt_tensor_count(ids) &&
-                       call->in[SEGMENT]->dims[1] == hidden)) &&
-        (!mask || (mask->dims[0] == ids->dims[0] && mask->dims[1] == sequence)) &&
-        (!positions || (positions->dims[1] == sequence &&
-                        (positions->dims[0] == 1 || positions->dims[0] == ids->dims[0])));
-    DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT, "the inputs' shapes do not fit each other");
+    DBT_TRY(dbt_norm_embed_check(call->node, call->in, call->error));
     memset(job, 0, sizeof *job);
     job->rows = dbt_tensor_count(ids);
     job->n = hidden;
@@ -98,9 +111,6 @@ static dibit_status make_job(const dbt_cpu_call *call, dbt_norm_rows *job) {
     if (positions) {
         DBT_TRY(set_indexed(call, POSITION, POSITION_IDS, "position_ids", &job->term[1]));
     } else {
-        DBT_FAIL_IF(sequence > position->dims[0], call->error, DIBIT_OUT_OF_RANGE,
-                    "there are position embeddings for %lld positions, not for %lld",
-                    (long long)position->dims[0], (long long)sequence);
         job->term[1] = (dbt_norm_term){position->data, NULL, sequence, 0};
     }
     if (segments) DBT_TRY(set_indexed(call, SEGMENT, SEGMENT_IDS, "segment_ids", &job->term[2]));

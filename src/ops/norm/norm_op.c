@@ -84,8 +84,9 @@ static bool is_rowwise(const dbt_node *node) {
      .infer = infer_rows,                                                                          \
      .is_rowwise = is_rowwise,                                                                     \
      .cpu_run = dbt_norm_cpu_run,                                                                  \
-     .cpu_bound = dbt_norm_cpu_bound}
-#define CHANNELS(name_, since_, until_, kind_, n_in, table, what)                                  \
+     .cpu_bound = dbt_norm_cpu_bound,                                                              \
+     .gpu_encode = dbt_norm_encode}
+#define CHANNELS(name_, since_, until_, kind_, n_in, table, what, encode_)                         \
     {.domain = "",                                                                                 \
      .name = name_,                                                                                \
      .since = since_,                                                                              \
@@ -99,7 +100,8 @@ static bool is_rowwise(const dbt_node *node) {
      ATTRS(table),                                                                                 \
      .infer = dbt_norm_##what##_infer,                                                             \
      .cpu_run = dbt_norm_##what##_run,                                                             \
-     .cpu_bound = dbt_norm_##what##_bound}
+     .cpu_bound = dbt_norm_##what##_bound,                                                         \
+     .gpu_encode = encode_}
 
 const dbt_op dbt_norm_ops[] = {
     /* ONNX has LayerNormalization since 17; ONNX Runtime's optimizer writes it at any opset. */
@@ -120,11 +122,15 @@ const dbt_op dbt_norm_ops[] = {
      ATTRS(embed_attrs),
      .infer = dbt_norm_embed_infer,
      .cpu_run = dbt_norm_embed_run,
-     .cpu_bound = dbt_norm_embed_bound},
-    CHANNELS("InstanceNormalization", 6, 0, DBT_NORM_INSTANCE, 3, instance_attrs, group),
-    CHANNELS("GroupNormalization", 18, 20, DBT_NORM_GROUP_18, 3, group_attrs, group),
-    CHANNELS("GroupNormalization", 21, 0, DBT_NORM_GROUP, 3, group_attrs, group),
-    CHANNELS("BatchNormalization", 7, 0, 0, 5, batch_attrs, batch),
-    CHANNELS("LpNormalization", 1, 0, 0, 1, lp_attrs, lp),
+     .cpu_bound = dbt_norm_embed_bound,
+     .gpu_encode = dbt_norm_embed_encode},
+    CHANNELS("InstanceNormalization", 6, 0, DBT_NORM_INSTANCE, 3, instance_attrs, group,
+             dbt_norm_group_encode),
+    CHANNELS("GroupNormalization", 18, 20, DBT_NORM_GROUP_18, 3, group_attrs, group,
+             dbt_norm_group_encode),
+    CHANNELS("GroupNormalization", 21, 0, DBT_NORM_GROUP, 3, group_attrs, group,
+             dbt_norm_group_encode),
+    CHANNELS("BatchNormalization", 7, 0, 0, 5, batch_attrs, batch, NULL),
+    CHANNELS("LpNormalization", 1, 0, 0, 1, lp_attrs, lp, NULL),
     {.name = NULL},
 };

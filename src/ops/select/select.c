@@ -33,6 +33,11 @@ static dibit_status run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+static dibit_status encode(const dbt_gpu_call *call) {
+    const uint32_t chosen = *(const uint8_t *)call->in[0]->data != 0 ? 1 : 2;
+    return dbt_gpu_copy_tensor(call, call->out[0], call->in_buffers[chosen], call->out_buffers[0]);
+}
+
 const dbt_op dbt_select_ops[] = {
     {.domain = "dibit",
      .name = "Select",
@@ -43,6 +48,7 @@ const dbt_op dbt_select_ops[] = {
      .max_outputs = 1,
      .host_inputs = 1,
      .infer = infer,
-     .cpu_run = run},
+     .cpu_run = run,
+     .gpu_encode = encode},
     {0},
 };

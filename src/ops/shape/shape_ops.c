@@ -460,7 +460,9 @@ static const dbt_attr_def constant_of_shape_defs[] = {
     .max_inputs = max_in, .min_outputs = 1, .max_outputs = 1, .infer = function##_infer,           \
     .attrs_bytes = sizeof(shape_attrs)
 #define ATTRS(table) .attrs = table, .n_attrs = sizeof(table) / sizeof *(table)
-#define VIEW .flags = DBT_OP_VIEW, .cpu_run = view_run, .cpu_bound = dbt_cpu_exact_bound
+#define VIEW                                                                                       \
+    .flags = DBT_OP_VIEW, .cpu_run = view_run, .cpu_bound = dbt_cpu_exact_bound,                   \
+    .gpu_encode = dbt_gpu_view
 
 const dbt_op dbt_shape_ops[] = {
     {OP("Shape", 1, 0, 1, 1, shape), ATTRS(shape_defs), .cpu_run = shape_run},

@@ -37,27 +37,35 @@ typedef struct softmax_call {
     int64_t n_tasks;
 } softmax_call;
 
-static softmax_call make_call(const dbt_cpu_call *call) {
-    const dibit_tensor *const t = call->in[0];
-    const softmax_attrs *const attrs = call->attrs;
+typedef struct axes_of {
+    int64_t outer, n, inner;
+} axes_of;
+
+static axes_of split(const dbt_node *node, const dibit_tensor *t) {
+    const softmax_attrs *const attrs = node->attrs;
     const int32_t axis = (int32_t)(attrs->axis < 0 ? attrs->axis + t->rank : attrs->axis);
-    softmax_call c = {.x = t->data,
-                      .kind = (softmax_kind)call->node->op->kind,
-                      .y = call->out[0]->data,
-                      .outer = 1,
-                      .n = 1,
-                      .inner = 1};
+    axes_of a = {1, 1, 1};
     for (int32_t i = 0; i < t->rank; i++) {
         if (i < axis) {
-            c.outer *= t->dims[i];
-        } else if (i == axis || call->node->opset < 13) {
-            c.n *= t->dims[i];
+            a.outer *= t->dims[i];
+        } else if (i == axis || node->opset < 13) {
+            a.n *= t->dims[i];
         } else {
-            c.inner *= t->dims[i];
+            a.inner *= t->dims[i];
         }
     }
-    c.blocks = (c.inner + COLUMNS - 1) / COLUMNS;
-    return c;
+    return a;
+}
+
+static softmax_call make_call(const dbt_cpu_call *call) {
+    const axes_of a = split(call->node, call->in[0]);
+    return (softmax_call){.x = call->in[0]->data,
+                          .kind = (softmax_kind)call->node->op->kind,
+                          .y = call->out[0]->data,
+                          .outer = a.outer,
+                          .n = a.n,
+                          .inner = a.inner,
+                          .blocks = (a.inner + COLUMNS - 1) / COLUMNS};
 }
 
 static void softmax_row(softmax_kind kind, const float *x, float *y, int64_t n) {
@@ -180,6 +188,44 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     return DIBIT_OK;
 }
 
+/* struct Uniforms of softmax.wgsl */
+typedef struct softmax_uniforms {
+    uint32_t lines, n, inner;
+} softmax_uniforms;
+
+static dibit_status encode(const dbt_gpu_call *call) {
+    const axes_of a = split(call->node, call->in[0]);
+    const softmax_kind kind = (softmax_kind)call->node->op->kind;
+    const softmax_uniforms uniforms = {(uint32_t)(a.outer * a.inner), (uint32_t)a.n,
+                                       (uint32_t)a.inner};
+    if (uniforms.lines == 0 || a.n == 0) return DIBIT_OK;
+    const bool rows = a.inner == 1 && kind != HARDMAX;
+    const dbt_shader_param params[2] = {{"KIND", (int32_t)kind}, {"ROWS", rows}};
+    const dbt_hal_binding bindings[2] = {{.buffer = call->in_buffers[0]},
+                                         {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "softmax.wgsl",
+                                 .params = params,
+                                 .n_params = 2,
+                                 .bindings = bindings,
+                                 .n_bindings = 2,
+                                 .written = 1 << 1,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch,
+                               rows ? (int64_t)uniforms.lines * 256 : (int64_t)uniforms.lines);
+}
+
+/* Twice the CPU's and a division of 2.5 ulp; what is subnormal may become 0. */
+static dibit_status gpu_bound(const dbt_cpu_call *call, float *const *bounds) {
+    DBT_TRY(bound(call, bounds));
+    const float *const y = call->out[0]->data;
+    for (int64_t i = 0; i < dbt_tensor_count(call->out[0]); i++) {
+        if (call->node->op->kind == HARDMAX) continue;
+        bounds[0][i] = 2 * bounds[0][i] + 0x1p-22f * fabsf(y[i]) + 0x1p-126f;
+    }
+    return DIBIT_OK;
+}
+
 #define SOFTMAX_OP(name_, kind_, since_, until_, attrs_)                                           \
     {.domain = "",                                                                                 \
      .name = (name_),                                                                              \
@@ -196,7 +242,9 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
      .attrs_bytes = sizeof(softmax_attrs),                                                         \
      .infer = infer,                                                                               \
      .cpu_run = run,                                                                               \
-     .cpu_bound = bound}
+     .cpu_bound = bound,                                                                           \
+     .gpu_encode = encode,                                                                         \
+     .gpu_bound = gpu_bound}
 
 const dbt_op dbt_softmax_ops[] = {
     SOFTMAX_OP("Softmax", SOFTMAX, 1, 12, attrs_1),
