@@ -23,6 +23,8 @@ python3 python3
 python3-venv /venv
 gcovr gcovr
 git git
+nodejs node
+npm npm
 ninja-build ninja
 patch patch'
 

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 jobs=$(nproc 2>/dev/null || echo 2)
 logs=$PWD/build/logs
 mkdir -p "$logs"
-default="native oracle conformance asan tsan aarch64 mutants"
+default="native tint oracle conformance asan tsan aarch64 mutants"
 all="$default coverage"
 stages=${*:-$default}
 
@@ -74,6 +74,20 @@ run_script() {
 }
 
 stage_native() { build test && run_ctest test; }
+
+# Every variant of every shader under the browsers' other compiler.
+stage_tint() {
+    modules=$(tools/node-env.sh) || {
+        echo "skipped: Tint, which the npm package webgpu brings, cannot be had"
+        echo "0 passed, 0 failed, 1 skipped" >> "$results"
+        return 0
+    }
+    variants=$PWD/build/test/shader_variants script=$PWD/tests/webgpu/tint.mjs
+    rm -rf "$variants"
+    mkdir -p "$variants"
+    build test && build/test/tests/write_shader_variants "$variants" &&
+        (cd "$modules" && run_script node "$script" "$variants")
+}
 
 # Reference models beside the repository's own, from files and with states kept in the session.
 stage_oracle() {
