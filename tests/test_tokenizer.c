@@ -172,6 +172,46 @@ static void test_pieces_and_ids(void **state) {
     dibit_tokenizer_destroy(&t);
 }
 
+/* Tokens that take the white space beside them: two of them meet, or another token lies in what the
+ * first has taken. The ids are those of the tokenizers package 0.23.3. */
+static void test_tokens_that_strip(void **state) {
+    (void)state;
+    static const char json[] =
+        "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"a\":0,\"b\":1,\" \":2},\"merges\":[]},"
+        "\"added_tokens\":[{\"id\":3,\"content\":\"<r>\",\"rstrip\":true},"
+        "{\"id\":4,\"content\":\"<l>\",\"lstrip\":true},{\"id\":5,\"content\":\"\\n\"}]}";
+    static const struct {
+        const char *text;
+        size_t n;
+        int64_t ids[5];
+    } cases[] = {
+        {"a  <l>b", 3, {0, 4, 1}},
+        {"a<r>  b", 3, {0, 3, 1}},
+        {"  <l>", 1, {4}},
+        {"<r>  ", 1, {3}},
+        {"<l>  <l>", 2, {4, 4}},
+        {"a<r>  <l>b", 4, {0, 3, 4, 1}},
+        {"<r>\nb", 3, {3, 5, 1}},
+        {"<r> \n  b", 5, {3, 5, 2, 2, 1}},
+        {"a<r> \n <l>b", 5, {0, 3, 5, 4, 1}},
+    };
+    dibit_error error;
+    dibit_tokenizer *t = NULL;
+    assert_int_equal(
+        dibit_tokenizer_load(&(dibit_tokenizer_desc){.data = json, .data_bytes = sizeof json - 1},
+                             &t, &error),
+        DIBIT_OK);
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        dibit_tokens got = {0};
+        const dibit_encode encode = {.text = cases[i].text, .text_bytes = strlen(cases[i].text)};
+        assert_int_equal(dibit_tokenizer_encode(t, &encode, &got, &error), DIBIT_OK);
+        assert_int_equal(got.count, cases[i].n);
+        assert_memory_equal(got.ids, cases[i].ids, got.count * sizeof *got.ids);
+        dibit_tokens_free(&got);
+    }
+    dibit_tokenizer_destroy(&t);
+}
+
 /* A word of a million characters takes n log n: with n^2 this test would not end. */
 static void test_long_word(void **state) {
     (void)state;
@@ -298,7 +338,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matches_the_package), cmocka_unit_test(test_pieces_and_ids),
         cmocka_unit_test(test_long_word),           cmocka_unit_test(test_refuses_bad_files),
-        cmocka_unit_test(test_runaway_expression),
+        cmocka_unit_test(test_runaway_expression),  cmocka_unit_test(test_tokens_that_strip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

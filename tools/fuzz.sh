@@ -1,12 +1,12 @@
 #!/bin/sh
 # Builds the fuzzers with clang and runs one after the other; stops at the first finding.
-# usage: tools/fuzz.sh [RUNS [TARGET...]]     default: 1000000 runs of onnx, session and tensor_file
+# usage: tools/fuzz.sh [RUNS [TARGET...]]     default: 1000000 runs of each target
 # Inputs that reach new code gather in build/fuzz/corpus; a finding lies in build/fuzz/found-*.
 set -eu
 cd "$(dirname "$0")/.."
 runs=${1:-1000000}
 [ $# -eq 0 ] || shift
-[ $# -gt 0 ] || set -- onnx session tensor_file
+[ $# -gt 0 ] || set -- onnx session tensor_file tokenizer
 CC=${CC:-clang-19} CXX=${CXX:-clang++-19} cmake --preset fuzz > /dev/null
 for target; do
     cmake --build build/fuzz -j "$(nproc)" --target "fuzz_$target" > /dev/null

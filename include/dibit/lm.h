@@ -14,7 +14,9 @@
  *     if (dibit_lm_load(&(dibit_lm_desc){.path = "models/smollm2"}, &lm, &error)) ...
  *     dibit_lm_info info;
  *     dibit_lm_get_info(lm, &info);
+ *     dibit_model *model = NULL;
  *     if (dibit_model_load(&(dibit_model_desc){.path = info.model_path}, &model, &error)) ...
+ *     dibit_session *session = NULL;
  *     if (dibit_session_create(model, NULL, &session, &error)) ...
  *     dibit_generator *generator = NULL;
  *     if (dibit_generator_create(&(dibit_generator_desc){.model = model, .session = session},
@@ -24,6 +26,7 @@
  *     if (dibit_lm_chat_encode(lm, &(dibit_chat){.messages = &message, .n_messages = 1,
  *                                                .add_generation_prompt = true},
  *                              &prompt, &error)) ...
+ *     dibit_state *state = NULL;
  *     if (dibit_state_create(session, NULL, &state, &error)) ...
  *     int64_t answer[256];
  *     dibit_sequence sequence = {.state = state, .prompt = prompt.ids, .n_prompt = prompt.count,

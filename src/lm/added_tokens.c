@@ -100,7 +100,6 @@ static void find_token(dbt_stretches *s) {
         if (token->lstrip) {
             for (size_t k; begin > 0 && dbt_unicode_space(code_before(s->text, begin, &k));)
                 begin = k;
-            if (begin < s->position) begin = s->position;
         }
         if (token->rstrip) {
             while (end < s->bytes &&
@@ -120,8 +119,7 @@ bool dbt_stretches_next(dbt_stretches *s) {
     s->begin = s->position;
     s->token = DBT_NO_ID;
     if (s->pending && s->pending_begin <= s->position) {
-        s->begin = s->pending_begin;
-        s->end = s->position = s->pending_end;
+        s->position = s->pending_end;
         s->token = s->pending_token;
         s->pending = false;
         return true;

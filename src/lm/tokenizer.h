@@ -232,7 +232,7 @@ typedef struct dbt_stretches {
     const char *text;
     size_t bytes;
     size_t position, search; /* where the next stretch begins; where the next token may */
-    size_t begin, end;       /* of the stretch */
+    size_t begin, end;       /* of a stretch that is no token */
     uint32_t token;          /* index of the added token, or DBT_NO_ID */
     bool pending;            /* the token at pending_* comes next */
     size_t pending_begin, pending_end;

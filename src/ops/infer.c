@@ -43,8 +43,9 @@ dibit_status dbt_infer_dim(const dbt_infer *infer, uint32_t i, int32_t axis, dbt
         !dbt_dim_is_const(infer->dims, want, &expected) || got == expected) {
         return DIBIT_OK;
     }
-    return dbt_fail(infer->error, DIBIT_BAD_FILE, "dim %d of input %u ('%s') must be %lld, got %lld",
-                    (int)axis, (unsigned)i, infer->in[i]->name, (long long)expected, (long long)got);
+    return dbt_fail(infer->error, DIBIT_BAD_FILE,
+                    "dim %d of input %u ('%s') must be %lld, got %lld", (int)axis, (unsigned)i,
+                    infer->in[i]->name, (long long)expected, (long long)got);
 }
 
 void dbt_infer_output(const dbt_infer *infer, uint32_t i, dibit_type type, const dbt_shape *shape) {
@@ -64,8 +65,8 @@ dibit_status dbt_infer_sized(const dbt_infer *infer, uint32_t i, dibit_type type
     for (int32_t k = 0; k < shape->rank; k++) {
         int64_t d;
         if (!dbt_dim_is_const(infer->dims, shape->dims[k], &d)) continue;
-        DBT_FAIL_IF(d < 0, infer->error, DIBIT_BAD_FILE, "dim %d of output %u would be %lld", (int)k,
-                    (unsigned)i, (long long)d);
+        DBT_FAIL_IF(d < 0, infer->error, DIBIT_BAD_FILE, "dim %d of output %u would be %lld",
+                    (int)k, (unsigned)i, (long long)d);
         empty = empty || d == 0;
         large = large || (d > 0 && n > DBT_MAX_ELEMENTS / d);
         n = large || d == 0 ? n : n * d;
@@ -132,8 +133,8 @@ dibit_status dbt_infer_constants(const dbt_infer *infer, uint32_t i, uint32_t ma
     if (!*known) return DIBIT_OK;
     const int64_t count = dbt_infer_contents_count(infer, value);
     DBT_FAIL_IF(count > max, infer->error, DIBIT_BAD_FILE,
-                "input %u ('%s') has %lld elements, at most %u make sense", (unsigned)i, value->name,
-                (long long)count, (unsigned)max);
+                "input %u ('%s') has %lld elements, at most %u make sense", (unsigned)i,
+                value->name, (long long)count, (unsigned)max);
     for (int64_t k = 0; k < count; k++) {
         if (!dbt_dim_is_const(infer->dims, value->contents[k], &v[k])) *known = false;
     }

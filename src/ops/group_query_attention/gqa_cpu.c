@@ -61,8 +61,7 @@ static dbt_attention describe(const gqa *g) {
                        .softcap = a->softcap,
                        .left = a->local_window_size > 0 ? a->local_window_size - 1 : -1,
                        .right = a->causal == 1 ? 0 : -1,
-                       .clamp_queries =
-                           c->node->inputs[DBT_GQA_QUERY]->type == DIBIT_TYPE_FLOAT16,
+                       .clamp_queries = c->node->inputs[DBT_GQA_QUERY]->type == DIBIT_TYPE_FLOAT16,
                        .has_sink = a->smooth_softmax == 1 || in(c, DBT_GQA_SINK),
                        .isa = c->options->isa,
                        .pool = c->pool};

@@ -200,8 +200,9 @@ static DBT_ALWAYS_INLINE __m256i block_sums(const __m256i *v, const int lanes) {
 }
 
 /* dot - zero_point * sum_a, of 8 blocks. */
-static DBT_ALWAYS_INLINE __m256 apply_zero_points(__m256i dots, const void *zero_points, const int32_t *a_sums,
-                                       const int offset, const bool floats) {
+static DBT_ALWAYS_INLINE __m256 apply_zero_points(__m256i dots, const void *zero_points,
+                                                  const int32_t *a_sums, const int offset,
+                                                  const bool floats) {
     const __m256i sums = _mm256_load_si256((const __m256i *)(const void *)a_sums);
     if (!floats) {
         const __m256i z = _mm256_sub_epi32(_mm256_load_si256((const __m256i *)zero_points),

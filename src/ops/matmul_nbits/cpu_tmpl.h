@@ -3,9 +3,9 @@
  * which the constant is compiled here. */
 #define CAT_(a, b, c, d, e, f) a##b##c##d##e##f
 #define CAT(a, b, c, d, e, f) CAT_(a, b, c, d, e, f)
-#define RUN(form)                                                                                   \
-    void CAT(dbt_nbits_b, BITS, _, form, _, SUFFIX)(const dbt_nbits_task *task) {                   \
-        run_##form(task, BITS);                                                                     \
+#define RUN(form)                                                                                  \
+    void CAT(dbt_nbits_b, BITS, _, form, _, SUFFIX)(const dbt_nbits_task *task) {                  \
+        run_##form(task, BITS);                                                                    \
     }
 FORMS(RUN)
 #undef RUN

@@ -105,13 +105,13 @@ static void test_flatten_squeeze_unsqueeze(void **state) {
 static void test_constant_of_shape(void **state) {
     (void)state;
     static const int32_t minus = -7;
-    static const dbt_constant value = {.type = DIBIT_TYPE_INT32, .rank = 1, .dims = {1}, .count = 1,
-                                       .data = &minus};
-    static const dbt_constant two = {.type = DIBIT_TYPE_INT32, .rank = 1, .dims = {2}, .count = 2,
-                                     .data = &minus};
+    static const dbt_constant value = {
+        .type = DIBIT_TYPE_INT32, .rank = 1, .dims = {1}, .count = 1, .data = &minus};
+    static const dbt_constant two = {
+        .type = DIBIT_TYPE_INT32, .rank = 1, .dims = {2}, .count = 2, .data = &minus};
     static const uint16_t half_one = 0x3c00;
-    static const dbt_constant half = {.type = DIBIT_TYPE_FLOAT16, .rank = 1, .dims = {1},
-                                      .count = 1, .data = &half_one};
+    static const dbt_constant half = {
+        .type = DIBIT_TYPE_FLOAT16, .rank = 1, .dims = {1}, .count = 1, .data = &half_one};
     /* clang-format off */
     const op_row rows[] = {
         {"ConstantOfShape", 9, {{0}}, {TI64(I64(2, 1), 2)}, {TF32(F32(0, 0), 2, 1)}, 0, NULL},
@@ -183,8 +183,16 @@ static void infer(graphlet *g, const char *name, dbt_value *a, dbt_value *b, dbt
     static const int64_t zeros[16]; /* attributes that default to 0 */
     dbt_value *in[3] = {a, b, c}, *out = &g->y;
     const dbt_node node = {.name = "node", .op = op, .opset = 13};
-    dbt_infer i = {.node = &node, .attrs = zeros, .n_inputs = c ? 3 : b ? 2 : 1, .n_outputs = 1,
-                   .in = in, .out = &out, .dims = g->dims, .arena = &g->arena};
+    dbt_infer i = {.node = &node,
+                   .attrs = zeros,
+                   .n_inputs = c   ? 3
+                               : b ? 2
+                                   : 1,
+                   .n_outputs = 1,
+                   .in = in,
+                   .out = &out,
+                   .dims = g->dims,
+                   .arena = &g->arena};
     g->y = (dbt_value){.name = "y"};
     assert_int_equal(op->infer(&i), DIBIT_OK);
 }
@@ -196,8 +204,7 @@ static void test_reshape_keeps_symbols(void **state) {
     const dbt_dim k64 = dbt_dim_const(g.dims, 64), any = dbt_dim_const(g.dims, -1);
     g.x.shape = (dbt_shape){.rank = 3, .dims = {g.batch, g.seq, k64}};
     g.shape.shape.dims[0] = dbt_dim_const(g.dims, 4);
-    g.shape.contents =
-        (const dbt_dim[]){g.batch, g.seq, dbt_dim_const(g.dims, 16), any};
+    g.shape.contents = (const dbt_dim[]){g.batch, g.seq, dbt_dim_const(g.dims, 16), any};
     infer(&g, "Reshape", &g.x, &g.shape, NULL);
     assert_int_equal(g.y.shape.rank, 4);
     assert_int_equal(g.y.shape.dims[0], g.batch);
