@@ -203,11 +203,19 @@ static bool command(conversation *c, const char *line, int *code) {
     return false;
 }
 
+/* Which device --device led to, and why. */
+static void print_device(const conversation *c) {
+    if (c->options->common.device == DIBIT_CLI_CPU) return;
+    const char *const why = c->text->why;
+    fprintf(stderr, "[%s%s%s]\n", dibit_device_name(c->text->device), *why ? "; " : "", why);
+}
+
 static int converse(conversation *c) {
     reader r;
     int code = 0, n_interrupts = 0;
     reader_open(&r);
     dibit_cli_catch_interrupts();
+    print_device(c);
     if (r.edit) fprintf(stderr, "/help lists commands\n");
     for (;;) {
         interrupt how;

@@ -44,8 +44,9 @@ typedef enum dibit_cli_device {
 typedef struct dibit_cli_common {
     dibit_cli_device device;
     dibit_activations activations;
-    uint32_t threads; /* 0: number of cores */
-    uint64_t isa;     /* 0: all */
+    uint32_t threads;       /* 0: number of cores */
+    uint64_t isa;           /* 0: all */
+    const char *webgpu_lib; /* NULL: DIBIT_WEBGPU_LIB, or where pip puts it */
     bool json;
 } dibit_cli_common;
 
@@ -71,8 +72,8 @@ int dibit_cli_usage(const char *verb, const char *format, ...);
 /* "dibit VERB: sentence"; returns 1. */
 int dibit_cli_fail(const char *verb, const char *sentence);
 
-/* Makes the device that --device, --threads and --isa ask for. *why says in one sentence why that one
- * was chosen, "" unless --device auto. */
+/* Makes the device that --device, --webgpu-lib, --threads and --isa ask for. *why says in one sentence
+ * why that one was chosen, "" unless --device auto; it lives as long as the device. */
 dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device **out,
                                    const char **why, dibit_error *error);
 

@@ -1,22 +1,39 @@
-/* The device that --device, --threads and --isa ask for. */
-#include <stdio.h>
+/* The device that --device, --webgpu-lib, --threads and --isa ask for. */
+#include <stdlib.h>
 
 #include "cli.h"
 
+/* The library where pip puts it for a virtual environment or for one user, or NULL. */
+static char *find_library(const char *root, const char *under) {
+    if (!root) return NULL;
+    for (int minor = 20; minor >= 9; minor--) {
+        char *const path = dibit_cli_format(
+            "%s%s/lib/python3.%d/site-packages/wgpu/resources/libwgpu_native-release.so", root,
+            under, minor);
+        if (dibit_cli_is_file(path)) return path;
+        free(path);
+    }
+    return NULL;
+}
+
 dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device **out,
                                    const char **why, dibit_error *error) {
+    static const dibit_device_kind kinds[] = {[DIBIT_CLI_CPU] = DIBIT_DEVICE_CPU,
+                                              [DIBIT_CLI_AUTO] = DIBIT_DEVICE_AUTO,
+                                              [DIBIT_CLI_WEBGPU] = DIBIT_DEVICE_WEBGPU,
+                                              [DIBIT_CLI_NULL] = DIBIT_DEVICE_NULL};
+    const char *library = common->webgpu_lib;
+    if (!library) library = getenv("DIBIT_WEBGPU_LIB");
+    char *found = NULL;
+    if (!library) library = found = find_library(getenv("VIRTUAL_ENV"), "");
+    if (!library) library = found = find_library(getenv("HOME"), "/.local");
+    const dibit_device_desc desc = {.kind = kinds[common->device],
+                                    .n_threads = common->threads,
+                                    .cpu_isa = common->isa,
+                                    .webgpu_library = library};
     *why = "";
-    if (common->device == DIBIT_CLI_WEBGPU) {
-        error->status = DIBIT_DEVICE_UNAVAILABLE;
-        snprintf(error->text, sizeof error->text,
-                 "this build has no WebGPU device: use --device cpu");
-        return DIBIT_DEVICE_UNAVAILABLE;
-    }
-    if (common->device == DIBIT_CLI_AUTO) *why = "the CPU is the only device of this build";
-    const dibit_device_desc desc = {
-        .kind = common->device == DIBIT_CLI_NULL ? DIBIT_DEVICE_NULL : DIBIT_DEVICE_CPU,
-        .n_threads = common->threads,
-        .cpu_isa = common->isa,
-    };
-    return dibit_device_create(&desc, out, error);
+    const dibit_status status = dibit_device_create(&desc, out, error);
+    if (status == DIBIT_OK) *why = dibit_device_why(*out);
+    free(found);
+    return status;
 }

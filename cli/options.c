@@ -7,7 +7,7 @@
 
 #include "cli.h"
 
-enum { PARSED_HELP = -1, PARSED_WRONG = -2, MAX_COMMON = 6 };
+enum { PARSED_HELP = -1, PARSED_WRONG = -2, MAX_COMMON = 7 };
 
 int dibit_cli_usage(const char *verb, const char *format, ...) {
     char text[400];
@@ -32,6 +32,8 @@ static void common_options(dibit_cli_common *common, dibit_cli_option out[MAX_CO
         {"device", 0, "NAME", "cpu (default), webgpu or auto", DIBIT_CLI_DEVICE, &common->device},
         {"activations", 0, "KIND", "auto (default), float or int8: how MatMulNBits reads its input",
          DIBIT_CLI_ACTIVATIONS, &common->activations},
+        {"webgpu-lib", 0, "FILE", "libwgpu_native to use (default: DIBIT_WEBGPU_LIB, or pip's)",
+         DIBIT_CLI_STRING, &common->webgpu_lib},
         {"threads", 0, "N", "CPU threads (default: the number of cores)", DIBIT_CLI_U32,
          &common->threads},
         {"isa", 0, "LIST", "CPU features that may be used: avx2,avx512,... or portable",

@@ -1,4 +1,5 @@
-/* dibit_device: the CPU with its threads, or the null device that tests use in place of a GPU. */
+/* dibit_device: the CPU with its threads, and a GPU through WebGPU, or the null device that tests use in
+ * place of one. */
 #include <stdio.h>
 #include <string.h>
 
@@ -14,13 +15,37 @@ static dibit_status copy_refusals(dibit_device *device, const char *list, dibit_
     return DIBIT_OK;
 }
 
+static dibit_status open_gpu(dibit_device *device, dbt_hal_adapter adapter, dibit_error *error) {
+    const dibit_device_desc *const desc = &device->desc;
+    const dibit_allocator *const allocator = &device->allocator;
+    dbt_hal *hal;
+    DBT_TRY(desc->kind == DIBIT_DEVICE_NULL
+                ? dbt_hal_null_create(allocator, desc->null_pending_seed, &hal, error)
+                : dbt_hal_native_create(allocator, desc->webgpu_library, adapter, &hal, error));
+    const dibit_status status = dbt_gpu_create(allocator, hal, &device->gpu, error);
+    if (status != DIBIT_OK) hal->calls->destroy(hal);
+    return status;
+}
+
+/* A real GPU, or the CPU and the reason. */
+static void choose(dibit_device *device) {
+    dibit_error error;
+    device->desc.kind = DIBIT_DEVICE_WEBGPU;
+    if (open_gpu(device, DBT_HAL_HARDWARE, &error) == DIBIT_OK) {
+        snprintf(device->why, sizeof device->why, "auto took the GPU");
+    } else {
+        device->desc.kind = DIBIT_DEVICE_CPU;
+        snprintf(device->why, sizeof device->why, "auto took the CPU: %s", error.text);
+    }
+}
+
 dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **out,
                                  dibit_error *error) {
     static const dibit_device_desc defaults = {0};
     if (!desc) desc = &defaults;
     DBT_FAIL_IF(!out, error, DIBIT_BAD_ARGUMENT, "out must not be NULL");
-    DBT_FAIL_IF(desc->kind != DIBIT_DEVICE_CPU && desc->kind != DIBIT_DEVICE_NULL, error,
-                DIBIT_BAD_ARGUMENT, "device kind %d does not exist", (int)desc->kind);
+    DBT_FAIL_IF((unsigned)desc->kind > DIBIT_DEVICE_AUTO, error, DIBIT_BAD_ARGUMENT,
+                "device kind %d does not exist", (int)desc->kind);
     const dibit_allocator allocator = dbt_allocator_or_default(desc->allocator);
     dibit_device *device = dbt_alloc(&allocator, sizeof *device, 16);
     if (!device) return dbt_fail_memory(error, "a device", sizeof *device);
@@ -30,12 +55,10 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
     if (status == DIBIT_OK) {
         status = dbt_pool_create(&allocator, desc->n_threads, &device->pool, error);
     }
-    if (status == DIBIT_OK && desc->kind == DIBIT_DEVICE_NULL) {
-        dbt_hal *hal = NULL;
-        status = dbt_hal_null_create(&device->allocator, desc->null_pending_seed, &hal, error);
-        if (status == DIBIT_OK) {
-            status = dbt_gpu_create(&device->allocator, hal, &device->gpu, error);
-        }
+    if (status == DIBIT_OK && desc->kind == DIBIT_DEVICE_AUTO) {
+        choose(device);
+    } else if (status == DIBIT_OK && desc->kind != DIBIT_DEVICE_CPU) {
+        status = open_gpu(device, DBT_HAL_ANY, error);
     }
     if (status != DIBIT_OK) {
         dibit_device_destroy(&device);
@@ -62,3 +85,4 @@ void dibit_device_destroy(dibit_device **device) {
 }
 
 const char *dibit_device_name(const dibit_device *device) { return device->name; }
+const char *dibit_device_why(const dibit_device *device) { return device->why; }

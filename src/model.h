@@ -3,6 +3,7 @@
 #define DBT_MODEL_H
 
 #include "exec/exec.h"
+#include "gpu/gpu.h"
 
 struct dibit_model {
     dbt_arena arena;
@@ -15,12 +16,12 @@ struct dibit_model {
 
 struct dibit_device {
     dibit_allocator allocator;
-    dibit_device_desc desc;
+    dibit_device_desc desc; /* of kind AUTO: what was chosen */
     dbt_pool *pool;
     uint64_t isa;
     dbt_gpu *gpu;      /* NULL for the CPU */
     char *null_refuse; /* ",Softmax,Gather," */
-    char name[192];
+    char name[400], why[600];
 };
 
 struct dibit_session {

@@ -283,14 +283,16 @@ dibit_status dibit_session_step(const dibit_session *session, uint32_t index,
     const dbt_plan *const plan = session->plan;
     if (index >= (uint32_t)plan->n_steps) return DIBIT_BAD_ARGUMENT;
     const dbt_step *const step = &plan->steps[index];
-    *out =
-        (dibit_step_info){.name = step->name,
-                          .op = step->op,
-                          .device = step->on_device ? dbt_gpu_hal(plan->options.gpu)->name : "cpu",
-                          .kernel = step->kernel,
-                          .why = step->why,
-                          .runs = step->runs,
-                          .seconds = (double)step->nanoseconds * 1e-9};
+    const bool is_null = session->device->desc.kind == DIBIT_DEVICE_NULL;
+    *out = (dibit_step_info){.name = step->name,
+                             .op = step->op,
+                             .device = !step->on_device ? "cpu"
+                                       : is_null        ? "null"
+                                                        : "webgpu",
+                             .kernel = step->kernel,
+                             .why = step->why,
+                             .runs = step->runs,
+                             .seconds = (double)step->nanoseconds * 1e-9};
     return DIBIT_OK;
 }
 

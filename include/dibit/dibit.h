@@ -251,7 +251,9 @@ typedef struct dibit_device dibit_device;
 
 typedef enum dibit_device_kind {
     DIBIT_DEVICE_CPU = 0,
-    DIBIT_DEVICE_NULL = 1, /* accepts and validates GPU work, computes nothing: for tests */
+    DIBIT_DEVICE_NULL = 1,   /* accepts and validates GPU work, computes nothing: for tests */
+    DIBIT_DEVICE_WEBGPU = 2, /* a GPU through a WebGPU library; software adapters too */
+    DIBIT_DEVICE_AUTO = 3    /* WEBGPU where there is a real GPU, else CPU */
 } dibit_device_kind;
 
 typedef struct dibit_device_desc {
@@ -261,6 +263,8 @@ typedef struct dibit_device_desc {
     uint32_t
         null_pending_seed;   /* NULL device: not 0: poll answers PENDING a random number of times */
     const char *null_refuse; /* NULL device: comma-separated op types that it does not support */
+    /* WEBGPU, AUTO: file of wgpu-native's library; default: where the system and pip put it. */
+    const char *webgpu_library;
     const dibit_allocator *allocator; /* copied */
 } dibit_device_desc;
 
@@ -277,11 +281,17 @@ typedef struct dibit_device_desc {
 #define DIBIT_ISA_NEON_I8MM (1ull << 18)
 #define DIBIT_ISA_WASM_SIMD (1ull << 32)
 
+/* Every device has the CPU's threads as well, for what a GPU does not do. WEBGPU needs the library of
+ * wgpu-native 29, which is loaded here and comes in Python's package wgpu (`pip install "wgpu==0.32.*"`), and
+ * a driver: DEVICE_UNAVAILABLE says which of them is missing. AUTO falls back to the CPU, and
+ * dibit_device_why says why. A device is used by one thread at a time. */
 DIBIT_API dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **out,
                                            dibit_error *error);
 DIBIT_API void dibit_device_destroy(dibit_device **device);
 /* One line for people: "cpu, 2 threads, avx2 avx512 ..."; lives as long as the device. */
 DIBIT_API const char *dibit_device_name(const dibit_device *device);
+/* AUTO: one sentence that says what was chosen and why; else "". Lives as long as the device. */
+DIBIT_API const char *dibit_device_why(const dibit_device *device);
 /* The features this machine has, whatever the mask. */
 DIBIT_API uint64_t dibit_cpu_isa(void);
 

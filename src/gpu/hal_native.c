@@ -75,13 +75,13 @@ static dibit_status fill_functions(dbt_os_library *library, const char *path, db
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         const dbt_os_function f = dbt_os_library_symbol(library, names[i]);
         DBT_FAIL_IF(!f, error, DIBIT_DEVICE_UNAVAILABLE,
-                    "'%.200s' has no %s, so it is not wgpu-native %d: " GET_IT, path, names[i],
+                    "'%.150s' has no %s, so it is not wgpu-native %d", path, names[i],
                     DBT_WGPU_MAJOR);
         memcpy((char *)w + i * sizeof f, &f, sizeof f);
     }
     const uint32_t version = w->GetVersion() >> 24;
     DBT_FAIL_IF(version != DBT_WGPU_MAJOR, error, DIBIT_DEVICE_UNAVAILABLE,
-                "'%.200s' is wgpu-native %u, but %d is needed: " GET_IT, path, (unsigned)version,
+                "'%.150s' is wgpu-native %u, but %d is needed", path, (unsigned)version,
                 DBT_WGPU_MAJOR);
     return DIBIT_OK;
 }
@@ -122,7 +122,8 @@ static dibit_status find_library(const char *given, dbt_wgpu_functions *w, dibit
     dibit_error inner = {DIBIT_OK, ""};
     if (given) {
         if (load(given, w, why, sizeof why, &inner) == DIBIT_OK) return DIBIT_OK;
-        return dbt_fail(error, DIBIT_DEVICE_UNAVAILABLE, "cannot use the WebGPU library: %s", why);
+        return dbt_fail(error, DIBIT_DEVICE_UNAVAILABLE,
+                        "cannot use the WebGPU library: %.250s; " GET_IT, why);
     }
     for (size_t i = 0; i < sizeof names / sizeof *names; i++) {
         if (load(names[i], w, why, sizeof why, &inner) == DIBIT_OK) return DIBIT_OK;

@@ -47,7 +47,19 @@ expect "unknown feature" 2 '' "--isa cannot be 'avx2,mmx'" check x --isa avx2,mm
 expect "missing argument" 2 '' 'expected DIR' check
 expect "too many arguments" 2 '' "'b' is one argument too many" info a b
 expect "-- ends the options" 1 '' 'dibit info: --json' info -- --json
-expect "no WebGPU in this build" 1 '' 'no WebGPU device' check "$cases/llama.q2" --device webgpu
+
+# ---- Devices ----------------------------------------------------------------------------------
+expect "no WebGPU library" 1 '' 'dibit check: cannot use the WebGPU library: /nowhere/gpu.so: .*pip install' \
+    check "$cases/llama.q2" --device webgpu --webgpu-lib /nowhere/gpu.so
+expect "a library of another kind" 1 '' "'libm.so.6' has no wgpuCreateInstance, so it is not wgpu-native" \
+    check "$cases/llama.q2" --device webgpu --webgpu-lib libm.so.6
+expect "auto without a library" 0 '"why": "auto took the CPU: cannot use the WebGPU library' '^4 passed' \
+    check "$cases/llama.q2" --device auto --webgpu-lib /nowhere/gpu.so --json
+expect "info says why" 0 '^  auto took the CPU: cannot' '' \
+    info "$cases/llama.q2" --device auto --webgpu-lib /nowhere/gpu.so
+export DIBIT_WEBGPU_LIB=/nowhere/env.so
+expect "DIBIT_WEBGPU_LIB" 1 '' '/nowhere/env.so' check "$cases/llama.q2" --device webgpu
+unset DIBIT_WEBGPU_LIB
 
 # ---- check ------------------------------------------------------------------------------------
 expect "check a case" 0 '^4 passed, 0 failed, 0 skipped$' '' check "$cases/llama.q2"
@@ -96,7 +108,6 @@ expect "info --steps" 0 'cpu .*com.microsoft.GroupQueryAttention' '' info --step
 expect "info --json" 0 '"n_steps": [0-9]+' '' info --json "$cases/llama.q2"
 expect "info --dump" 0 '^input input_ids int64\[' '' info --dump "$cases/llama.q2"
 expect "info --ops" 0 '^com.microsoft +MatMulNBits +1-$' '' info --ops
-expect "info on auto says why" 0 'the CPU is the only device' '' info --device auto "$cases/llama.q2"
 for key in prefill_tokens_per_s prefill_last_row_tokens_per_s decode_tokens_per_s ttft_ms peak_rss_bytes device; do
     expect "bench --json has $key" 0 "\"$key\": " '' \
         bench "$cases/llama.q2" --prompt-tokens 16 --gen-tokens 4 --threads 2 --repetitions 1 --json
