@@ -47,6 +47,63 @@ enum {
     DBT_GQA_INPUTS
 };
 
+/* ---- What a run is to do, as its dims and lengths say, on any device (gqa_plan.c) ---- */
+
+typedef struct dbt_gqa_step {
+    const dbt_gqa_attrs *a;
+    const dibit_tensor *const *in; /* [n_inputs]; NULL where absent */
+    uint32_t n_inputs;
+    int64_t batch, queries, heads, kv_heads, dim, rotary_half;
+    int64_t
+        q_parts; /* heads that a token of the query input has, those of keys and values included */
+    bool packed, window;
+    int64_t
+        stage_capacity; /* rows of a stage: what queries see of the old tokens, and the new ones */
+    int64_t total;      /* of total_sequence_length, once checked */
+} dbt_gqa_step;
+
+/* How one batch row's tokens go into the cache. */
+typedef struct dbt_gqa_plan {
+    int64_t past, valid; /* tokens before the step, and new ones that are no padding */
+    int64_t append_at;   /* index in the span where new token 0 goes */
+    int64_t writable;    /* new tokens that are stored */
+    int64_t held;        /* windowed: tokens in the cache before the step */
+    int64_t length;      /* of the state afterwards */
+    int64_t drop;        /* windowed: how many of the oldest leave before the step */
+    int64_t staged;      /* windowed: old tokens copied to the stage, or -1: in place */
+} dbt_gqa_plan;
+
+/* The cache of one batch row. */
+typedef struct dbt_gqa_cache {
+    int64_t k_length, v_length, capacity;
+    bool is_state; /* not tensors of the caller's */
+} dbt_gqa_cache;
+
+static inline const dibit_tensor *dbt_gqa_in(const dbt_gqa_step *step, uint32_t i) {
+    return i < step->n_inputs ? step->in[i] : NULL;
+}
+/* From dims alone. */
+void dbt_gqa_read(const dbt_gqa_attrs *a, const dibit_tensor *const *in, uint32_t n_inputs,
+                  dbt_gqa_step *step);
+/* Reads the total; refuses what does not fit. has_state: no past input counts. */
+dibit_status dbt_gqa_check(dbt_gqa_step *step, bool has_state, dibit_error *error);
+dibit_status dbt_gqa_plan_row(const dbt_gqa_step *step, int64_t b, const dbt_gqa_cache *cache,
+                              dbt_gqa_plan *plan, dibit_error *error);
+/* Where token s of batch row b stands, for its rotary embedding. */
+int64_t dbt_gqa_position(const dbt_gqa_step *step, const dbt_gqa_plan *plan, int64_t b, int64_t s);
+/* Refuses positions of batch row b without angles. */
+dibit_status dbt_gqa_check_positions(const dbt_gqa_step *step, const dbt_gqa_plan *plan, int64_t b,
+                                     dibit_error *error);
+/* How many rows of a cache the run has written, padding included. */
+static inline int64_t dbt_gqa_written(const dbt_gqa_step *step, const dbt_gqa_plan *plan) {
+    return step->window ? plan->length : plan->append_at + plan->writable;
+}
+/* Scale and window: what attention_core calls them. */
+float dbt_gqa_scale(const dbt_gqa_step *step);
+static inline int64_t dbt_gqa_left(const dbt_gqa_attrs *a) {
+    return a->local_window_size > 0 ? a->local_window_size - 1 : -1;
+}
+
 uint64_t dbt_gqa_cpu_scratch(const dbt_cpu_call *call);
 dibit_status dbt_gqa_cpu_run(const dbt_cpu_call *call);
 dibit_status dbt_gqa_cpu_bound(const dbt_cpu_call *call, float *const *bound);
