@@ -214,7 +214,7 @@ const dbt_op dbt_group_query_attention_ops[] = {
      .max_inputs = DBT_GQA_INPUTS,
      .min_outputs = 1,
      .max_outputs = 4,
-     .host_inputs = 1u << DBT_GQA_SEQLENS_K | 1u << DBT_GQA_TOTAL,
+     .host_inputs = 1u << DBT_GQA_SEQLENS_K | 1u << DBT_GQA_TOTAL | 1u << DBT_GQA_POSITION_IDS,
      .attrs = attrs,
      .n_attrs = sizeof attrs / sizeof *attrs,
      .attrs_bytes = sizeof(dbt_gqa_attrs),
@@ -224,6 +224,8 @@ const dbt_op dbt_group_query_attention_ops[] = {
      .cpu_scratch = dbt_gqa_cpu_scratch,
      .cpu_run = dbt_gqa_cpu_run,
      .cpu_bound = dbt_gqa_cpu_bound,
-     .state_kind = state_kind},
+     .state_kind = state_kind,
+     .gpu_encode = dbt_gqa_gpu_encode,
+     .gpu_refuses = dbt_gqa_gpu_refuses},
     {0},
 };

@@ -107,6 +107,8 @@ static inline int64_t dbt_gqa_left(const dbt_gqa_attrs *a) {
 uint64_t dbt_gqa_cpu_scratch(const dbt_cpu_call *call);
 dibit_status dbt_gqa_cpu_run(const dbt_cpu_call *call);
 dibit_status dbt_gqa_cpu_bound(const dbt_cpu_call *call, float *const *bound);
+dibit_status dbt_gqa_gpu_encode(const dbt_gpu_call *call);
+const char *dbt_gqa_gpu_refuses(const dbt_node *node, const dbt_hal *hal);
 
 /* L(T) of a windowed cache. */
 static inline int64_t dbt_gqa_resident(int64_t total, int64_t capacity, int64_t window) {

@@ -193,7 +193,8 @@ static dibit_status bound_rotary(const dbt_cpu_call *c, float *const *bound) {
      .infer = infer_rotary,                                                                        \
      .cpu_scratch = scratch_rotary,                                                                \
      .cpu_run = run_rotary,                                                                        \
-     .cpu_bound = bound_rotary}
+     .cpu_bound = bound_rotary,                                                                    \
+     .gpu_encode = dbt_rotary_gpu_encode}
 
 const dbt_op dbt_rotary_ops[] = {
     ROTARY("com.microsoft", "MRotaryEmbedding", 1, DBT_ROTARY_MULTIMODAL, 4, 7),

@@ -40,5 +40,6 @@ static inline int64_t dbt_rotary_position(const dbt_rotary *r, int64_t b, int64_
     return r->ids_count == 1 ? r->ids[0] + s : r->ids[b * r->tokens + s];
 }
 
+dibit_status dbt_rotary_gpu_encode(const dbt_gpu_call *call);
 
 #endif
