@@ -15,6 +15,7 @@ the outputs of the model's own test_data_set_0.
 """
 
 import argparse
+import collections
 import fnmatch
 import os
 import re
@@ -326,7 +327,8 @@ def main():
     parser.add_argument("--only", default="*", help="names of cases, with * and ?")
     parser.add_argument("--seed", type=int, default=1)
     args = parser.parse_args()
-    n_cases = n_sets = n_refused = 0
+    n_cases = n_refused = 0
+    n_sets = collections.Counter()  # of each scenario
     for name in sorted(os.listdir(args.cases)):
         source = os.path.normpath(os.path.join(args.cases, name))
         if not fnmatch.fnmatch(name, args.only) or not os.path.exists(source + "/model.onnx"):
@@ -347,8 +349,9 @@ def main():
                 print(f"{name}: {scenario.__name__}: refused after {case.n_sets - first} sets: "
                       f"{reason}")
                 n_refused += 1
-        n_sets += case.n_sets
-    print(f"{n_cases} cases, {n_sets} sets, {n_refused} refused")
+            n_sets[scenario.__name__] += case.n_sets - first
+    print("; ".join(f"{scenario} {n}" for scenario, n in n_sets.items()))
+    print(f"{n_cases} cases, {n_sets.total()} sets, {n_refused} refused")
     return 0 if n_cases else 1
 
 
