@@ -1,6 +1,6 @@
 #!/bin/sh
 # Runs the stages of the tests, cheapest first, and ends with "N passed, N failed, N skipped".
-# usage: tools/run-tests.sh [STAGE...]     default: all but the last line of $all
+# usage: tools/run-tests.sh [STAGE...]     default: $default; all there are: $all
 #   DIBIT_ORACLE=DIR   also checks the models in DIR/cases
 #   DIBIT_FULL=1       whole products of parameters instead of a seeded choice
 # Logs are in build/logs. Exit 0 only when nothing failed.
@@ -10,7 +10,7 @@ jobs=$(nproc 2>/dev/null || echo 2)
 logs=$PWD/build/logs
 mkdir -p "$logs"
 default="native tint oracle conformance asan tsan aarch64 mutants"
-all="$default coverage"
+all="$default oracle_extra coverage"
 stages=${*:-$default}
 
 # ---- counting ---------------------------------------------------------------------------------
@@ -73,13 +73,17 @@ run_script() {
     return $status
 }
 
+skip() {
+    echo "skipped: $1"
+    echo "0 passed, 0 failed, 1 skipped" >> "$results"
+}
+
 stage_native() { build test && run_ctest test; }
 
 # Every variant of every shader under the browsers' other compiler.
 stage_tint() {
     modules=$(tools/node-env.sh) || {
-        echo "skipped: Tint, which the npm package webgpu brings, cannot be had"
-        echo "0 passed, 0 failed, 1 skipped" >> "$results"
+        skip "Tint, which the npm package webgpu brings, cannot be had"
         return 0
     }
     variants=$PWD/build/test/shader_variants script=$PWD/tests/webgpu/tint.mjs
@@ -89,15 +93,26 @@ stage_tint() {
         (cd "$modules" && run_script node "$script" "$variants")
 }
 
-# Reference models beside the repository's own, from files and with states kept in the session.
+# From files, and with states kept in the session.
+check_both_ways() {
+    run_script build/test/dibit check "$1"
+    from_files=$?
+    run_script build/test/dibit check --chain "$1" && [ $from_files = 0 ]
+}
+
+# Reference models beside the repository's own.
 stage_oracle() {
-    if [ -z "${DIBIT_ORACLE:-}" ]; then
-        echo "skipped: DIBIT_ORACLE is not set"
-        echo "0 passed, 0 failed, 1 skipped" >> "$results"
-        return 0
-    fi
-    build test && run_script build/test/dibit check "$DIBIT_ORACLE/cases" &&
-        run_script build/test/dibit check --chain "$DIBIT_ORACLE/cases"
+    [ -n "${DIBIT_ORACLE:-}" ] || { skip "DIBIT_ORACLE is not set"; return 0; }
+    build test && check_both_ways "$DIBIT_ORACLE/cases"
+}
+
+# The same models on longer, ragged and padded inputs, which ONNX Runtime answers here.
+stage_oracle_extra() {
+    [ -n "${DIBIT_ORACLE:-}" ] || { skip "DIBIT_ORACLE is not set"; return 0; }
+    python3 -c 'import onnx, onnxruntime' || { skip "Python has no onnxruntime"; return 0; }
+    rm -rf build/oracle-extra
+    build test && python3 tools/oracle_extra.py "$DIBIT_ORACLE/cases" build/oracle-extra &&
+        check_both_ways build/oracle-extra
 }
 
 # ONNX's own node tests, made by the onnx package.
