@@ -313,7 +313,7 @@ dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t
 dibit_status dbt_gpu_record_over(const dbt_gpu_call *call, dbt_gpu_dispatch *dispatch, int64_t n);
 /* Why a device's words cannot stand for such integers in arithmetic, or NULL. */
 const char *dbt_gpu_refuses_type(dibit_type type);
-/* How arithmetic on words stays within an integer type of 8 or 16 bits: v is
+/* How words stay within an integer type of fewer than 32 bits: v is
  * (v & mask) << shift >> shift, an arithmetic shift. */
 void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift);
 

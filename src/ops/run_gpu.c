@@ -32,6 +32,8 @@ const char *dbt_gpu_refuses_type(dibit_type type) {
 
 void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift) {
     const uint32_t bits = dibit_type_bits(type);
+    const bool is_signed = dbt_type_in(type, DBT_TYPES_SIGNED | DBT_TYPE_BIT(DIBIT_TYPE_INT4) |
+                                                 DBT_TYPE_BIT(DIBIT_TYPE_INT2));
     *mask = bits < 32 ? (1u << bits) - 1 : UINT32_MAX;
-    *shift = bits < 32 && dbt_type_in(type, DBT_TYPES_SIGNED) ? 32 - bits : 0;
+    *shift = bits < 32 && is_signed ? 32 - bits : 0;
 }

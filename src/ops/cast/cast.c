@@ -117,6 +117,11 @@ static dibit_status run_dropout(const dbt_cpu_call *call) {
     return dbt_cpu_view(call);
 }
 
+static const char *dropout_gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return node->n_outputs > 1 && node->outputs[1] ? "the mask of a Dropout" : NULL;
+}
+
 const dbt_op dbt_cast_ops[] = {
     {.domain = "",
      .name = "Cast",
@@ -130,7 +135,9 @@ const dbt_op dbt_cast_ops[] = {
      .n_attrs = 3,
      .attrs_bytes = sizeof(cast_attrs),
      .infer = infer_cast,
-     .cpu_run = run_cast},
+     .cpu_run = run_cast,
+     .gpu_encode = dbt_cast_encode,
+     .gpu_refuses = dbt_cast_refuses},
     {.domain = "",
      .name = "CastLike",
      .since = 15,
@@ -143,7 +150,9 @@ const dbt_op dbt_cast_ops[] = {
      .attrs = cast_defs + 1,
      .n_attrs = 2,
      .infer = infer_cast,
-     .cpu_run = run_cast},
+     .cpu_run = run_cast,
+     .gpu_encode = dbt_cast_encode,
+     .gpu_refuses = dbt_cast_refuses},
     {.domain = "",
      .name = "Identity",
      .since = 1,
@@ -153,7 +162,8 @@ const dbt_op dbt_cast_ops[] = {
      .max_outputs = 1,
      .flags = DBT_OP_ROWWISE | DBT_OP_VIEW,
      .infer = infer_identity,
-     .cpu_run = dbt_cpu_view},
+     .cpu_run = dbt_cpu_view,
+     .gpu_encode = dbt_gpu_view},
     /* Not a view: the mask has to be written. Before opset 10 the mask was no bool. */
     {.domain = "",
      .name = "Dropout",
@@ -167,7 +177,9 @@ const dbt_op dbt_cast_ops[] = {
      .attrs = dropout_defs,
      .n_attrs = 1,
      .infer = infer_dropout,
-     .cpu_run = run_dropout},
+     .cpu_run = run_dropout,
+     .gpu_encode = dbt_gpu_view,
+     .gpu_refuses = dropout_gpu_refuses},
     {.domain = "",
      .name = "Dropout",
      .since = 10,
@@ -179,6 +191,8 @@ const dbt_op dbt_cast_ops[] = {
      .attrs = dropout_defs,
      .n_attrs = 2,
      .infer = infer_dropout,
-     .cpu_run = run_dropout},
+     .cpu_run = run_dropout,
+     .gpu_encode = dbt_gpu_view,
+     .gpu_refuses = dropout_gpu_refuses},
     {0},
 };

@@ -12,4 +12,8 @@
  * y may be the same memory when both are stored as float. */
 void dbt_cast(dibit_type from, const void *x, dibit_type to, void *y, int64_t n);
 
+/* cast_gpu.c */
+dibit_status dbt_cast_encode(const dbt_gpu_call *call);
+const char *dbt_cast_refuses(const dbt_node *node, const dbt_hal *hal);
+
 #endif
