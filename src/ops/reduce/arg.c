@@ -90,26 +90,63 @@ static void task(void *ctx, int64_t t, uint32_t thread) {
     }
 }
 
+/* x as [outer, n, inner]. */
+static dibit_status split(const dbt_node *node, const dibit_tensor *x, int64_t outputs,
+                          dibit_error *error, int64_t *n, int64_t *inner) {
+    const arg_attrs *const attrs = node->attrs;
+    const int32_t axis = (int32_t)(attrs->axis < 0 ? attrs->axis + x->rank : attrs->axis);
+    *n = x->dims[axis];
+    *inner = 1;
+    for (int32_t i = axis + 1; i < x->rank; i++) *inner *= x->dims[i];
+    DBT_FAIL_IF(outputs > 0 && *n == 0, error, DIBIT_BAD_INPUT,
+                "axis %d has no elements to choose from", (int)axis);
+    return DIBIT_OK;
+}
+
 static dibit_status run(const dbt_cpu_call *call) {
     const arg_attrs *const attrs = call->attrs;
     const dibit_tensor *const x = call->in[0];
-    const int32_t axis = (int32_t)(attrs->axis < 0 ? attrs->axis + x->rank : attrs->axis);
     arg_call c = {.fn = kernel_of(x->type),
                   .x = x->data,
                   .y = call->out[0]->data,
-                  .inner = 1,
-                  .n = x->dims[axis],
                   .outputs = dbt_tensor_count(call->out[0]),
                   .element_bytes = dibit_type_bits(x->type) / 8,
                   .least = call->node->op->kind,
                   .last = attrs->select_last_index != 0};
-    for (int32_t i = axis + 1; i < x->rank; i++) c.inner *= x->dims[i];
+    DBT_TRY(split(call->node, x, c.outputs, call->error, &c.n, &c.inner));
     if (c.outputs == 0) return DIBIT_OK;
-    DBT_FAIL_IF(c.n == 0, call->error, DIBIT_BAD_INPUT, "axis %d has no elements to choose from",
-                (int)axis);
     c.n_tasks = dbt_task_count(c.outputs, c.n * 2);
     dbt_parallel_for(call->pool, c.n_tasks, task, &c);
     return DIBIT_OK;
+}
+
+/* struct Uniforms of arg.wgsl */
+typedef struct arg_uniforms {
+    uint32_t lines, n, inner;
+} arg_uniforms;
+
+static dibit_status encode(const dbt_gpu_call *call) {
+    const arg_attrs *const attrs = call->attrs;
+    const int64_t outputs = dbt_tensor_count(call->out[0]);
+    int64_t n, inner;
+    DBT_TRY(split(call->node, call->in[0], outputs, call->error, &n, &inner));
+    const arg_uniforms uniforms = {(uint32_t)outputs, (uint32_t)n, (uint32_t)inner};
+    const bool wide = n >= 64 && outputs < 65536;
+    const dbt_shader_param params[4] = {{"TYPE", !dbt_type_is_float(call->node->inputs[0]->type)},
+                                        {"LEAST", call->node->op->kind},
+                                        {"LAST", attrs->select_last_index != 0},
+                                        {"WIDE", wide}};
+    const dbt_hal_binding bindings[2] = {{.buffer = call->in_buffers[0]},
+                                         {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "arg.wgsl",
+                                 .params = params,
+                                 .n_params = 4,
+                                 .bindings = bindings,
+                                 .n_bindings = 2,
+                                 .written = 1 << 1,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, wide ? outputs * 256 : outputs);
 }
 
 #define ARG_OP(name_, since_, until_, n_attrs_, least_)                                            \
@@ -126,7 +163,8 @@ static dibit_status run(const dbt_cpu_call *call) {
      .n_attrs = (n_attrs_),                                                                        \
      .attrs_bytes = sizeof(arg_attrs),                                                             \
      .infer = infer,                                                                               \
-     .cpu_run = run}
+     .cpu_run = run,                                                                               \
+     .gpu_encode = encode}
 
 const dbt_op dbt_reduce_arg_ops[] = {
     ARG_OP("ArgMax", 1, 11, 2, 0),

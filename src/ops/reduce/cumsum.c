@@ -72,19 +72,20 @@ static void task(void *ctx, int64_t t, uint32_t thread) {
     }
 }
 
-static dibit_status make_call(const dbt_cpu_call *call, cumsum_call *out) {
-    const dibit_tensor *const x = call->in[0], *const given = call->in[1];
-    const cumsum_attrs *const attrs = call->attrs;
-    DBT_FAIL_IF(dbt_tensor_count(given) != 1, call->error, DIBIT_BAD_INPUT,
+static dibit_status make_call(const dbt_node *node, const dibit_tensor *const *in, dibit_tensor *y,
+                              dibit_error *error, cumsum_call *out) {
+    const dibit_tensor *const x = in[0], *const given = in[1];
+    const cumsum_attrs *const attrs = node->attrs;
+    DBT_FAIL_IF(dbt_tensor_count(given) != 1, error, DIBIT_BAD_INPUT,
                 "the axis must be one number");
     int64_t axis = given->type == DIBIT_TYPE_INT64 ? *(const int64_t *)given->data
                                                    : *(const int32_t *)given->data;
-    DBT_FAIL_IF(axis < -(int64_t)x->rank || axis >= x->rank, call->error, DIBIT_OUT_OF_RANGE,
+    DBT_FAIL_IF(axis < -(int64_t)x->rank || axis >= x->rank, error, DIBIT_OUT_OF_RANGE,
                 "axis %lld is out of range for rank %d", (long long)axis, (int)x->rank);
     if (axis < 0) axis += x->rank;
     cumsum_call c = {.type = x->type,
                      .x = x->data,
-                     .y = call->out[0]->data,
+                     .y = y->data,
                      .outer = 1,
                      .n = x->dims[axis],
                      .inner = 1,
@@ -98,7 +99,7 @@ static dibit_status make_call(const dbt_cpu_call *call, cumsum_call *out) {
 
 static dibit_status run(const dbt_cpu_call *call) {
     cumsum_call c;
-    DBT_TRY(make_call(call, &c));
+    DBT_TRY(make_call(call->node, call->in, call->out[0], call->error, &c));
     c.n_tasks = dbt_task_count(c.outer * c.inner, c.n * 2);
     dbt_parallel_for(call->pool, c.n_tasks, task, &c);
     return DIBIT_OK;
@@ -108,13 +109,43 @@ static dibit_status run(const dbt_cpu_call *call) {
 static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     if (!bounds[0]) return DIBIT_OK;
     cumsum_call c;
-    DBT_TRY(make_call(call, &c));
+    DBT_TRY(make_call(call->node, call->in, call->out[0], call->error, &c));
     c.y = bounds[0];
     c.magnitude = true;
     for (int64_t i = 0; i < c.outer * c.inner; i++) cumsum_f32(&c, i);
     const int64_t count = dbt_tensor_count(call->out[0]);
     for (int64_t i = 0; i < count; i++) bounds[0][i] *= (float)c.n * 0x1p-24f;
     return DIBIT_OK;
+}
+
+/* struct Uniforms of cumsum.wgsl */
+typedef struct cumsum_uniforms {
+    uint32_t lines, n, inner, exclusive, reverse;
+} cumsum_uniforms;
+
+static dibit_status encode(const dbt_gpu_call *call) {
+    cumsum_call c;
+    DBT_TRY(make_call(call->node, call->in, call->out[0], call->error, &c));
+    const cumsum_uniforms uniforms = {(uint32_t)(c.outer * c.inner), (uint32_t)c.n,
+                                      (uint32_t)c.inner, c.exclusive, c.reverse};
+    if (c.n == 0) return DIBIT_OK;
+    const dbt_shader_param params[1] = {{"TYPE", !dbt_type_is_float(call->node->inputs[0]->type)}};
+    const dbt_hal_binding bindings[2] = {{.buffer = call->in_buffers[0]},
+                                         {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "cumsum.wgsl",
+                                 .params = params,
+                                 .n_params = 1,
+                                 .bindings = bindings,
+                                 .n_bindings = 2,
+                                 .written = 1 << 1,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, uniforms.lines);
+}
+
+static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return dbt_gpu_refuses_type(node->inputs[0]->type);
 }
 
 const dbt_op dbt_reduce_cumsum_ops[] = {
@@ -132,6 +163,8 @@ const dbt_op dbt_reduce_cumsum_ops[] = {
      .attrs_bytes = sizeof(cumsum_attrs),
      .infer = infer,
      .cpu_run = run,
-     .cpu_bound = bound},
+     .cpu_bound = bound,
+     .gpu_encode = encode,
+     .gpu_refuses = gpu_refuses},
     {0},
 };

@@ -129,22 +129,28 @@ static dibit_status infer(dbt_infer *infer) {
     return infer_contents(infer, mask);
 }
 
-static dibit_status make_plan(const dbt_cpu_call *call, dbt_reduce_plan *plan) {
-    const reduce_attrs *const attrs = call->attrs;
-    const dibit_tensor *const x = call->in[0];
-    const dibit_tensor *const axes = call->n_inputs > 1 ? call->in[1] : NULL;
+static dibit_status make_plan(const dbt_node *node, const dibit_tensor *const *in,
+                              const dibit_tensor *out, dibit_error *error, dbt_reduce_plan *plan) {
+    const reduce_attrs *const attrs = node->attrs;
+    const dibit_tensor *const axes = node->n_inputs > 1 ? in[1] : NULL;
     uint32_t mask;
     DBT_TRY(mask_of(attrs, axes ? axes->data : attrs->axes.v,
-                    axes ? dbt_tensor_count(axes) : attrs->axes.n, x->rank, &mask, call->error));
-    *plan = dbt_reduce_make_plan(x, mask);
-    DBT_FAIL_IF(plan->outputs != dbt_tensor_count(call->out[0]), call->error, DIBIT_BAD_INPUT,
+                    axes ? dbt_tensor_count(axes) : attrs->axes.n, in[0]->rank, &mask, error));
+    *plan = dbt_reduce_make_plan(in[0], mask);
+    DBT_FAIL_IF(plan->outputs != dbt_tensor_count(out), error, DIBIT_BAD_INPUT,
                 "the axes do not fit the result's shape");
     return DIBIT_OK;
 }
 
+static dibit_status encode(const dbt_gpu_call *call) {
+    dbt_reduce_plan plan;
+    DBT_TRY(make_plan(call->node, call->in, call->out[0], call->error, &plan));
+    return dbt_reduce_record(call, &plan);
+}
+
 static dibit_status run(const dbt_cpu_call *call) {
     dbt_reduce_plan plan;
-    DBT_TRY(make_plan(call, &plan));
+    DBT_TRY(make_plan(call->node, call->in, call->out[0], call->error, &plan));
     const dbt_reduce_kind kind = (dbt_reduce_kind)call->node->op->kind;
     if (call->in[0]->type == DIBIT_TYPE_FLOAT) {
         dbt_reduce_float(kind, &plan, call->in[0]->data, call->out[0]->data, call->pool);
@@ -159,7 +165,7 @@ static dibit_status run(const dbt_cpu_call *call) {
 static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
     if (!bounds[0]) return DIBIT_OK;
     dbt_reduce_plan p;
-    DBT_TRY(make_plan(call, &p));
+    DBT_TRY(make_plan(call->node, call->in, call->out[0], call->error, &p));
     const float *const y = call->out[0]->data, u = 0x1p-24f, n = (float)p.count;
     float *const b = bounds[0];
     dbt_reduce_float(DBT_REDUCE_L1, &p, call->in[0]->data, b, NULL);
@@ -195,7 +201,9 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
      .attrs_bytes = sizeof(reduce_attrs),                                                          \
      .infer = infer,                                                                               \
      .cpu_run = run,                                                                               \
-     .cpu_bound = bound}
+     .cpu_bound = bound,                                                                           \
+     .gpu_encode = encode,                                                                         \
+     .gpu_refuses = dbt_reduce_refuses}
 #define REDUCE_SINCE(name_, input_since_, kind_)                                                   \
     REDUCE(name_, 1, (input_since_) - 1, kind_, attribute_form, 1),                                \
         REDUCE(name_, input_since_, 0, kind_, input_form, 2)

@@ -47,5 +47,11 @@ void dbt_reduce_float(dbt_reduce_kind kind, const dbt_reduce_plan *plan, const f
 /* Every integer type and bool (stored as uint8). */
 void dbt_reduce_integer(dbt_reduce_kind kind, const dbt_reduce_plan *plan, const dibit_tensor *x,
                         void *y, dbt_pool *pool);
+/* What a reduction of integers begins with. */
+int64_t dbt_reduce_first(dbt_reduce_kind kind, dibit_type type);
+
+/* On a device (reduce_gpu.c). */
+dibit_status dbt_reduce_record(const dbt_gpu_call *call, const dbt_reduce_plan *plan);
+const char *dbt_reduce_refuses(const dbt_node *node, const dbt_hal *hal);
 
 #endif

@@ -63,7 +63,7 @@ typedef struct integer_call {
     int64_t n_tasks;
 } integer_call;
 
-static int64_t first_value(dbt_reduce_kind kind, dibit_type type) {
+int64_t dbt_reduce_first(dbt_reduce_kind kind, dibit_type type) {
     return kind == DBT_REDUCE_MAX    ? lowest(type)
            : kind == DBT_REDUCE_MIN  ? highest(type)
            : kind == DBT_REDUCE_PROD ? 1
@@ -105,7 +105,7 @@ static void task(void *ctx, int64_t t, uint32_t thread) {
     const int64_t width = p->columns ? p->n : 1, n = p->columns ? 1 : p->n;
     for (int64_t o = dbt_task_begin(p->outputs, c->n_tasks, t); o < end; o++) {
         const int64_t base = dbt_reduce_offset(&p->kept, o / width) + o % width;
-        int64_t a = first_value(c->kind, c->type);
+        int64_t a = dbt_reduce_first(c->kind, c->type);
         double exponentials = 0;
         for (int64_t r = 0; r < p->reduced.count; r++) {
             const int64_t at = base + dbt_reduce_offset(&p->reduced, r);

@@ -237,6 +237,42 @@ static void test_arg_finds_the_first_or_the_last(void **state) {
     dbt_op_case_expect(&c, 0, &rows);
 }
 
+/* Long rows: a vocabulary, with the extremes many times over. NaN counts in the first place only. */
+static void test_arg_over_long_rows(void **state) {
+    (void)state;
+    enum { ROWS = 3, N = 5000 };
+    static float x[ROWS * N];
+    uint64_t seed = 9;
+    for (int64_t i = 0; i < ROWS * N; i++) {
+        x[i] = truncf(dbt_test_uniform(&seed, -40, 40));
+        if (i % 97 == 5) x[i] = NAN;
+    }
+    x[2 * N] = NAN;
+    const dibit_tensor in = DBT_TENSOR(DIBIT_TYPE_FLOAT, x, ROWS, N);
+    for (int least = 0; least < 2; least++) {
+        for (int last = 0; last < 2; last++) {
+            int64_t want[ROWS] = {0};
+            for (int64_t r = 0; r < ROWS - 1; r++) {
+                for (int64_t i = 1; i < N; i++) {
+                    const float v = least ? -x[r * N + i] : x[r * N + i];
+                    const float b = least ? -x[r * N + want[r]] : x[r * N + want[r]];
+                    if (v > b || (last && v == b)) want[r] = i;
+                }
+            }
+            const dbt_onnx_attr attrs[3] = {DBT_INT("axis", 1), DBT_INT("keepdims", 0),
+                                            DBT_INT("select_last_index", last)};
+            const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_INT64, want, ROWS);
+            dbt_op_case_expect(&(dbt_op_case){.name = least ? "ArgMin" : "ArgMax",
+                                              .opset = 13,
+                                              .inputs = &in,
+                                              .n_inputs = 1,
+                                              .attrs = attrs,
+                                              .n_attrs = 3},
+                               0, &out);
+        }
+    }
+}
+
 static void test_cumsum_in_every_direction(void **state) {
     (void)state;
     const float x[6] = {1, 2, 3, 4, 5, 6};
@@ -290,6 +326,7 @@ int main(void) {
         cmocka_unit_test(test_host_values_pass_through),
         cmocka_unit_test(test_extremes_of_other_types),
         cmocka_unit_test(test_arg_finds_the_first_or_the_last),
+        cmocka_unit_test(test_arg_over_long_rows),
         cmocka_unit_test(test_cumsum_in_every_direction),
         cmocka_unit_test(test_bad_axes_are_refused),
     };
