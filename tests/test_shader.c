@@ -201,6 +201,7 @@ static void test_malformed_lines(void **state) {
     static const char *const rows[][2] = {
         {"#", "a.wgsl:2: '#' is followed by a word"},
         {"#define A", "a.wgsl:2: unknown directive 'define'"},
+        {"#error", "a.wgsl:2: #error sentence"},
         {"#param", "a.wgsl:2: #param NAME values..."},
         {"#param A", "a.wgsl:2: a parameter has values"},
         {"#param A x", "a.wgsl:2: values are numbers, or LOW..HIGH"},

@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "gpu/hal.h"
+#include "gpu/shader_line.h"
 
 enum { MAX_DEPTH = 8, MAX_NESTING = 16, MAX_PARAMS = 32, MAX_VALUES = 64, MAX_FILES = 64 };
 
@@ -26,8 +27,7 @@ typedef struct branch {
 /* A parameter, and where it is declared. */
 typedef struct declared {
     dbt_shader_declared base;
-    const dbt_shader_file *file;
-    uint32_t line;
+    dbt_line line;
 } declared;
 
 typedef struct expander {
@@ -42,82 +42,25 @@ typedef struct expander {
     text head, body;
 } expander;
 
-/* A place in a file: a line, and what is left of it. */
-typedef struct cursor {
-    const dbt_shader_file *file;
-    uint32_t line;
-    const char *at, *end;
-} cursor;
-
-static dibit_status fail_at(const expander *x, const cursor *c, const char *what, const char *name,
-                            size_t name_bytes) {
-    return dbt_fail(x->error, DIBIT_BAD_ARGUMENT, "%s:%u: %s%s%.*s%s", c->file->name,
-                    (unsigned)c->line, what, name_bytes ? " '" : "", (int)name_bytes, name,
-                    name_bytes ? "'" : "");
+static dibit_status fail_at(const expander *x, const dbt_line *line, const char *what) {
+    return dbt_line_fail(line, x->error, what, (dbt_word){0});
+}
+static dibit_status fail_word(const expander *x, const dbt_line *line, const char *what,
+                              dbt_word word) {
+    return dbt_line_fail(line, x->error, what, word);
 }
 
-/* ---- Words of a line ---- */
-
-static bool is_space(char ch) { return ch == ' ' || ch == '\t' || ch == '\r'; }
-static bool is_digit(char ch) { return ch >= '0' && ch <= '9'; }
-static bool is_letter(char ch) {
-    return (ch >= 'a' && ch <= 'z') || (ch >= 'A' && ch <= 'Z') || ch == '_';
-}
-
-static void skip_spaces(cursor *c) {
-    while (c->at < c->end && is_space(*c->at)) c->at++;
-}
-
-/* Nothing is left but perhaps a comment. */
-static bool at_end(cursor *c) {
-    skip_spaces(c);
-    return c->at == c->end || (c->end - c->at >= 2 && c->at[0] == '/' && c->at[1] == '/');
-}
-
-static bool take(cursor *c, const char *sign) {
-    skip_spaces(c);
-    const size_t n = strlen(sign);
-    if ((size_t)(c->end - c->at) < n || memcmp(c->at, sign, n) != 0) return false;
-    c->at += n;
-    return true;
-}
-
-static bool take_name(cursor *c, const char **name, size_t *n) {
-    skip_spaces(c);
-    *name = c->at;
-    if (c->at == c->end || !is_letter(*c->at)) return false;
-    while (c->at < c->end && (is_letter(*c->at) || is_digit(*c->at))) c->at++;
-    *n = (size_t)(c->at - *name);
-    return true;
-}
-
-static bool take_number(cursor *c, int32_t *value) {
-    skip_spaces(c);
-    const bool negative = take(c, "-");
-    if (c->at == c->end || !is_digit(*c->at)) return false;
-    int64_t v = 0;
-    for (; c->at < c->end && is_digit(*c->at); c->at++) {
-        v = v * 10 + (*c->at - '0');
-        if (v > INT32_MAX) return false;
-    }
-    *value = (int32_t)(negative ? -v : v);
-    return true;
-}
-
-static bool is_name(const char *name, const char *s, size_t n) {
-    return strlen(name) == n && memcmp(name, s, n) == 0;
-}
+static dbt_word word_of(const char *name) { return (dbt_word){name, strlen(name)}; }
 
 /* ---- Files and parameters ---- */
 
-static const dbt_shader_file *find_file(const dbt_shader_library *library, const char *name,
-                                        size_t n) {
+static const dbt_shader_file *find_file(const dbt_shader_library *library, dbt_word name) {
     size_t begin = 0, end = library->n;
     while (begin < end) {
         const size_t middle = begin + (end - begin) / 2;
         const dbt_shader_file *const file = &library->files[middle];
-        int order = strncmp(file->name, name, n);
-        if (order == 0 && file->name[n] != '\0') order = 1;
+        int order = strncmp(file->name, name.s, name.n);
+        if (order == 0 && file->name[name.n] != '\0') order = 1;
         if (order == 0) return file;
         if (order < 0)
             begin = middle + 1;
@@ -127,16 +70,16 @@ static const dbt_shader_file *find_file(const dbt_shader_library *library, const
     return NULL;
 }
 
-static bool is_declared(const expander *x, const char *name, size_t n) {
+static bool is_declared(const expander *x, dbt_word name) {
     for (uint32_t i = 0; i < x->n_declared; i++) {
-        if (is_name(x->declared[i].base.name, name, n)) return true;
+        if (dbt_word_is(name, x->declared[i].base.name)) return true;
     }
     return false;
 }
 
-static const dbt_shader_param *find_given(const expander *x, const char *name, size_t n) {
+static const dbt_shader_param *find_given(const expander *x, dbt_word name) {
     for (uint32_t i = 0; i < x->variant->n_params; i++) {
-        if (is_name(x->variant->params[i].name, name, n)) return &x->variant->params[i];
+        if (dbt_word_is(name, x->variant->params[i].name)) return &x->variant->params[i];
     }
     return NULL;
 }
@@ -152,24 +95,24 @@ enum { N_FEATURES = sizeof features / sizeof *features };
 static const char trace[] = "TRACE";
 
 /* The value of a name in a condition; false when there is no such name. */
-static bool find_value(const expander *x, const char *name, size_t n, int32_t *value) {
+static bool find_value(const expander *x, dbt_word name, int32_t *value) {
     for (int i = 0; i < N_FEATURES; i++) {
-        if (!is_name(features[i].name, name, n)) continue;
+        if (!dbt_word_is(name, features[i].name)) continue;
         *value = (x->variant->features & features[i].feature) != 0;
         return true;
     }
-    const bool is_trace = is_name(trace, name, n);
-    if (!is_trace && !is_declared(x, name, n)) return false;
-    const dbt_shader_param *const given = find_given(x, name, n);
+    const bool is_trace = dbt_word_is(name, trace);
+    if (!is_trace && !is_declared(x, name)) return false;
+    const dbt_shader_param *const given = find_given(x, name);
     *value = given ? given->value : 0;
     return is_trace || given;
 }
 
-static bool is_reserved(const char *name, size_t n) {
+static bool is_reserved(dbt_word name) {
     for (int i = 0; i < N_FEATURES; i++) {
-        if (is_name(features[i].name, name, n)) return true;
+        if (dbt_word_is(name, features[i].name)) return true;
     }
-    return is_name(trace, name, n);
+    return dbt_word_is(name, trace);
 }
 
 /* ---- Writing ---- */
@@ -200,17 +143,16 @@ static dibit_status write_place(expander *x, const char *file, uint32_t line) {
 }
 
 /* WGSL wants these before all declarations, and a #param line is one. */
-static bool is_global_directive(cursor c) {
-    const char *name;
-    size_t n;
-    return take_name(&c, &name, &n) &&
-           (is_name("enable", name, n) || is_name("requires", name, n) ||
-            is_name("diagnostic", name, n));
+static bool is_global_directive(dbt_line line) {
+    dbt_word name;
+    return dbt_line_take_name(&line, &name) &&
+           (dbt_word_is(name, "enable") || dbt_word_is(name, "requires") ||
+            dbt_word_is(name, "diagnostic"));
 }
 
-static dibit_status write_line(expander *x, const cursor *c) {
-    text *const to = is_global_directive(*c) ? &x->head : &x->body;
-    DBT_TRY(append(x, to, c->at, (size_t)(c->end - c->at)));
+static dibit_status write_line(expander *x, const dbt_line *line) {
+    text *const to = is_global_directive(*line) ? &x->head : &x->body;
+    DBT_TRY(append(x, to, line->at, (size_t)(line->end - line->at)));
     DBT_TRY(append(x, to, "\n", 1));
     return to == &x->head ? append(x, &x->body, "\n", 1) : DIBIT_OK;
 }
@@ -219,64 +161,64 @@ static dibit_status write_line(expander *x, const cursor *c) {
 
 /* NAME op n, or defined NAME. Names are looked up only where `needed`: what a fragment asks about
  * another shader's parameters is then never reached. */
-static dibit_status term(const expander *x, cursor *c, bool needed, bool *truth) {
-    const char *name;
-    size_t n;
-    if (!take_name(c, &name, &n)) return fail_at(x, c, "a condition begins with a name", "", 0);
+static dibit_status term(const expander *x, dbt_line *line, bool needed, bool *truth) {
+    dbt_word name;
+    if (!dbt_line_take_name(line, &name)) return fail_at(x, line, "a condition begins with a name");
     *truth = false;
-    if (is_name("defined", name, n)) {
-        if (!take_name(c, &name, &n)) return fail_at(x, c, "what is to be defined?", "", 0);
-        *truth = is_reserved(name, n) || is_declared(x, name, n);
+    if (dbt_word_is(name, "defined")) {
+        if (!dbt_line_take_name(line, &name)) return fail_at(x, line, "what is to be defined?");
+        *truth = is_reserved(name) || is_declared(x, name);
         return DIBIT_OK;
     }
     static const char *const signs[] = {"==", "!=", "<=", ">=", "<", ">"};
     int sign = 0;
-    while (sign < 6 && !take(c, signs[sign])) sign++;
+    while (sign < 6 && !dbt_line_take(line, signs[sign])) sign++;
     int32_t left, right;
-    if (sign == 6 || !take_number(c, &right))
-        return fail_at(x, c, "a condition is NAME == number, with == != < <= > or >=", "", 0);
+    if (sign == 6 || !dbt_line_take_number(line, &right))
+        return fail_at(x, line, "a condition is NAME == number, with == != < <= > or >=");
     if (!needed) return DIBIT_OK;
-    if (!find_value(x, name, n, &left)) return fail_at(x, c, "unknown name", name, n);
+    if (!find_value(x, name, &left)) return fail_word(x, line, "unknown name", name);
     const bool truths[] = {left == right, left != right, left <= right, left >= right,
                            left<right, left> right};
     *truth = truths[sign];
     return DIBIT_OK;
 }
 
-static dibit_status condition(const expander *x, cursor *c, bool needed, bool *truth) {
+static dibit_status condition(const expander *x, dbt_line *line, bool needed, bool *truth) {
     bool any = false, all = true;
     for (;;) {
         bool one = false;
-        DBT_TRY(term(x, c, needed && !any && all, &one));
+        DBT_TRY(term(x, line, needed && !any && all, &one));
         all = all && one;
-        if (take(c, "&&")) continue;
+        if (dbt_line_take(line, "&&")) continue;
         any = any || all;
         all = true;
-        if (!take(c, "||")) break;
+        if (!dbt_line_take(line, "||")) break;
     }
     *truth = any;
-    return at_end(c) ? DIBIT_OK
-                     : fail_at(x, c, "this does not belong to the condition", c->at,
-                               (size_t)(c->end - c->at));
+    return dbt_line_at_end(line) ? DIBIT_OK
+                                 : fail_word(x, line, "this does not belong to the condition",
+                                             (dbt_word){line->at, (size_t)(line->end - line->at)});
 }
 
 /* ---- Directives ---- */
 
-static dibit_status param_values(expander *x, cursor *c, dbt_shader_declared *p) {
+static dibit_status param_values(expander *x, dbt_line *line, dbt_shader_declared *p) {
     int32_t values[MAX_VALUES];
-    while (!at_end(c)) {
+    while (!dbt_line_at_end(line)) {
         int32_t low, high;
-        if (!take_number(c, &low)) return fail_at(x, c, "values are numbers, or LOW..HIGH", "", 0);
+        if (!dbt_line_take_number(line, &low))
+            return fail_at(x, line, "values are numbers, or LOW..HIGH");
         high = low;
-        if (take(c, "..") && !take_number(c, &high))
-            return fail_at(x, c, "values are numbers, or LOW..HIGH", "", 0);
-        if (high < low) return fail_at(x, c, "a range goes from LOW to HIGH", "", 0);
+        if (dbt_line_take(line, "..") && !dbt_line_take_number(line, &high))
+            return fail_at(x, line, "values are numbers, or LOW..HIGH");
+        if (high < low) return fail_at(x, line, "a range goes from LOW to HIGH");
         for (int64_t v = low; v <= high; v++) {
-            if (p->n_values == MAX_VALUES) return fail_at(x, c, "too many values", "", 0);
+            if (p->n_values == MAX_VALUES) return fail_at(x, line, "too many values");
             values[p->n_values++] = (int32_t)v;
         }
     }
-    if (p->n_values == 0) return fail_at(x, c, "a parameter has values", "", 0);
+    if (p->n_values == 0) return fail_at(x, line, "a parameter has values");
     int32_t *const kept = dbt_arena_array(x->arena, p->n_values, sizeof *kept);
     if (!kept) return dbt_fail_memory(x->error, "a shader", p->n_values);
     memcpy(kept, values, p->n_values * sizeof *kept);
@@ -284,127 +226,123 @@ static dibit_status param_values(expander *x, cursor *c, dbt_shader_declared *p)
     return DIBIT_OK;
 }
 
-static dibit_status declare(expander *x, cursor *c, const char *name, size_t n) {
-    if (is_reserved(name, n)) return fail_at(x, c, "this name is taken:", name, n);
-    if (is_declared(x, name, n)) return fail_at(x, c, "declared twice:", name, n);
-    if (x->n_declared == MAX_PARAMS) return fail_at(x, c, "too many parameters", "", 0);
-    declared d = {.file = c->file, .line = c->line};
-    d.base.name = dbt_arena_string(x->arena, name, n);
-    if (!d.base.name) return dbt_fail_memory(x->error, "a shader", n);
-    DBT_TRY(param_values(x, c, &d.base));
+static dibit_status declare(expander *x, dbt_line *line, dbt_word name) {
+    if (is_reserved(name)) return fail_word(x, line, "this name is taken:", name);
+    if (is_declared(x, name)) return fail_word(x, line, "declared twice:", name);
+    if (x->n_declared == MAX_PARAMS) return fail_at(x, line, "too many parameters");
+    declared d = {.line = *line};
+    d.base.name = dbt_arena_string(x->arena, name.s, name.n);
+    if (!d.base.name) return dbt_fail_memory(x->error, "a shader", name.n);
+    DBT_TRY(param_values(x, line, &d.base));
     x->declared[x->n_declared++] = d;
     return DIBIT_OK;
 }
 
-static dibit_status on_param(expander *x, cursor *c, bool active) {
-    const char *name;
-    size_t n;
-    if (!take_name(c, &name, &n)) return fail_at(x, c, "#param NAME values...", "", 0);
-    if (!x->variant) return declare(x, c, name, n);
+static dibit_status on_param(expander *x, dbt_line *line, bool active) {
+    dbt_word name;
+    if (!dbt_line_take_name(line, &name)) return fail_at(x, line, "#param NAME values...");
+    if (!x->variant) return declare(x, line, name);
     if (!active) return append(x, &x->body, "\n", 1);
-    const dbt_shader_param *const given = find_given(x, name, n);
+    const dbt_shader_param *const given = find_given(x, name);
     return append_format(x, "const %s = %ld;\n", given->name, (long)given->value);
 }
 
 static dibit_status walk(expander *x, const dbt_shader_file *file, uint32_t depth);
 
-static dibit_status on_include(expander *x, cursor *c, uint32_t depth) {
-    if (!take(c, "\"")) return fail_at(x, c, "#include \"file\"", "", 0);
-    const char *const name = c->at;
-    while (c->at < c->end && *c->at != '"') c->at++;
-    const size_t n = (size_t)(c->at - name);
-    if (!take(c, "\"") || !at_end(c)) return fail_at(x, c, "#include \"file\"", "", 0);
-    const dbt_shader_file *const file = find_file(x->library, name, n);
-    if (!file) return fail_at(x, c, "there is no file", name, n);
+static dibit_status on_include(expander *x, dbt_line *line, uint32_t depth) {
+    dbt_word name;
+    if (!dbt_line_take_quoted(line, &name) || !dbt_line_at_end(line))
+        return fail_at(x, line, "#include \"file\"");
+    const dbt_shader_file *const file = find_file(x->library, name);
+    if (!file) return fail_word(x, line, "there is no file", name);
     for (uint32_t i = 0; i < x->n_seen; i++) {
         if (x->seen[i] == file) return x->variant ? append(x, &x->body, "\n", 1) : DIBIT_OK;
     }
-    if (depth == MAX_DEPTH) return fail_at(x, c, "includes are nested too deeply", "", 0);
+    if (depth == MAX_DEPTH) return fail_at(x, line, "includes are nested too deeply");
     if (x->variant) DBT_TRY(write_place(x, file->name, 1));
     DBT_TRY(walk(x, file, depth + 1));
-    return x->variant ? write_place(x, c->file->name, c->line + 1) : DIBIT_OK;
+    return x->variant ? write_place(x, line->file, line->number + 1) : DIBIT_OK;
 }
 
-static dibit_status on_branch(expander *x, cursor *c, const char *word, size_t n, branch *stack,
+static dibit_status on_branch(expander *x, dbt_line *line, dbt_word word, branch *stack,
                               uint32_t *depth) {
     branch *const top = *depth ? &stack[*depth - 1] : NULL;
     const bool outer = top ? top->active : true;
-    if (is_name("if", word, n)) {
-        if (*depth == MAX_NESTING) return fail_at(x, c, "#if is nested too deeply", "", 0);
-        branch b = {.outer = outer, .line = c->line};
-        DBT_TRY(condition(x, c, x->variant && outer, &b.active));
+    if (dbt_word_is(word, "if")) {
+        if (*depth == MAX_NESTING) return fail_at(x, line, "#if is nested too deeply");
+        branch b = {.outer = outer, .line = line->number};
+        DBT_TRY(condition(x, line, x->variant && outer, &b.active));
         b.taken = b.active = b.active && outer;
         stack[(*depth)++] = b;
         return DIBIT_OK;
     }
-    if (!top) return fail_at(x, c, "there is no #if for", word, n);
-    if (is_name("endif", word, n)) {
+    if (!top) return fail_word(x, line, "there is no #if for", word);
+    if (dbt_word_is(word, "endif")) {
         --*depth;
     } else if (top->in_else) {
-        return fail_at(x, c, "after #else comes #endif, not", word, n);
-    } else if (is_name("else", word, n)) {
+        return fail_word(x, line, "after #else comes #endif, not", word);
+    } else if (dbt_word_is(word, "else")) {
         top->in_else = true;
         top->active = top->outer && !top->taken;
     } else {
         bool truth;
-        DBT_TRY(condition(x, c, x->variant && top->outer && !top->taken, &truth));
+        DBT_TRY(condition(x, line, x->variant && top->outer && !top->taken, &truth));
         top->active = top->outer && !top->taken && truth;
         top->taken = top->taken || top->active;
         return DIBIT_OK;
     }
-    return at_end(c) ? DIBIT_OK : fail_at(x, c, "nothing comes after", word, n);
+    return dbt_line_at_end(line) ? DIBIT_OK : fail_word(x, line, "nothing comes after", word);
 }
 
-static bool is_branch_word(const char *word, size_t n) {
-    return is_name("if", word, n) || is_name("elif", word, n) || is_name("else", word, n) ||
-           is_name("endif", word, n);
+static bool is_branch_word(dbt_word word) {
+    return dbt_word_is(word, "if") || dbt_word_is(word, "elif") || dbt_word_is(word, "else") ||
+           dbt_word_is(word, "endif");
 }
 
-/* A line that begins with '#', which the cursor is behind. While gathering, everything is active. */
-static dibit_status on_directive(expander *x, cursor *c, uint32_t file_depth, branch *stack,
+/* A line that begins with '#', which the dbt_line is behind. While gathering, everything is active. */
+static dibit_status on_directive(expander *x, dbt_line *line, uint32_t file_depth, branch *stack,
                                  uint32_t *nesting) {
-    const char *word;
-    size_t n;
-    if (!take_name(c, &word, &n)) return fail_at(x, c, "'#' is followed by a word", "", 0);
+    dbt_word word;
+    if (!dbt_line_take_name(line, &word)) return fail_at(x, line, "'#' is followed by a word");
     const bool active = !x->variant || *nesting == 0 || stack[*nesting - 1].active;
-    if (is_name("param", word, n)) return on_param(x, c, active);
-    if (is_name("include", word, n) && active) return on_include(x, c, file_depth);
-    if (is_branch_word(word, n)) {
-        DBT_TRY(on_branch(x, c, word, n, stack, nesting));
-    } else if (is_name("error", word, n)) {
-        skip_spaces(c);
-        DBT_FAIL_IF(x->variant && active, x->error, DIBIT_UNSUPPORTED, "%s:%u: %.*s", c->file->name,
-                    (unsigned)c->line, (int)(c->end - c->at), c->at);
-    } else if (!is_name("include", word, n)) {
-        return fail_at(x, c, "unknown directive", word, n);
+    if (dbt_word_is(word, "param")) return on_param(x, line, active);
+    if (dbt_word_is(word, "include") && active) return on_include(x, line, file_depth);
+    if (is_branch_word(word)) {
+        DBT_TRY(on_branch(x, line, word, stack, nesting));
+    } else if (dbt_word_is(word, "error")) {
+        if (dbt_line_at_end(line)) return fail_at(x, line, "#error sentence");
+        DBT_FAIL_IF(x->variant && active, x->error, DIBIT_UNSUPPORTED, "%s:%u: %.*s", line->file,
+                    (unsigned)line->number, (int)(line->end - line->at), line->at);
+    } else if (!dbt_word_is(word, "include")) {
+        return fail_word(x, line, "unknown directive", word);
     }
     return x->variant ? append(x, &x->body, "\n", 1) : DIBIT_OK;
 }
 
 static dibit_status walk(expander *x, const dbt_shader_file *file, uint32_t depth) {
-    cursor c = {.file = file};
-    if (x->n_seen == MAX_FILES) return fail_at(x, &c, "too many includes", "", 0);
+    dbt_line line = {.file = file->name};
+    if (x->n_seen == MAX_FILES) return fail_at(x, &line, "too many includes");
     x->seen[x->n_seen++] = file;
     branch stack[MAX_NESTING];
     uint32_t nesting = 0;
     const char *const end = file->text + file->bytes;
     for (const char *next = file->text; next < end;) {
         const char *const newline = memchr(next, '\n', (size_t)(end - next));
-        c.at = next;
-        c.end = newline ? newline : end;
-        c.line++;
+        line.at = next;
+        line.end = newline ? newline : end;
+        line.number++;
         next = newline ? newline + 1 : end;
-        cursor directive = c;
-        if (take(&directive, "#")) {
+        dbt_line directive = line;
+        if (dbt_line_take(&directive, "#")) {
             DBT_TRY(on_directive(x, &directive, depth, stack, &nesting));
         } else if (x->variant) {
             const bool active = nesting == 0 || stack[nesting - 1].active;
-            DBT_TRY(active ? write_line(x, &c) : append(x, &x->body, "\n", 1));
+            DBT_TRY(active ? write_line(x, &line) : append(x, &x->body, "\n", 1));
         }
     }
     if (nesting > 0) {
-        c.line = stack[nesting - 1].line;
-        return fail_at(x, &c, "this #if has no #endif", "", 0);
+        line.number = stack[nesting - 1].line;
+        return fail_at(x, &line, "this #if has no #endif");
     }
     return DIBIT_OK;
 }
@@ -412,7 +350,7 @@ static dibit_status walk(expander *x, const dbt_shader_file *file, uint32_t dept
 /* ---- The two walks ---- */
 
 static dibit_status gather(expander *x, const char *name, const dbt_shader_file **file) {
-    *file = find_file(x->library, name, strlen(name));
+    *file = find_file(x->library, word_of(name));
     DBT_FAIL_IF(!*file, x->error, DIBIT_BAD_ARGUMENT, "there is no shader '%s'", name);
     return walk(x, *file, 0);
 }
@@ -434,14 +372,13 @@ dibit_status dbt_shader_declare(const dbt_shader_library *library, const char *f
 static dibit_status check_values(const expander *x) {
     for (uint32_t i = 0; i < x->n_declared; i++) {
         const declared *const d = &x->declared[i];
-        const cursor place = {.file = d->file, .line = d->line};
-        const size_t n = strlen(d->base.name);
-        const dbt_shader_param *const given = find_given(x, d->base.name, n);
-        if (!given) return fail_at(x, &place, "there is no value for", d->base.name, n);
+        const dbt_word name = word_of(d->base.name);
+        const dbt_shader_param *const given = find_given(x, name);
+        if (!given) return fail_word(x, &d->line, "there is no value for", name);
         uint32_t k = 0;
         while (k < d->base.n_values && d->base.values[k] != given->value) k++;
         DBT_FAIL_IF(k == d->base.n_values, x->error, DIBIT_BAD_ARGUMENT, "%s:%u: %s cannot be %ld",
-                    d->file->name, (unsigned)d->line, d->base.name, (long)given->value);
+                    d->line.file, (unsigned)d->line.number, d->base.name, (long)given->value);
     }
     return DIBIT_OK;
 }
@@ -449,12 +386,11 @@ static dibit_status check_values(const expander *x) {
 static dibit_status check_names(const expander *x) {
     const dbt_shader_variant *const v = x->variant;
     for (uint32_t i = 0; i < v->n_params; i++) {
-        const char *const name = v->params[i].name;
-        const size_t n = strlen(name);
-        DBT_FAIL_IF(!is_name(trace, name, n) && !is_declared(x, name, n), x->error,
-                    DIBIT_BAD_ARGUMENT, "%s has no parameter '%s'", v->file, name);
-        DBT_FAIL_IF(find_given(x, name, n) != &v->params[i], x->error, DIBIT_BAD_ARGUMENT,
-                    "%s: '%s' is given twice", v->file, name);
+        const dbt_word name = word_of(v->params[i].name);
+        DBT_FAIL_IF(!dbt_word_is(name, trace) && !is_declared(x, name), x->error,
+                    DIBIT_BAD_ARGUMENT, "%s has no parameter '%s'", v->file, name.s);
+        DBT_FAIL_IF(find_given(x, name) != &v->params[i], x->error, DIBIT_BAD_ARGUMENT,
+                    "%s: '%s' is given twice", v->file, name.s);
     }
     return DIBIT_OK;
 }

@@ -3,6 +3,9 @@
 // Dispatch: heads * rows workgroups. No features.
 
 #include "attention.inc.wgsl"
+#if VEC == 1 || HALF == 1
+#error partial results are single floats
+#endif
 #include "grid.inc.wgsl"
 
 var<workgroup> tops: array<f32, 64>;
