@@ -135,7 +135,9 @@ typedef struct dbt_cpu_call {
  * On a device every floating value is float and every integer and bool is int32, one word an element;
  * constants of raw_inputs are the file's bytes, and rows of states have the type that the model
  * declares, float16 two to a word. An op records dispatches; it computes nothing itself, and its shaders
- * are *.wgsl files in its folder. Dims are below 2^31 elements in all. */
+ * are *.wgsl files in its folder. Dims are below 2^31 elements in all. An index that only the device
+ * knows and that is out of range is not reported there: what it would pick is 0, and what it would
+ * write is left out. */
 
 /* As dbt_state_row, in a device buffer: the rows of head h begin at element base + h * capacity * row. */
 typedef struct dbt_gpu_state_row {
@@ -306,6 +308,8 @@ uint64_t dbt_cpu_bytes(const dibit_tensor *t);
 
 /* gpu_encode of a view: copies input 0's elements to output 0 unless they are the same memory. */
 dibit_status dbt_gpu_view(const dbt_gpu_call *call);
+/* The call as functions see it that look at dims and host inputs alone; it lives as long as call. */
+dbt_cpu_call dbt_gpu_shapes(const dbt_gpu_call *call);
 /* Copies a tensor's elements. */
 dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t,
                                  dbt_hal_buffer *from, dbt_hal_buffer *to);
@@ -313,6 +317,11 @@ dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t
 dibit_status dbt_gpu_record_over(const dbt_gpu_call *call, dbt_gpu_dispatch *dispatch, int64_t n);
 /* Why a device's words cannot stand for such integers in arithmetic, or NULL. */
 const char *dbt_gpu_refuses_type(dibit_type type);
+/* RAW of raw.inc.wgsl: how a tensor lies in its buffer, by its type there; constants of raw_inputs have
+ * the file's. Not for types that dbt_gpu_refuses_raw names. */
+int32_t dbt_gpu_raw(dibit_type type);
+/* Why shaders cannot read elements of a file's type, or NULL. */
+const char *dbt_gpu_refuses_raw(dibit_type type);
 /* How words stay within an integer type of fewer than 32 bits: v is
  * (v & mask) << shift >> shift, an arithmetic shift. */
 void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift);

@@ -1,6 +1,16 @@
 /* Helpers that gpu_encode functions share. */
 #include "ops/op.h"
 
+dbt_cpu_call dbt_gpu_shapes(const dbt_gpu_call *call) {
+    return (dbt_cpu_call){.node = call->node,
+                          .attrs = call->attrs,
+                          .n_inputs = call->n_inputs,
+                          .n_outputs = call->n_outputs,
+                          .in = call->in,
+                          .out = call->out,
+                          .error = call->error};
+}
+
 dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t,
                                  dbt_hal_buffer *from, dbt_hal_buffer *to) {
     const uint64_t bytes = (uint64_t)dbt_tensor_count(t) * 4;
@@ -36,4 +46,30 @@ void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift) {
                                                  DBT_TYPE_BIT(DIBIT_TYPE_INT2));
     *mask = bits < 32 ? (1u << bits) - 1 : UINT32_MAX;
     *shift = bits < 32 && is_signed ? 32 - bits : 0;
+}
+
+int32_t dbt_gpu_raw(dibit_type type) {
+    switch (type) {
+    case DIBIT_TYPE_FLOAT16: return 1;
+    case DIBIT_TYPE_BFLOAT16: return 2;
+    case DIBIT_TYPE_BOOL:
+    case DIBIT_TYPE_UINT8: return 3;
+    case DIBIT_TYPE_INT8: return 4;
+    case DIBIT_TYPE_UINT16: return 5;
+    case DIBIT_TYPE_INT16: return 6;
+    case DIBIT_TYPE_UINT4: return 7;
+    case DIBIT_TYPE_INT4: return 8;
+    case DIBIT_TYPE_UINT2: return 9;
+    case DIBIT_TYPE_INT2: return 10;
+    default: return 0;
+    }
+}
+
+const char *dbt_gpu_refuses_raw(dibit_type type) {
+    switch (type) {
+    case DIBIT_TYPE_DOUBLE: return "a constant of doubles";
+    case DIBIT_TYPE_INT64:
+    case DIBIT_TYPE_UINT64: return "a constant of 64-bit integers";
+    default: return NULL;
+    }
 }

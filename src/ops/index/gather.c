@@ -64,7 +64,7 @@ static void gather_rows(void *ctx, int64_t task, uint32_t thread) {
     }
 }
 
-dibit_status dbt_gather_run(const dbt_cpu_call *call) {
+dibit_status dbt_gather_layout_of(const dbt_cpu_call *call, dbt_gather_layout *out) {
     const dbt_axis_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
     const int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
@@ -74,14 +74,26 @@ dibit_status dbt_gather_run(const dbt_cpu_call *call) {
     for (int32_t i = 0; i < indices->rank; i++) dims[r++] = indices->dims[i];
     for (int32_t i = axis + 1; i < x->rank; i++) dims[r++] = x->dims[i];
     DBT_TRY(dbt_expect_dims(call, 0, r, dims));
-    DBT_TRY(dbt_check_indices(call, indices, x->dims[axis], axis));
+    *out = (dbt_gather_layout){.axis = axis,
+                               .depth = 1,
+                               .batches = dbt_dims_product(x->dims, 0, axis),
+                               .rows = dbt_tensor_count(indices),
+                               .inner = dbt_dims_product(x->dims, axis + 1, x->rank)};
+    return DIBIT_OK;
+}
+
+dibit_status dbt_gather_run(const dbt_cpu_call *call) {
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    dbt_gather_layout layout;
+    DBT_TRY(dbt_gather_layout_of(call, &layout));
+    DBT_TRY(dbt_check_indices(call, indices, x->dims[layout.axis], layout.axis));
     gather_job job = {.x = x,
                       .indices = indices,
                       .y = call->out[0],
-                      .size = x->dims[axis],
-                      .n_indices = dbt_tensor_count(indices),
-                      .inner = dbt_dims_product(x->dims, axis + 1, x->rank)};
-    job.n_rows = dbt_dims_product(x->dims, 0, axis) * job.n_indices;
+                      .size = x->dims[layout.axis],
+                      .n_indices = layout.rows,
+                      .inner = layout.inner,
+                      .n_rows = layout.batches * layout.rows};
     if (job.n_rows == 0 || job.inner == 0) return DIBIT_OK;
     job.n_tasks =
         dbt_task_count(job.n_rows, job.x->type == job.y->type ? job.inner / 8 + 8 : job.inner * 2);
@@ -128,17 +140,23 @@ static void gather_elements(void *ctx, int64_t task, uint32_t thread) {
     }
 }
 
-dibit_status dbt_gather_elements_run(const dbt_cpu_call *call) {
+dibit_status dbt_gather_elements_check(const dbt_cpu_call *call, int32_t *axis) {
     const dbt_axis_attrs *const a = call->attrs;
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    *axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
+    DBT_TRY(dbt_expect_dims(call, 0, indices->rank, indices->dims));
+    for (int32_t i = 0; i < x->rank; i++) {
+        DBT_FAIL_IF(i != *axis && indices->dims[i] > x->dims[i], call->error, DIBIT_BAD_INPUT,
+                    "dim %d of the indices is %lld, the data has only %lld", (int)i,
+                    (long long)indices->dims[i], (long long)x->dims[i]);
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dbt_gather_elements_run(const dbt_cpu_call *call) {
     element_job job = {.x = call->in[0], .indices = call->in[1], .y = call->out[0]};
     const dibit_tensor *const x = job.x;
-    job.axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
-    DBT_TRY(dbt_expect_dims(call, 0, job.indices->rank, job.indices->dims));
-    for (int32_t i = 0; i < x->rank; i++) {
-        DBT_FAIL_IF(i != job.axis && job.indices->dims[i] > x->dims[i], call->error,
-                    DIBIT_BAD_INPUT, "dim %d of the indices is %lld, the data has only %lld",
-                    (int)i, (long long)job.indices->dims[i], (long long)x->dims[i]);
-    }
+    DBT_TRY(dbt_gather_elements_check(call, &job.axis));
     DBT_TRY(dbt_check_indices(call, job.indices, x->dims[job.axis], job.axis));
     job.n = dbt_tensor_count(job.indices);
     if (job.n == 0) return DIBIT_OK;
@@ -178,14 +196,13 @@ dibit_status dbt_gather_nd_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1, dbt_gather_nd_run);
 }
 
-dibit_status dbt_gather_nd_run(const dbt_cpu_call *call) {
+dibit_status dbt_gather_nd_layout_of(const dbt_cpu_call *call, dbt_gather_layout *out) {
     const dbt_gather_nd_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
-    dibit_tensor *const y = call->out[0];
     const int32_t batch = (int32_t)a->batch_dims, last = indices->rank - 1;
     const int64_t depth = indices->dims[last];
     const int32_t first = batch + (int32_t)depth;
-    int64_t dims[2 * DIBIT_MAX_RANK], stride[DIBIT_MAX_RANK];
+    int64_t dims[2 * DIBIT_MAX_RANK];
     int32_t r = 0;
     for (int32_t i = 0; i < last; i++) dims[r++] = indices->dims[i];
     for (int32_t i = first; i < x->rank; i++) dims[r++] = x->dims[i];
@@ -195,16 +212,28 @@ dibit_status dbt_gather_nd_run(const dbt_cpu_call *call) {
                     "batch dim %d differs: %lld and %lld", (int)i, (long long)x->dims[i],
                     (long long)indices->dims[i]);
     }
+    *out = (dbt_gather_layout){.axis = batch,
+                               .depth = (int32_t)depth,
+                               .batches = dbt_dims_product(indices->dims, 0, batch),
+                               .rows = dbt_dims_product(indices->dims, batch, last),
+                               .inner = dbt_dims_product(x->dims, first, x->rank)};
+    return DIBIT_OK;
+}
+
+dibit_status dbt_gather_nd_run(const dbt_cpu_call *call) {
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    dibit_tensor *const y = call->out[0];
+    dbt_gather_layout layout;
+    DBT_TRY(dbt_gather_nd_layout_of(call, &layout));
+    const int32_t batch = layout.axis;
+    const int64_t inner = layout.inner, batch_size = dbt_dims_product(x->dims, batch, x->rank);
+    int64_t stride[DIBIT_MAX_RANK];
     dbt_dense_strides(x->rank, x->dims, stride);
-    const int64_t n_batches = dbt_dims_product(indices->dims, 0, batch);
-    const int64_t per_batch = dbt_dims_product(indices->dims, batch, last);
-    const int64_t batch_size = dbt_dims_product(x->dims, batch, x->rank);
-    const int64_t inner = dbt_dims_product(x->dims, first, x->rank);
-    for (int64_t row = 0; row < n_batches * per_batch; row++) {
-        int64_t from = row / per_batch * batch_size;
-        for (int32_t k = 0; k < depth; k++) {
+    for (int64_t row = 0; row < layout.batches * layout.rows; row++) {
+        int64_t from = row / layout.rows * batch_size;
+        for (int32_t k = 0; k < layout.depth; k++) {
             const int64_t size = x->dims[batch + k];
-            int64_t index = dbt_index_at(indices, row * depth + k);
+            int64_t index = dbt_index_at(indices, row * layout.depth + k);
             DBT_FAIL_IF(index < -size || index >= size, call->error, DIBIT_OUT_OF_RANGE,
                         "index %lld is out of range for axis %d of size %lld", (long long)index,
                         (int)(batch + k), (long long)size);

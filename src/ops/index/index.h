@@ -10,11 +10,12 @@
 
 /* ---- Moving ---------------------------------------------------------------------------------- */
 
-/* Two arrays walked in step; strides in elements, zero and negative ones allowed. A rank of twice
- * the tensors' lets Tile and DepthToSpace split each dim in two. */
+/* Two arrays walked in step, each from an element of its own; strides in elements, zero and negative
+ * ones allowed. A rank of twice the tensors' lets Tile and DepthToSpace split each dim in two. */
 enum { DBT_STRIDED_MAX_RANK = 2 * DIBIT_MAX_RANK };
 typedef struct dbt_strided {
     int32_t rank;
+    int64_t dst_at, src_at;
     int64_t dims[DBT_STRIDED_MAX_RANK];
     int64_t dst_stride[DBT_STRIDED_MAX_RANK];
     int64_t src_stride[DBT_STRIDED_MAX_RANK];
@@ -22,6 +23,14 @@ typedef struct dbt_strided {
 
 void dbt_strided_copy(dbt_pool *pool, const dbt_strided *copy, uint32_t element_bytes, void *dst,
                       const void *src);
+/* The same copy with as few dims as it can have, but one at least. Dims are positive. */
+void dbt_strided_simplify(const dbt_strided *in, dbt_strided *out);
+/* What an op that is one copy from input 0 to output 0 copies. Looks at dims and host inputs alone;
+ * BAD_INPUT when they do not fit together. */
+typedef dibit_status (*dbt_move_plan)(const dbt_cpu_call *call, dbt_strided *copy);
+/* cpu_run and gpu_encode of such an op. */
+dibit_status dbt_move_run(const dbt_cpu_call *call, dbt_move_plan plan);
+dibit_status dbt_move_encode(const dbt_gpu_call *call, dbt_move_plan plan);
 /* strides[i]: elements between neighbours along axis i of a dense row-major tensor. */
 void dbt_dense_strides(int32_t rank, const int64_t *dims, int64_t *strides);
 /* Product of dims[from..to). */
@@ -119,6 +128,7 @@ enum { DBT_BLOCK_DEPTH_TO_SPACE, DBT_BLOCK_SPACE_TO_DEPTH }; /* kinds */
 #define DBT_INDEX_OP(name)                                                                         \
     dibit_status dbt_##name##_infer(dbt_infer *infer);                                             \
     dibit_status dbt_##name##_run(const dbt_cpu_call *call)
+#define DBT_DEVICE_OP(name) dibit_status dbt_##name##_encode(const dbt_gpu_call *call)
 DBT_INDEX_OP(gather);
 DBT_INDEX_OP(gather_elements);
 DBT_INDEX_OP(gather_nd);
@@ -139,7 +149,45 @@ DBT_INDEX_OP(topk);
 DBT_INDEX_OP(one_hot);
 DBT_INDEX_OP(non_zero);
 DBT_INDEX_OP(compress);
+DBT_DEVICE_OP(gather);
+DBT_DEVICE_OP(gather_elements);
+DBT_DEVICE_OP(gather_nd);
+DBT_DEVICE_OP(scatter_elements);
+DBT_DEVICE_OP(scatter_nd);
+DBT_DEVICE_OP(slice);
+DBT_DEVICE_OP(split);
+DBT_DEVICE_OP(concat);
+DBT_DEVICE_OP(transpose);
+DBT_DEVICE_OP(tile);
+DBT_DEVICE_OP(expand);
+DBT_DEVICE_OP(pad);
+DBT_DEVICE_OP(blocks);
+DBT_DEVICE_OP(trilu);
 #undef DBT_INDEX_OP
+#undef DBT_DEVICE_OP
+const char *dbt_gather_refuses(const dbt_node *node, const dbt_hal *hal);
+const char *dbt_scatter_refuses(const dbt_node *node, const dbt_hal *hal);
+dibit_status dbt_slice_plan(const dbt_cpu_call *call, dbt_strided *copy);
+dibit_status dbt_transpose_plan(const dbt_cpu_call *call, dbt_strided *copy);
+dibit_status dbt_tile_plan(const dbt_cpu_call *call, dbt_strided *copy);
+dibit_status dbt_expand_plan(const dbt_cpu_call *call, dbt_strided *copy);
+dibit_status dbt_blocks_plan(const dbt_cpu_call *call, dbt_strided *copy);
+/* Gather and GatherND: y [batches, rows, inner] has rows of x whose axes [axis, axis + depth) are given by
+ * indices. BAD_INPUT when the dims do not fit together. */
+typedef struct dbt_gather_layout {
+    int64_t batches, rows, inner;
+    int32_t axis, depth;
+} dbt_gather_layout;
+dibit_status dbt_gather_layout_of(const dbt_cpu_call *call, dbt_gather_layout *out);
+dibit_status dbt_gather_nd_layout_of(const dbt_cpu_call *call, dbt_gather_layout *out);
+dibit_status dbt_gather_elements_check(const dbt_cpu_call *call, int32_t *axis);
+/* Where the inputs of Concat, and the outputs of Split, begin along the axis: at has room for
+ * DBT_VARIADIC. */
+dibit_status dbt_concat_starts(const dbt_cpu_call *call, int32_t *axis, int64_t *at);
+dibit_status dbt_split_starts(const dbt_cpu_call *call, int32_t *axis, int64_t *at);
+/* The copy of a part to or from where it lies along the axis of the whole. */
+void dbt_part_plan(const dibit_tensor *whole, const dibit_tensor *part, int32_t axis, int64_t at,
+                   bool into_whole, dbt_strided *copy);
 uint64_t dbt_topk_scratch(const dbt_cpu_call *call);
 
 #endif

@@ -1,20 +1,22 @@
 /* Concat and Split: tensors joined along an axis, and taken apart. */
 #include "ops/index/index.h"
 
-/* Copies part (dims as its tensor's) to or from where it lies along the axis of the whole. */
+void dbt_part_plan(const dibit_tensor *whole, const dibit_tensor *part, int32_t axis, int64_t at,
+                   bool into_whole, dbt_strided *copy) {
+    int64_t *const inside = into_whole ? copy->dst_stride : copy->src_stride;
+    copy->rank = part->rank;
+    memcpy(copy->dims, part->dims, (size_t)part->rank * sizeof *part->dims);
+    dbt_dense_strides(whole->rank, whole->dims, inside);
+    dbt_dense_strides(part->rank, part->dims, into_whole ? copy->src_stride : copy->dst_stride);
+    *(into_whole ? &copy->dst_at : &copy->src_at) = at * inside[axis];
+}
+
 static void copy_part(const dbt_cpu_call *call, const dibit_tensor *whole, const dibit_tensor *part,
                       int32_t axis, int64_t at, bool into_whole) {
-    dbt_strided copy = {.rank = part->rank};
-    int64_t whole_stride[DIBIT_MAX_RANK], part_stride[DIBIT_MAX_RANK];
-    memcpy(copy.dims, part->dims, (size_t)part->rank * sizeof *part->dims);
-    dbt_dense_strides(whole->rank, whole->dims, whole_stride);
-    dbt_dense_strides(part->rank, part->dims, part_stride);
-    if (dbt_tensor_count(part) == 0) return;
-    memcpy(copy.dst_stride, into_whole ? whole_stride : part_stride, sizeof whole_stride);
-    memcpy(copy.src_stride, into_whole ? part_stride : whole_stride, sizeof whole_stride);
-    char *const inside = dbt_element(whole, at * whole_stride[axis]);
-    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(whole), into_whole ? inside : part->data,
-                     into_whole ? part->data : inside);
+    dbt_strided copy = {.rank = 0};
+    dbt_part_plan(whole, part, axis, at, into_whole, &copy);
+    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(whole),
+                     into_whole ? whole->data : part->data, into_whole ? part->data : whole->data);
 }
 
 /* BAD_INPUT unless the dims besides the axis are the same. */
@@ -55,20 +57,26 @@ dibit_status dbt_concat_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, ~0u, dbt_concat_run);
 }
 
-dibit_status dbt_concat_run(const dbt_cpu_call *call) {
+dibit_status dbt_concat_starts(const dbt_cpu_call *call, int32_t *axis, int64_t *at) {
     const dbt_axis_attrs *const a = call->attrs;
-    dibit_tensor *const y = call->out[0];
-    const int32_t axis = (int32_t)(a->axis < 0 ? a->axis + y->rank : a->axis);
-    int64_t at = 0;
+    const dibit_tensor *const y = call->out[0];
+    *axis = (int32_t)(a->axis < 0 ? a->axis + y->rank : a->axis);
+    int64_t n = 0;
     for (uint32_t i = 0; i < call->n_inputs; i++) {
-        DBT_TRY(check_others(call, call->in[i], y, axis));
-        at += call->in[i]->dims[axis];
+        DBT_TRY(check_others(call, call->in[i], y, *axis));
+        at[i] = n;
+        n += call->in[i]->dims[*axis];
     }
-    DBT_FAIL_IF(at != y->dims[axis], call->error, DIBIT_BAD_INPUT, "the output has not room");
-    at = 0;
+    DBT_FAIL_IF(n != y->dims[*axis], call->error, DIBIT_BAD_INPUT, "the output has not room");
+    return DIBIT_OK;
+}
+
+dibit_status dbt_concat_run(const dbt_cpu_call *call) {
+    int32_t axis;
+    int64_t at[DBT_VARIADIC];
+    DBT_TRY(dbt_concat_starts(call, &axis, at));
     for (uint32_t i = 0; i < call->n_inputs; i++) {
-        copy_part(call, y, call->in[i], axis, at, true);
-        at += call->in[i]->dims[axis];
+        copy_part(call, call->out[0], call->in[i], axis, at[i], true);
     }
     return DIBIT_OK;
 }
@@ -138,32 +146,42 @@ dibit_status dbt_split_infer(dbt_infer *infer) {
 }
 
 /* Output dims come from infer, so only their sum can be wrong. */
-dibit_status dbt_split_run(const dbt_cpu_call *call) {
+dibit_status dbt_split_starts(const dbt_cpu_call *call, int32_t *axis, int64_t *at) {
     const dbt_split_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0];
-    const int32_t axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
+    *axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
     const dibit_tensor *const split = call->n_inputs > 1 ? call->in[1] : NULL;
-    const int64_t n = call->n_outputs, size = x->dims[axis];
+    const int64_t n = call->n_outputs, size = x->dims[*axis];
     const int64_t part = size / n + (size % n != 0);
     DBT_FAIL_IF(split && dbt_tensor_count(split) != n, call->error, DIBIT_BAD_INPUT,
                 "%lld sizes for %lld outputs", (long long)dbt_tensor_count(split), (long long)n);
-    int64_t at = 0;
+    int64_t sum = 0;
     for (int64_t o = 0; o < n; o++) {
-        int64_t length = o < n - 1 || a->num_outputs == DBT_ATTR_ABSENT ? part : size - at;
+        int64_t length = o < n - 1 || a->num_outputs == DBT_ATTR_ABSENT ? part : size - sum;
         if (a->split.v) length = a->split.v[o];
         if (split) length = dbt_index_at(split, o);
-        DBT_FAIL_IF(length < 0 || length > size - at, call->error, DIBIT_BAD_INPUT,
-                    "the sizes do not add up to the %lld of axis %d", (long long)size, (int)axis);
+        DBT_FAIL_IF(length < 0 || length > size - sum, call->error, DIBIT_BAD_INPUT,
+                    "the sizes do not add up to the %lld of axis %d", (long long)size, (int)*axis);
         if (call->out[o]) {
-            DBT_TRY(check_others(call, x, call->out[o], axis));
-            DBT_FAIL_IF(call->out[o]->dims[axis] != length, call->error, DIBIT_BAD_INPUT,
+            DBT_TRY(check_others(call, x, call->out[o], *axis));
+            DBT_FAIL_IF(call->out[o]->dims[*axis] != length, call->error, DIBIT_BAD_INPUT,
                         "the inputs' dims do not fit together");
-            copy_part(call, x, call->out[o], axis, at, false);
         }
-        at += length;
+        at[o] = sum;
+        sum += length;
     }
-    DBT_FAIL_IF(at != size, call->error, DIBIT_BAD_INPUT,
-                "the sizes add up to %lld, axis %d has %lld", (long long)at, (int)axis,
+    DBT_FAIL_IF(sum != size, call->error, DIBIT_BAD_INPUT,
+                "the sizes add up to %lld, axis %d has %lld", (long long)sum, (int)*axis,
                 (long long)size);
+    return DIBIT_OK;
+}
+
+dibit_status dbt_split_run(const dbt_cpu_call *call) {
+    int32_t axis;
+    int64_t at[DBT_VARIADIC];
+    DBT_TRY(dbt_split_starts(call, &axis, at));
+    for (uint32_t o = 0; o < call->n_outputs; o++) {
+        if (call->out[o]) copy_part(call, call->in[0], call->out[o], axis, at[o], false);
+    }
     return DIBIT_OK;
 }

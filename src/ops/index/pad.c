@@ -188,18 +188,26 @@ static void pad_rows(void *ctx, int64_t task, uint32_t thread) {
     }
 }
 
+/* What both sides need to know; axes has room for the input's rank. */
+static dibit_status pad_layout(const dbt_cpu_call *call, pad_mode *mode, pad_axis *axes) {
+    const dbt_pad_attrs *const a = call->attrs;
+    DBT_TRY(parse_mode(a->mode, mode, call->error));
+    DBT_TRY(read_pads(call, axes));
+    if (dbt_tensor_count(call->out[0]) == 0) return DIBIT_OK;
+    for (int32_t i = 0; i < call->in[0]->rank; i++) {
+        DBT_FAIL_IF(*mode != CONSTANT && axes[i].length == 0, call->error, DIBIT_BAD_INPUT,
+                    "nothing is left of axis %d to pad with", (int)i);
+    }
+    return DIBIT_OK;
+}
+
 dibit_status dbt_pad_run(const dbt_cpu_call *call) {
     const dbt_pad_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
     pad_job job = {.x = x, .y = y};
-    DBT_TRY(parse_mode(a->mode, &job.mode, call->error));
-    DBT_TRY(read_pads(call, job.axes));
+    DBT_TRY(pad_layout(call, &job.mode, job.axes));
     if (dbt_tensor_count(y) == 0) return DIBIT_OK;
     if (x->rank == 0) return dbt_cpu_view(call);
-    for (int32_t i = 0; i < x->rank; i++) {
-        DBT_FAIL_IF(job.mode != CONSTANT && job.axes[i].length == 0, call->error, DIBIT_BAD_INPUT,
-                    "nothing is left of axis %d to pad with", (int)i);
-    }
     if (call->n_inputs > 2 && call->in[2] && dbt_tensor_count(call->in[2]) == 1) {
         memcpy(job.value, call->in[2]->data, dbt_element_bytes(y));
     } else if (call->n_inputs == 1 && y->type == DIBIT_TYPE_FLOAT) {
@@ -211,4 +219,57 @@ dibit_status dbt_pad_run(const dbt_cpu_call *call) {
     job.n_tasks = dbt_task_count(job.n_rows, row);
     dbt_parallel_for(call->pool, job.n_tasks, pad_rows, &job);
     return DIBIT_OK;
+}
+
+/* ---- On a device ----------------------------------------------------------------------------- */
+
+/* struct Uniforms of pad.wgsl */
+typedef struct pad_uniforms {
+    uint32_t count, rank;
+    float value;
+    uint32_t unused;
+    uint32_t dims[DIBIT_MAX_RANK], strides[DIBIT_MAX_RANK];
+    int32_t before[DIBIT_MAX_RANK], low[DIBIT_MAX_RANK], length[DIBIT_MAX_RANK];
+} pad_uniforms;
+
+dibit_status dbt_pad_encode(const dbt_gpu_call *call) {
+    const dbt_pad_attrs *const a = call->attrs;
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    const dibit_tensor *const x = call->in[0], *const y = call->out[0];
+    pad_mode mode = CONSTANT;
+    pad_axis axes[DIBIT_MAX_RANK];
+    DBT_TRY(pad_layout(&shapes, &mode, axes));
+    const int64_t count = dbt_tensor_count(y);
+    if (count == 0) return DIBIT_OK;
+    int64_t stride[DIBIT_MAX_RANK];
+    dbt_dense_strides(x->rank, x->dims, stride);
+    /* An attribute's value is a float's; integers are padded with 0. */
+    const bool own = call->n_inputs == 1 && y->type == DIBIT_TYPE_FLOAT;
+    pad_uniforms uniforms = {
+        .count = (uint32_t)count, .rank = (uint32_t)x->rank, .value = own ? a->value : 0};
+    for (int32_t d = 0; d < x->rank; d++) {
+        const int32_t i = x->rank - 1 - d;
+        uniforms.dims[d] = (uint32_t)y->dims[i];
+        uniforms.strides[d] = (uint32_t)stride[i];
+        uniforms.before[d] = (int32_t)axes[i].before;
+        uniforms.low[d] = (int32_t)axes[i].low;
+        uniforms.length[d] = (int32_t)axes[i].length;
+    }
+    dbt_hal_buffer *const value =
+        mode == CONSTANT && call->n_inputs > 2 ? call->in_buffers[2] : NULL;
+    /* Nothing of an empty input is read, but something must be bound. */
+    dbt_hal_buffer *from = call->in_buffers[0];
+    if (!from) DBT_TRY(dbt_gpu_scratch(call->gpu, 0, 4, &from, call->error));
+    const dbt_shader_param params[2] = {{"MODE", (int32_t)mode}, {"VALUE", value != NULL}};
+    const dbt_hal_binding bindings[3] = {
+        {.buffer = from}, {.buffer = call->out_buffers[0]}, {.buffer = value}};
+    dbt_gpu_dispatch dispatch = {.shader = "pad.wgsl",
+                                 .params = params,
+                                 .n_params = 2,
+                                 .bindings = bindings,
+                                 .n_bindings = value ? 3 : 2,
+                                 .written = 1 << 1,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, count);
 }

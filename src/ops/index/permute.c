@@ -31,20 +31,23 @@ dibit_status dbt_transpose_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1, dbt_transpose_run);
 }
 
-dibit_status dbt_transpose_run(const dbt_cpu_call *call) {
+dibit_status dbt_transpose_plan(const dbt_cpu_call *call, dbt_strided *copy) {
     const dibit_tensor *const x = call->in[0];
-    dbt_strided copy = {.rank = x->rank};
+    copy->rank = x->rank;
     int64_t stride[DIBIT_MAX_RANK];
     dbt_dense_strides(x->rank, x->dims, stride);
     for (int32_t i = 0; i < x->rank; i++) {
         const int32_t from = perm_at(call->attrs, x->rank, i);
-        copy.dims[i] = x->dims[from];
-        copy.src_stride[i] = stride[from];
+        copy->dims[i] = x->dims[from];
+        copy->src_stride[i] = stride[from];
     }
-    DBT_TRY(dbt_expect_dims(call, 0, x->rank, copy.dims));
-    dbt_dense_strides(x->rank, copy.dims, copy.dst_stride);
-    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(x), call->out[0]->data, x->data);
+    DBT_TRY(dbt_expect_dims(call, 0, x->rank, copy->dims));
+    dbt_dense_strides(x->rank, copy->dims, copy->dst_stride);
     return DIBIT_OK;
+}
+
+dibit_status dbt_transpose_run(const dbt_cpu_call *call) {
+    return dbt_move_run(call, dbt_transpose_plan);
 }
 
 /* ---- Tile ------------------------------------------------------------------------------------ */
@@ -77,7 +80,7 @@ dibit_status dbt_tile_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1, dbt_tile_run);
 }
 
-dibit_status dbt_tile_run(const dbt_cpu_call *call) {
+dibit_status dbt_tile_plan(const dbt_cpu_call *call, dbt_strided *copy) {
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
     int64_t repeats[DIBIT_MAX_RANK], n, src[DIBIT_MAX_RANK], dst[DIBIT_MAX_RANK];
     DBT_TRY(dbt_read_list(call, 1, DIBIT_MAX_RANK, repeats, &n));
@@ -89,20 +92,21 @@ dibit_status dbt_tile_run(const dbt_cpu_call *call) {
                             : y->dims[i] % x->dims[i] == 0 && y->dims[i] / x->dims[i] == repeats[i];
         DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT, "the inputs' dims do not fit together");
     }
-    if (dbt_tensor_count(y) == 0) return DIBIT_OK;
     dbt_dense_strides(x->rank, x->dims, src);
     dbt_dense_strides(x->rank, y->dims, dst);
-    dbt_strided copy = {.rank = 2 * x->rank}; /* axis 2i: the repeats of axis i */
+    copy->rank = 2 * x->rank; /* axis 2i: the repeats of axis i */
     for (int32_t i = 0; i < x->rank; i++) {
-        copy.dims[2 * i] = repeats[i];
-        copy.dst_stride[2 * i] = x->dims[i] * dst[i];
-        copy.dims[2 * i + 1] = x->dims[i];
-        copy.dst_stride[2 * i + 1] = dst[i];
-        copy.src_stride[2 * i + 1] = src[i];
+        copy->dims[2 * i] = repeats[i];
+        copy->dst_stride[2 * i] = x->dims[i] * dst[i];
+        copy->src_stride[2 * i] = 0;
+        copy->dims[2 * i + 1] = x->dims[i];
+        copy->dst_stride[2 * i + 1] = dst[i];
+        copy->src_stride[2 * i + 1] = src[i];
     }
-    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(x), y->data, x->data);
     return DIBIT_OK;
 }
+
+dibit_status dbt_tile_run(const dbt_cpu_call *call) { return dbt_move_run(call, dbt_tile_plan); }
 
 /* ---- Expand ---------------------------------------------------------------------------------- */
 
@@ -125,23 +129,26 @@ dibit_status dbt_expand_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1, dbt_expand_run);
 }
 
-dibit_status dbt_expand_run(const dbt_cpu_call *call) {
+dibit_status dbt_expand_plan(const dbt_cpu_call *call, dbt_strided *copy) {
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
-    dbt_strided copy = {.rank = y->rank};
+    copy->rank = y->rank;
     int64_t stride[DIBIT_MAX_RANK];
     dbt_dense_strides(x->rank, x->dims, stride);
-    dbt_dense_strides(y->rank, y->dims, copy.dst_stride);
+    dbt_dense_strides(y->rank, y->dims, copy->dst_stride);
     for (int32_t i = 0; i < y->rank; i++) {
         const int32_t from = i - (y->rank - x->rank);
         const int64_t d = from < 0 ? 1 : x->dims[from];
         DBT_FAIL_IF(d != 1 && d != y->dims[i], call->error, DIBIT_BAD_INPUT,
                     "dim %d of %lld does not expand to %lld", (int)i, (long long)d,
                     (long long)y->dims[i]);
-        copy.dims[i] = y->dims[i];
-        copy.src_stride[i] = d == 1 ? 0 : stride[from];
+        copy->dims[i] = y->dims[i];
+        copy->src_stride[i] = d == 1 ? 0 : stride[from];
     }
-    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(x), y->data, x->data);
     return DIBIT_OK;
+}
+
+dibit_status dbt_expand_run(const dbt_cpu_call *call) {
+    return dbt_move_run(call, dbt_expand_plan);
 }
 
 /* ---- DepthToSpace, SpaceToDepth -------------------------------------------------------------- */
@@ -182,7 +189,7 @@ dibit_status dbt_blocks_infer(dbt_infer *infer) {
 
 /* deep [N, c*b*b, H, W] with its channels split as (bh, bw, c), or (c, bh, bw) with mode CRD;
  * wide [N, c, H*b, W*b] with rows split as (H, bh) and columns as (W, bw). */
-dibit_status dbt_blocks_run(const dbt_cpu_call *call) {
+dibit_status dbt_blocks_plan(const dbt_cpu_call *call, dbt_strided *copy) {
     const dbt_block_attrs *const a = call->attrs;
     const bool to_deep = call->node->op->kind == DBT_BLOCK_SPACE_TO_DEPTH;
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
@@ -199,12 +206,15 @@ dibit_status dbt_blocks_run(const dbt_cpu_call *call) {
     const int64_t in_deep[6] = {
         c * hw * b * b,       columns ? b * b * hw : hw, w, columns ? b * hw : b * c * hw, 1,
         columns ? hw : c * hw};
-    dbt_strided copy = {.rank = 6};
-    memcpy(copy.dims, dims, sizeof dims);
-    memcpy(copy.dst_stride, to_deep ? in_deep : in_wide, sizeof in_deep);
-    memcpy(copy.src_stride, to_deep ? in_wide : in_deep, sizeof in_deep);
-    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(x), y->data, x->data);
+    copy->rank = 6;
+    memcpy(copy->dims, dims, sizeof dims);
+    memcpy(copy->dst_stride, to_deep ? in_deep : in_wide, sizeof in_deep);
+    memcpy(copy->src_stride, to_deep ? in_wide : in_deep, sizeof in_deep);
     return DIBIT_OK;
+}
+
+dibit_status dbt_blocks_run(const dbt_cpu_call *call) {
+    return dbt_move_run(call, dbt_blocks_plan);
 }
 
 /* ---- ReverseSequence ------------------------------------------------------------------------- */

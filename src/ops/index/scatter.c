@@ -101,22 +101,32 @@ dibit_status dbt_scatter_elements_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1 | 4, dbt_scatter_elements_run);
 }
 
+static dibit_status check_elements(const dbt_cpu_call *call, int32_t *axis) {
+    const dbt_axis_attrs *const a = call->attrs;
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    const dibit_tensor *const updates = call->in[2];
+    *axis = (int32_t)(a->axis < 0 ? a->axis + x->rank : a->axis);
+    DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));
+    for (int32_t i = 0; i < x->rank; i++) {
+        DBT_FAIL_IF(
+            indices->dims[i] != updates->dims[i] || (i != *axis && indices->dims[i] > x->dims[i]),
+            call->error, DIBIT_BAD_INPUT,
+            "dim %d of data, indices and updates does not fit: %lld, %lld, %lld", (int)i,
+            (long long)x->dims[i], (long long)indices->dims[i], (long long)updates->dims[i]);
+    }
+    return DIBIT_OK;
+}
+
 dibit_status dbt_scatter_elements_run(const dbt_cpu_call *call) {
     const dbt_axis_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
     const dibit_tensor *const updates = call->in[2];
     dibit_tensor *const y = call->out[0];
-    const int32_t rank = x->rank, axis = (int32_t)(a->axis < 0 ? a->axis + rank : a->axis);
+    const int32_t rank = x->rank;
+    int32_t axis;
     reduction how = NONE;
     DBT_TRY(parse_reduction(a->reduction, &how, call->error));
-    DBT_TRY(dbt_expect_dims(call, 0, rank, x->dims));
-    for (int32_t i = 0; i < rank; i++) {
-        DBT_FAIL_IF(
-            indices->dims[i] != updates->dims[i] || (i != axis && indices->dims[i] > x->dims[i]),
-            call->error, DIBIT_BAD_INPUT,
-            "dim %d of data, indices and updates does not fit: %lld, %lld, %lld", (int)i,
-            (long long)x->dims[i], (long long)indices->dims[i], (long long)updates->dims[i]);
-    }
+    DBT_TRY(check_elements(call, &axis));
     DBT_TRY(dbt_check_indices(call, indices, x->dims[axis], axis));
     DBT_TRY(dbt_cpu_view(call));
     int64_t stride[DIBIT_MAX_RANK];
@@ -159,15 +169,13 @@ dibit_status dbt_scatter_nd_infer(dbt_infer *infer) {
     return dbt_infer_moved_contents(infer, 1 | 4, dbt_scatter_nd_run);
 }
 
-dibit_status dbt_scatter_nd_run(const dbt_cpu_call *call) {
-    const dbt_axis_attrs *const a = call->attrs;
+static dibit_status check_nd(const dbt_cpu_call *call, int32_t *coordinates) {
     const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
     const dibit_tensor *const updates = call->in[2];
     const int32_t last = indices->rank - 1;
     const int32_t depth =
         indices->dims[last] > DIBIT_MAX_RANK ? DIBIT_MAX_RANK + 1 : (int32_t)indices->dims[last];
-    reduction how = NONE;
-    DBT_TRY(parse_reduction(a->reduction, &how, call->error));
+    *coordinates = depth;
     DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));
     DBT_FAIL_IF(depth > x->rank || updates->rank != last + x->rank - depth, call->error,
                 DIBIT_BAD_INPUT, "indices of %d coordinates do not fit data of rank %d", (int)depth,
@@ -178,7 +186,18 @@ dibit_status dbt_scatter_nd_run(const dbt_cpu_call *call) {
                     "dim %d of the updates must be %lld, got %lld", (int)i, (long long)want,
                     (long long)updates->dims[i]);
     }
-    const int64_t n = dbt_dims_product(indices->dims, 0, last);
+    return DIBIT_OK;
+}
+
+dibit_status dbt_scatter_nd_run(const dbt_cpu_call *call) {
+    const dbt_axis_attrs *const a = call->attrs;
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    const dibit_tensor *const updates = call->in[2];
+    int32_t depth;
+    reduction how = NONE;
+    DBT_TRY(parse_reduction(a->reduction, &how, call->error));
+    DBT_TRY(check_nd(call, &depth));
+    const int64_t n = dbt_dims_product(indices->dims, 0, indices->rank - 1);
     for (int64_t row = 0; row < n; row++) {
         for (int32_t k = 0; k < depth; k++) {
             const int64_t index = dbt_index_at(indices, row * depth + k);
@@ -200,4 +219,87 @@ dibit_status dbt_scatter_nd_run(const dbt_cpu_call *call) {
         apply(call->out[0], at, updates, row * inner, inner, how);
     }
     return DIBIT_OK;
+}
+
+/* ---- On a device ----------------------------------------------------------------------------- */
+
+/* struct Uniforms of scatter.wgsl */
+typedef struct scatter_uniforms {
+    uint32_t count, inner, rank, axis;
+    uint32_t dims[DIBIT_MAX_RANK], sizes[DIBIT_MAX_RANK], strides[DIBIT_MAX_RANK];
+} scatter_uniforms;
+
+const char *dbt_scatter_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    const dbt_axis_attrs *const a = node->attrs;
+    return strcmp(a->reduction, "none") != 0 ? "a scatter that combines" : NULL;
+}
+
+static dibit_status record_step(const dbt_gpu_call *call, int32_t step, bool nd,
+                                scatter_uniforms *uniforms, int64_t n,
+                                const dbt_hal_binding *bindings) {
+    static const uint32_t n_bindings[3] = {1, 2, 4}, written[3] = {1 << 0, 1 << 0, 1 << 3};
+    uniforms->count = (uint32_t)n;
+    const dbt_shader_param params[2] = {{"STEP", step}, {"ND", nd}};
+    dbt_gpu_dispatch dispatch = {.shader = "scatter.wgsl",
+                                 .params = params,
+                                 .n_params = 2,
+                                 .bindings = bindings,
+                                 .n_bindings = n_bindings[step],
+                                 .written = written[step],
+                                 .uniforms = uniforms,
+                                 .uniform_bytes = sizeof *uniforms};
+    return dbt_gpu_record_over(call, &dispatch, n);
+}
+
+static dibit_status record_scatter(const dbt_gpu_call *call, bool nd, int64_t n_updates,
+                                   scatter_uniforms *uniforms) {
+    const int64_t count = dbt_tensor_count(call->out[0]);
+    if (count == 0 || n_updates == 0) return dbt_gpu_view(call);
+    const int64_t n_slots = count / uniforms->inner;
+    dbt_hal_buffer *slots;
+    DBT_TRY(dbt_gpu_scratch(call->gpu, 0, (uint64_t)n_slots * 4, &slots, call->error));
+    const dbt_hal_binding mark[2] = {{.buffer = slots}, {.buffer = call->in_buffers[1]}};
+    const dbt_hal_binding pick[4] = {{.buffer = slots},
+                                     {.buffer = call->in_buffers[0]},
+                                     {.buffer = call->in_buffers[2]},
+                                     {.buffer = call->out_buffers[0]}};
+    DBT_TRY(record_step(call, 0, nd, uniforms, n_slots, mark));
+    DBT_TRY(record_step(call, 1, nd, uniforms, n_updates, mark));
+    return record_step(call, 2, nd, uniforms, count, pick);
+}
+
+dibit_status dbt_scatter_elements_encode(const dbt_gpu_call *call) {
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    int32_t axis;
+    DBT_TRY(check_elements(&shapes, &axis));
+    int64_t stride[DIBIT_MAX_RANK];
+    dbt_dense_strides(x->rank, x->dims, stride);
+    scatter_uniforms uniforms = {
+        .inner = 1, .rank = (uint32_t)x->rank, .axis = (uint32_t)(x->rank - 1 - axis)};
+    for (int32_t i = 0; i < x->rank; i++) {
+        const int32_t d = x->rank - 1 - i;
+        uniforms.dims[d] = (uint32_t)indices->dims[i];
+        uniforms.sizes[d] = (uint32_t)x->dims[i];
+        uniforms.strides[d] = (uint32_t)stride[i];
+    }
+    return record_scatter(call, false, dbt_tensor_count(indices), &uniforms);
+}
+
+dibit_status dbt_scatter_nd_encode(const dbt_gpu_call *call) {
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    const dibit_tensor *const x = call->in[0], *const indices = call->in[1];
+    int32_t depth;
+    DBT_TRY(check_nd(&shapes, &depth));
+    int64_t stride[DIBIT_MAX_RANK];
+    dbt_dense_strides(depth, x->dims, stride); /* of slots */
+    scatter_uniforms uniforms = {.inner = (uint32_t)dbt_dims_product(x->dims, depth, x->rank),
+                                 .rank = (uint32_t)depth};
+    for (int32_t i = 0; i < depth; i++) {
+        uniforms.sizes[i] = (uint32_t)x->dims[i];
+        uniforms.strides[i] = (uint32_t)stride[i];
+    }
+    return record_scatter(call, true, dbt_dims_product(indices->dims, 0, indices->rank - 1),
+                          &uniforms);
 }

@@ -179,29 +179,27 @@ static dibit_status read_values(const dbt_cpu_call *call, slice_values *v) {
     return DIBIT_OK;
 }
 
-dibit_status dbt_slice_run(const dbt_cpu_call *call) {
+dibit_status dbt_slice_plan(const dbt_cpu_call *call, dbt_strided *copy) {
     const dibit_tensor *const x = call->in[0];
     slice_values v;
     DBT_TRY(read_values(call, &v));
-    dbt_strided copy = {.rank = x->rank};
-    int64_t offset = 0;
-    memcpy(copy.dims, x->dims, (size_t)x->rank * sizeof *x->dims);
-    dbt_dense_strides(x->rank, x->dims, copy.src_stride);
+    copy->rank = x->rank;
+    memcpy(copy->dims, x->dims, (size_t)x->rank * sizeof *x->dims);
+    dbt_dense_strides(x->rank, x->dims, copy->src_stride);
     for (int64_t k = 0; k < v.n; k++) {
         const int64_t axis = v.axes[k] < 0 ? v.axes[k] + x->rank : v.axes[k];
         DBT_FAIL_IF(axis < 0 || axis >= x->rank || v.steps[k] == 0, call->error, DIBIT_BAD_INPUT,
                     "axis %lld with step %lld does not fit rank %d", (long long)v.axes[k],
                     (long long)v.steps[k], (int)x->rank);
         int64_t first;
-        resolve(v.starts[k], v.ends[k], v.steps[k], x->dims[axis], &first, &copy.dims[axis]);
-        if (copy.dims[axis] <= 1) v.steps[k] = 1; /* never walked; may be too large to multiply */
-        offset += first * copy.src_stride[axis];
-        copy.src_stride[axis] *= v.steps[k];
+        resolve(v.starts[k], v.ends[k], v.steps[k], x->dims[axis], &first, &copy->dims[axis]);
+        if (copy->dims[axis] <= 1) v.steps[k] = 1; /* never walked; may be too large to multiply */
+        copy->src_at += first * copy->src_stride[axis];
+        copy->src_stride[axis] *= v.steps[k];
     }
-    DBT_TRY(dbt_expect_dims(call, 0, x->rank, copy.dims));
-    if (dbt_dims_product(copy.dims, 0, x->rank) == 0) return DIBIT_OK;
-    dbt_dense_strides(x->rank, copy.dims, copy.dst_stride);
-    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(x), call->out[0]->data,
-                     dbt_element(x, offset));
+    DBT_TRY(dbt_expect_dims(call, 0, x->rank, copy->dims));
+    dbt_dense_strides(x->rank, copy->dims, copy->dst_stride);
     return DIBIT_OK;
 }
+
+dibit_status dbt_slice_run(const dbt_cpu_call *call) { return dbt_move_run(call, dbt_slice_plan); }

@@ -18,8 +18,10 @@ int64_t dbt_dims_product(const int64_t *dims, int32_t from, int32_t to) {
     return n;
 }
 
-static void simplify(const dbt_strided *in, dbt_strided *out) {
+void dbt_strided_simplify(const dbt_strided *in, dbt_strided *out) {
     int32_t r = 0;
+    out->dst_at = in->dst_at;
+    out->src_at = in->src_at;
     for (int32_t i = 0; i < in->rank; i++) {
         if (in->dims[i] == 1) continue;
         if (r > 0 && out->dst_stride[r - 1] == in->dims[i] * in->dst_stride[i] &&
@@ -155,8 +157,10 @@ void dbt_strided_copy(dbt_pool *pool, const dbt_strided *copy, uint32_t element_
     for (int32_t i = 0; i < copy->rank; i++) {
         if (copy->dims[i] <= 0) return;
     }
-    copy_job job = {.element_bytes = element_bytes, .dst = dst, .src = src};
-    simplify(copy, &job.s);
+    copy_job job = {.element_bytes = element_bytes,
+                    .dst = (char *)dst + copy->dst_at * element_bytes,
+                    .src = (const char *)src + copy->src_at * element_bytes};
+    dbt_strided_simplify(copy, &job.s);
     const int32_t last = job.s.rank - 1;
     const int64_t row = job.s.dims[last];
     const bool dense = job.s.dst_stride[last] == 1 && job.s.src_stride[last] == 1;
@@ -170,4 +174,12 @@ void dbt_strided_copy(dbt_pool *pool, const dbt_strided *copy, uint32_t element_
     job.n_rows = dbt_dims_product(job.s.dims, 0, last);
     job.n_tasks = dbt_task_count(job.n_rows, dense ? row * element_bytes / 32 + 8 : row);
     dbt_parallel_for(pool, job.n_tasks, copy_rows, &job);
+}
+
+dibit_status dbt_move_run(const dbt_cpu_call *call, dbt_move_plan plan) {
+    dbt_strided copy = {.rank = 0};
+    DBT_TRY(plan(call, &copy));
+    dbt_strided_copy(call->pool, &copy, dbt_element_bytes(call->out[0]), call->out[0]->data,
+                     call->in[0]->data);
+    return DIBIT_OK;
 }

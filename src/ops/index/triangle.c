@@ -1,4 +1,4 @@
-/* Trilu and EyeLike: matrices by their diagonals. */
+/* Trilu, which a device does too, and EyeLike: matrices by their diagonals. */
 #include "ops/index/index.h"
 
 dibit_status dbt_trilu_infer(dbt_infer *infer) {
@@ -9,18 +9,28 @@ dibit_status dbt_trilu_infer(dbt_infer *infer) {
     return dbt_infer_like_first(infer);
 }
 
+/* Which diagonal the triangle begins with; beyond the corners it makes no difference. */
+static dibit_status read_diagonal(const dbt_cpu_call *call, int64_t *k) {
+    const dibit_tensor *const x = call->in[0];
+    int64_t n_k;
+    *k = 0;
+    DBT_TRY(dbt_read_list(call, 1, 1, k, &n_k));
+    DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));
+    const int64_t n = x->dims[x->rank - 2], m = x->dims[x->rank - 1];
+    *k = *k > m ? m : *k < -n ? -n : *k;
+    return DIBIT_OK;
+}
+
 dibit_status dbt_trilu_run(const dbt_cpu_call *call) {
     const dbt_triangle_attrs *const a = call->attrs;
     const dibit_tensor *const x = call->in[0];
     dibit_tensor *const y = call->out[0];
-    int64_t k = 0, n_k;
-    DBT_TRY(dbt_read_list(call, 1, 1, &k, &n_k));
-    DBT_TRY(dbt_expect_dims(call, 0, x->rank, x->dims));
+    int64_t k;
+    DBT_TRY(read_diagonal(call, &k));
     DBT_TRY(dbt_cpu_view(call));
     const int64_t n = x->dims[x->rank - 2], m = x->dims[x->rank - 1];
     const int64_t n_rows = dbt_dims_product(x->dims, 0, x->rank - 1);
     if (m == 0) return DIBIT_OK;
-    k = k > m ? m : k < -n ? -n : k;
     for (int64_t row = 0; row < n_rows; row++) {
         /* Upper keeps columns from the diagonal on, lower up to it. */
         int64_t diagonal = row % n + k + (a->upper ? 0 : 1);
@@ -29,6 +39,37 @@ dibit_status dbt_trilu_run(const dbt_cpu_call *call) {
         memset(dbt_element(y, row * m + from), 0, (size_t)(to - from) * dbt_element_bytes(y));
     }
     return DIBIT_OK;
+}
+
+/* struct Uniforms of trilu.wgsl */
+typedef struct trilu_uniforms {
+    uint32_t count, rows, columns;
+    int32_t diagonal;
+} trilu_uniforms;
+
+dibit_status dbt_trilu_encode(const dbt_gpu_call *call) {
+    const dbt_triangle_attrs *const a = call->attrs;
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    const dibit_tensor *const x = call->in[0];
+    int64_t k;
+    DBT_TRY(read_diagonal(&shapes, &k));
+    const int64_t count = dbt_tensor_count(x);
+    const trilu_uniforms uniforms = {.count = (uint32_t)count,
+                                     .rows = (uint32_t)x->dims[x->rank - 2],
+                                     .columns = (uint32_t)x->dims[x->rank - 1],
+                                     .diagonal = (int32_t)(a->upper ? k : k + 1)};
+    const dbt_shader_param params[1] = {{"UPPER", a->upper != 0}};
+    const dbt_hal_binding bindings[2] = {{.buffer = call->in_buffers[0]},
+                                         {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "trilu.wgsl",
+                                 .params = params,
+                                 .n_params = 1,
+                                 .bindings = bindings,
+                                 .n_bindings = 2,
+                                 .written = 1 << 1,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, count);
 }
 
 dibit_status dbt_eye_like_infer(dbt_infer *infer) {
