@@ -560,6 +560,20 @@ static void test_the_native_device(void **state) {
 
 #define BOTH(test) cmocka_unit_test_setup_teardown(test, start, stop)
 
+/* ---- What only the null device does ---- */
+
+static void test_the_null_device_compares_buffers_with_the_shader(void **state) {
+    fixture *const f = *state;
+    dbt_hal_pipeline *p = NULL;
+    dbt_hal_pipeline_desc desc = affine_desc;
+    desc.bindings = 2;
+    assert_int_equal(f->calls->pipeline_create(f->hal, &desc, &p, &f->error), DIBIT_BAD_ARGUMENT);
+    assert_non_null(strstr(f->error.text, "no buffer for what it declares: @group(0) @binding(1)"));
+    desc.bindings = desc.written = 3;
+    assert_int_equal(f->calls->pipeline_create(f->hal, &desc, &p, &f->error), DIBIT_BAD_ARGUMENT);
+    assert_non_null(strstr(f->error.text, "its other access is asked for: @group(0) @binding(1)"));
+}
+
 int main(void) {
     const struct CMUnitTest both[] = {
         BOTH(test_a_buffer_is_zeros_and_keeps_what_is_written),
@@ -574,6 +588,9 @@ int main(void) {
         BOTH(test_dispatches_are_checked),
         BOTH(test_a_small_buffer_can_be_bound),
     };
+    const struct CMUnitTest null_alone[] = {
+        BOTH(test_the_null_device_compares_buffers_with_the_shader),
+    };
     const struct CMUnitTest device[] = {
         BOTH(test_a_shader_that_does_not_compile_is_a_sentence),
         BOTH(test_the_features_that_it_names_work),
@@ -586,6 +603,7 @@ int main(void) {
         cmocka_unit_test(test_a_library_that_is_none_is_a_sentence)};
     const struct CMUnitTest skipped[] = {cmocka_unit_test(test_the_native_device)};
     int failed = cmocka_run_group_tests_name("null", both, NULL, NULL);
+    failed += cmocka_run_group_tests_name("null alone", null_alone, NULL, NULL);
     failed += cmocka_run_group_tests_name("any", always, NULL, NULL);
     dbt_hal *hal;
     dibit_error error;

@@ -119,6 +119,26 @@ static void test_integers_known_on_the_host_stay_there(void **state) {
     stop(&f);
 }
 
+/* The null device demands a buffer for every one that a shader declares. */
+static void test_constants_are_bound(void **state) {
+    (void)state;
+    fixture f = {0};
+    pb g = {0};
+    const float gain[2] = {2, 3};
+    graph_input(&g, "x", F32, "n 2");
+    graph_constant(&g, "gain", F32, 1, (int64_t[]){2}, gain);
+    graph_node(&g, "", "SimplifiedLayerNormalization", "x gain", "y", NULL);
+    graph_output(&g, "y", F32, "n 2");
+    start_model(&f, &g, NULL, 0);
+    assert_plan(&f, "dibit.Upload@cpu SimplifiedLayerNormalization@null dibit.Download@cpu");
+    float x[2] = {1, 2};
+    const dibit_tensor in = {"x", F32, 2, {1, 2}, x, 0};
+    dibit_tensor y = {.name = "y"};
+    const dibit_run run = {.inputs = &in, .n_inputs = 1, .outputs = &y, .n_outputs = 1};
+    if (dibit_session_run(f.session, &run, &f.error)) fail_msg("%s", f.error.text);
+    stop(&f);
+}
+
 static void test_an_integer_beyond_32_bits_is_a_status(void **state) {
     (void)state;
     fixture f = {0};
@@ -183,6 +203,7 @@ int main(void) {
         cmocka_unit_test(test_all_nodes_go_to_the_device),
         cmocka_unit_test(test_a_refused_node_costs_copies_only_where_needed),
         cmocka_unit_test(test_integers_known_on_the_host_stay_there),
+        cmocka_unit_test(test_constants_are_bound),
         cmocka_unit_test(test_an_integer_beyond_32_bits_is_a_status),
         cmocka_unit_test(test_a_run_waits_for_the_device_without_blocking),
         cmocka_unit_test(test_limits_of_the_device_are_statuses),

@@ -1,4 +1,5 @@
-/* The HAL without a GPU: validates every command against limits and computes nothing. What was written
+/* The HAL without a GPU: validates every command against limits, and buffers against what shaders declare,
+ * and computes nothing. What was written
  * or copied can be read back; what a dispatch would have computed reads as it was before. */
 #include <string.h>
 
@@ -72,8 +73,43 @@ static unsigned char *content_of(dbt_hal_buffer *buffer, uint64_t offset) {
     return ((null_buffer *)buffer)->content + offset;
 }
 
+/* Of a line of WGSL that declares a storage buffer: its bit among the bindings, else 0. */
+static uint32_t declared_binding(const char *line, size_t n, bool *written) {
+    static const char start[] = "@group(0) @binding(", kind[] = "var<storage, ";
+    size_t at = sizeof start - 1;
+    uint32_t number = 0;
+    if (n < at || memcmp(line, start, at) != 0) return 0;
+    for (; at < n && line[at] >= '0' && line[at] <= '9'; at++) {
+        number = number * 10 + (uint32_t)(line[at] - '0');
+    }
+    at += 2; /* ") " */
+    if (number == 0 || number > 32 || at + sizeof kind + 10 > n) return 0;
+    if (memcmp(line + at, kind, sizeof kind - 1) != 0) return 0;
+    *written = memcmp(line + at + sizeof kind - 1, "read_write", 10) == 0;
+    return 1u << (number - 1);
+}
+
+/* A real device wants a buffer for every one that the shader uses, and the same access; the null device
+ * wants that of every one that it declares, a line each. */
+static dibit_status check_declarations(const dbt_hal_pipeline_desc *desc, dibit_error *error) {
+    const char *line = desc->wgsl, *const end = desc->wgsl + desc->wgsl_bytes;
+    while (line < end) {
+        const char *const newline = memchr(line, '\n', (size_t)(end - line));
+        const size_t n = (size_t)((newline ? newline : end) - line);
+        bool written = false;
+        const uint32_t bit = declared_binding(line, n, &written);
+        DBT_FAIL_IF(bit & ~desc->bindings, error, DIBIT_BAD_ARGUMENT,
+                    "%s: no buffer for what it declares: %.*s", desc->name, (int)n, line);
+        DBT_FAIL_IF(bit && written != ((desc->written & bit) != 0), error, DIBIT_BAD_ARGUMENT,
+                    "%s: its other access is asked for: %.*s", desc->name, (int)n, line);
+        line += n + 1;
+    }
+    return DIBIT_OK;
+}
+
 static dibit_status null_pipeline_create(dbt_hal *base, const dbt_hal_pipeline_desc *desc,
                                          dbt_hal_pipeline **out, dibit_error *error) {
+    DBT_TRY(check_declarations(desc, error));
     return dbt_hal_pipeline_make(&((null_hal *)base)->objects, sizeof **out, desc, out, error);
 }
 

@@ -91,7 +91,7 @@ static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload
 dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
     const dbt_constant *const c = t->value->constant;
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
-    t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * 4;
+    t->bytes = t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * 4;
     if (t->n_uploaded == 0) plan->weight_bytes += c->bytes.bytes;
     if (c->count == 0 || borrow_buffer(plan, t)) return DIBIT_OK;
     if (!t->buffer) {
