@@ -5,7 +5,7 @@
 #include <stdlib.h>
 #include <string.h>
 
-enum { SMALL_PRODUCT = 48, MAX_PARAMS = 32, CANDIDATES = 8, ATTEMPTS = 64 };
+enum { SMALL_PRODUCT = 48, LARGE_PRODUCT = 4096, MAX_PARAMS = 32, CANDIDATES = 8, ATTEMPTS = 64 };
 
 typedef struct choice {
     const shader_variants *v;
@@ -31,6 +31,16 @@ static uint32_t random_below(choice *c, uint32_t n) {
     return (uint32_t)((c->seed >> 32) % n);
 }
 
+/* Whether the variant is one that the device's own features have made already. */
+static bool is_known(const choice *c, dbt_shader_variant variant, const dbt_shader_text *text,
+                     dbt_arena *arena) {
+    dbt_shader_text other;
+    if (c->features == c->v->features) return false;
+    variant.features = c->v->features;
+    return dbt_shader_expand(&dbt_shaders, &variant, arena, &other, NULL) == DIBIT_OK &&
+           strcmp(other.wgsl, text->wgsl) == 0;
+}
+
 /* UNSUPPORTED: the shader has no such variant. */
 static dibit_status make(const choice *c, const row *r) {
     dbt_shader_param params[MAX_PARAMS];
@@ -43,7 +53,8 @@ static dibit_status make(const choice *c, const row *r) {
     dbt_arena_init(&arena, NULL);
     dbt_shader_text text;
     const dibit_status status = dbt_shader_expand(&dbt_shaders, &variant, &arena, &text, c->error);
-    if (status == DIBIT_OK) c->v->each(c->v->user, &variant, &text);
+    if (status == DIBIT_OK && !is_known(c, variant, &text, &arena))
+        c->v->each(c->v->user, &variant, &text);
     dbt_arena_free(&arena);
     return status;
 }
@@ -132,6 +143,18 @@ static dibit_status make_pairs(choice *c) {
     return DIBIT_OK;
 }
 
+/* Rows at random, the same ones twice perhaps. */
+static dibit_status make_some(choice *c, uint32_t n) {
+    for (uint32_t k = 0; k < n; k++) {
+        row r;
+        for (uint32_t p = 0; p < c->declared.n; p++)
+            r.at[p] = random_below(c, c->declared.params[p].n_values);
+        const dibit_status status = make(c, &r);
+        if (status != DIBIT_OK && status != DIBIT_UNSUPPORTED) return status;
+    }
+    return DIBIT_OK;
+}
+
 /* ---- Files ---- */
 
 static dibit_status make_file(const shader_variants *v, const char *file, uint32_t features,
@@ -146,7 +169,9 @@ static dibit_status make_file(const shader_variants *v, const char *file, uint32
     uint64_t product = 1;
     for (uint32_t p = 0; p < c.declared.n && product < UINT32_MAX; p++)
         product *= c.declared.params[p].n_values;
-    return v->whole || product <= SMALL_PRODUCT ? make_product(&c) : make_pairs(&c);
+    if (product <= (v->more ? LARGE_PRODUCT : SMALL_PRODUCT)) return make_product(&c);
+    DBT_TRY(make_pairs(&c));
+    return v->more ? make_some(&c, LARGE_PRODUCT) : DIBIT_OK;
 }
 
 dibit_status shader_variants_make(const shader_variants *v, const char *file, dibit_error *error) {

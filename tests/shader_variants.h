@@ -1,5 +1,5 @@
 /* The variants of a shader, for tests that compile them: the whole product of its parameters' values when
- * that is small or asked for, else a seeded choice that has every pair of values of two parameters. */
+ * that is small, else a seeded choice that has every pair of values of two parameters. */
 #ifndef DBT_TESTS_SHADER_VARIANTS_H
 #define DBT_TESTS_SHADER_VARIANTS_H
 
@@ -7,7 +7,7 @@
 #include "gpu/shader.h"
 
 typedef struct shader_variants {
-    bool whole;        /* the whole product, whatever its size */
+    bool more;         /* whole products up to thousands, and as many beside the pairs above */
     uint32_t features; /* of the device: variants are made with them and without */
     void (*each)(void *user, const dbt_shader_variant *variant, const dbt_shader_text *text);
     void *user;

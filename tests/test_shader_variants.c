@@ -48,7 +48,7 @@ static void test_every_variant_compiles(void **state) {
     for (size_t i = 0; i < dbt_shaders.n; i++) {
         const char *const file = dbt_shaders.files[i].name;
         if (shader_is_fragment(file)) continue;
-        const shader_variants v = {.whole = getenv("DIBIT_FULL") != NULL,
+        const shader_variants v = {.more = getenv("DIBIT_FULL") != NULL,
                                    .features = c.hal->features,
                                    .each = each,
                                    .user = &c};

@@ -27,7 +27,7 @@ int main(int argc, char **argv) {
         return 2;
     }
     writer w = {.folder = argv[1]};
-    const shader_variants v = {.whole = getenv("DIBIT_FULL") != NULL,
+    const shader_variants v = {.more = getenv("DIBIT_FULL") != NULL,
                                .features = DBT_HAL_F16 | DBT_HAL_SUBGROUPS | DBT_HAL_DOT4,
                                .each = each,
                                .user = &w};
