@@ -128,12 +128,12 @@ static dibit_status encode(dbt_exec *exec, dbt_step *step, dibit_error *error) {
     for (uint32_t i = 0; i < step->n_inputs; i++) {
         const dbt_plan_tensor *const t =
             step->inputs[i] < 0 ? NULL : &plan->tensors[step->inputs[i]];
-        step->in_buffers[i] = t && t->bytes ? t->buffer : NULL;
+        step->in_buffers[i] = t && t->t.bytes ? t->buffer : NULL;
     }
     for (uint32_t o = 0; o < step->n_outputs; o++) {
         const dbt_plan_tensor *const t =
             step->outputs[o] < 0 ? NULL : &plan->tensors[step->outputs[o]];
-        step->out_buffers[o] = t && t->bytes ? t->buffer : NULL;
+        step->out_buffers[o] = t && t->t.bytes ? t->buffer : NULL;
     }
     enum { MAX_PAIRS = 8 };
     dbt_gpu_state_row *pairs[MAX_PAIRS] = {0};
