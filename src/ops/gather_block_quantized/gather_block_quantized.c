@@ -1,20 +1,10 @@
-/* com.microsoft GatherBlockQuantized: Gather from a table of low-bit codes, giving floats:
- *
- *     y[a, i, c] = (code - zero_point) * scale,  code = data[a, indices[i], c] as [A, gather, C]
- *
- * scale and zero_point are those of the element's block of block_size along quantize_axis. An index
- * out of range gives zeros.
- *
- * LAYOUTS. uint8 data holds 8 / bits codes a byte along the last axis, low bits first, and so do
- * its zero points, each row of which starts on a byte; the default zero point is 2^(bits-1). Typed
- * data (2 and 4 bits) is packed over the whole tensor; its default zero point is 0. Between steps such
- * types lie unpacked, one code a byte. */
+/* GatherBlockQuantized: its shapes, and the CPU. */
 #include <inttypes.h>
 #include <stddef.h>
 #include <string.h>
 
 #include "base/packed.h"
-#include "ops/op.h"
+#include "ops/gather_block_quantized/gather_block_quantized.h"
 
 typedef struct gbq_attrs {
     int64_t bits, block_size, gather_axis, quantize_axis;
@@ -35,8 +25,6 @@ static const dbt_attr_def attr_defs[] = {
      .offset = offsetof(gbq_attrs, quantize_axis),
      .i = 1},
 };
-
-enum { IN_DATA, IN_INDICES, IN_SCALES, IN_ZERO_POINTS, N_INPUTS };
 
 #define DATA_TYPES (DBT_TYPES_SUBBYTE | DBT_TYPE_BIT(DIBIT_TYPE_UINT8))
 #define SCALE_TYPES                                                                                \
@@ -74,24 +62,24 @@ static dibit_status check_attrs(const gbq_attrs *at, dibit_type data_type, int32
 
 static dibit_status infer(dbt_infer *in) {
     const gbq_attrs *const at = in->attrs;
-    DBT_TRY(dbt_infer_type(in, IN_DATA, DATA_TYPES));
-    DBT_TRY(dbt_infer_type(in, IN_INDICES, DBT_TYPES_INDEX));
-    DBT_TRY(dbt_infer_type(in, IN_SCALES, SCALE_TYPES));
-    DBT_TRY(dbt_infer_same_type(in, IN_DATA, IN_ZERO_POINTS));
-    DBT_TRY(dbt_infer_rank(in, IN_DATA, 1, DIBIT_MAX_RANK));
-    const dbt_shape *const data = &in->in[IN_DATA]->shape;
-    DBT_TRY(dbt_infer_rank(in, IN_INDICES, 0, DIBIT_MAX_RANK + 1 - data->rank));
-    DBT_TRY(dbt_infer_rank(in, IN_SCALES, data->rank, data->rank));
-    DBT_TRY(dbt_infer_rank(in, IN_ZERO_POINTS, data->rank, data->rank));
+    DBT_TRY(dbt_infer_type(in, DBT_GBQ_DATA, DATA_TYPES));
+    DBT_TRY(dbt_infer_type(in, DBT_GBQ_INDICES, DBT_TYPES_INDEX));
+    DBT_TRY(dbt_infer_type(in, DBT_GBQ_SCALES, SCALE_TYPES));
+    DBT_TRY(dbt_infer_same_type(in, DBT_GBQ_DATA, DBT_GBQ_ZERO_POINTS));
+    DBT_TRY(dbt_infer_rank(in, DBT_GBQ_DATA, 1, DIBIT_MAX_RANK));
+    const dbt_shape *const data = &in->in[DBT_GBQ_DATA]->shape;
+    DBT_TRY(dbt_infer_rank(in, DBT_GBQ_INDICES, 0, DIBIT_MAX_RANK + 1 - data->rank));
+    DBT_TRY(dbt_infer_rank(in, DBT_GBQ_SCALES, data->rank, data->rank));
+    DBT_TRY(dbt_infer_rank(in, DBT_GBQ_ZERO_POINTS, data->rank, data->rank));
     int32_t gather, quantize;
     DBT_TRY(dbt_infer_axis(in, at->gather_axis, data->rank, "gather_axis", &gather));
     DBT_TRY(dbt_infer_axis(in, at->quantize_axis, data->rank, "quantize_axis", &quantize));
-    const dibit_type type = in->in[IN_DATA]->type;
+    const dibit_type type = in->in[DBT_GBQ_DATA]->type;
     DBT_TRY(check_attrs(at, type, data->rank, gather, quantize, in->error));
 
     dbt_dims *const dims = in->dims;
     const int64_t per_byte = type == DIBIT_TYPE_UINT8 ? 8 / bits_of(at, type) : 1;
-    const dbt_shape *const indices = &in->in[IN_INDICES]->shape;
+    const dbt_shape *const indices = &in->in[DBT_GBQ_INDICES]->shape;
     dbt_shape out = {.rank = 0};
     for (int32_t i = 0; i < data->rank; i++) {
         dbt_dim d = data->dims[i], blocks = d;
@@ -102,18 +90,94 @@ static dibit_status infer(dbt_infer *in) {
         if (i == quantize) {
             blocks = dbt_dim_apply(dims, DBT_DIM_CEIL_DIV, d, dbt_dim_const(dims, at->block_size));
         }
-        DBT_TRY(dbt_infer_dim(in, IN_SCALES, i, blocks));
+        DBT_TRY(dbt_infer_dim(in, DBT_GBQ_SCALES, i, blocks));
         if (i == data->rank - 1) {
             blocks = dbt_dim_apply(dims, DBT_DIM_CEIL_DIV, blocks, dbt_dim_const(dims, per_byte));
         }
-        DBT_TRY(dbt_infer_dim(in, IN_ZERO_POINTS, i, blocks));
+        DBT_TRY(dbt_infer_dim(in, DBT_GBQ_ZERO_POINTS, i, blocks));
         if (i != gather) {
             out.dims[out.rank++] = d;
             continue;
         }
         for (int32_t j = 0; j < indices->rank; j++) out.dims[out.rank++] = indices->dims[j];
     }
-    dbt_infer_output(in, 0, in->in[IN_SCALES]->type, &out);
+    dbt_infer_output(in, 0, in->in[DBT_GBQ_SCALES]->type, &out);
+    return DIBIT_OK;
+}
+
+/* Shapes that were symbolic when infer saw them. */
+static dibit_status check_shapes(const dbt_cpu_call *call) {
+    const gbq_attrs *const at = call->attrs;
+    const dibit_tensor *const data = call->in[DBT_GBQ_DATA];
+    const int32_t quantize =
+        (int32_t)(at->quantize_axis < 0 ? at->quantize_axis + data->rank : at->quantize_axis);
+    const dibit_type declared = call->node->inputs[DBT_GBQ_DATA]->type;
+    const int64_t per_byte = declared == DIBIT_TYPE_UINT8 ? 8 / bits_of(at, declared) : 1;
+    for (int32_t i = 0; i < data->rank; i++) {
+        const int64_t pack = i == data->rank - 1 ? per_byte : 1;
+        int64_t want = data->dims[i] * pack;
+        if (i == quantize) want = (want + at->block_size - 1) / at->block_size;
+        DBT_FAIL_IF(call->in[DBT_GBQ_SCALES]->dims[i] != want, call->error, DIBIT_BAD_INPUT,
+                    "dim %d of scales must be %" PRId64 ", got %" PRId64, (int)i, want,
+                    call->in[DBT_GBQ_SCALES]->dims[i]);
+        if (call->n_inputs <= DBT_GBQ_ZERO_POINTS || !call->in[DBT_GBQ_ZERO_POINTS]) continue;
+        want = (want + pack - 1) / pack;
+        DBT_FAIL_IF(call->in[DBT_GBQ_ZERO_POINTS]->dims[i] != want, call->error, DIBIT_BAD_INPUT,
+                    "dim %d of zero_points must be %" PRId64 ", got %" PRId64, (int)i, want,
+                    call->in[DBT_GBQ_ZERO_POINTS]->dims[i]);
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dbt_gbq_layout_of(const dbt_cpu_call *call, dbt_gbq_layout *out) {
+    DBT_TRY(check_shapes(call));
+    const gbq_attrs *const at = call->attrs;
+    const dibit_tensor *const data = call->in[DBT_GBQ_DATA], *const scales =
+                                                                 call->in[DBT_GBQ_SCALES];
+    const dibit_type declared = call->node->inputs[DBT_GBQ_DATA]->type;
+    const int64_t bits = bits_of(at, declared), last = data->rank - 1;
+    const int64_t per_byte = declared == DIBIT_TYPE_UINT8 ? 8 / bits : 1;
+    const int32_t gather =
+        (int32_t)(at->gather_axis < 0 ? at->gather_axis + data->rank : at->gather_axis);
+    const int32_t quantize =
+        (int32_t)(at->quantize_axis < 0 ? at->quantize_axis + data->rank : at->quantize_axis);
+    dbt_gbq_layout l = {
+        .n_indices = dbt_tensor_count(call->in[DBT_GBQ_INDICES]),
+        .gather_dim = data->dims[gather],
+        .c1 = 1,
+        .q = 1,
+        .c2 = 1,
+        .block_size = at->block_size,
+        .q_blocks = scales->dims[quantize],
+        .a_inner = 1,
+        .where = quantize < gather    ? DBT_GBQ_BEFORE
+                 : quantize == gather ? DBT_GBQ_GATHERED
+                                      : DBT_GBQ_INSIDE,
+        .declared = declared,
+        .bits = (uint32_t)bits,
+        .default_zero_point = declared == DIBIT_TYPE_UINT8 ? 1 << (bits - 1) : 0,
+    };
+    if (declared == DIBIT_TYPE_UINT8) {
+        l.zero_row = scales->dims[last];
+        l.zero_row_stride = (l.zero_row + per_byte - 1) / per_byte * per_byte;
+    }
+    int64_t a = 1;
+    for (int32_t i = 0; i < data->rank; i++) {
+        const int64_t d = data->dims[i] * (i == last ? per_byte : 1);
+        if (i < gather) a *= d;
+        if (i < gather && i > quantize) l.a_inner *= d;
+        if (i == quantize) l.q_outer = d;
+        if (i <= gather) continue;
+        if (l.where != DBT_GBQ_INSIDE || i > quantize) {
+            l.c2 *= d;
+        } else if (i == quantize) {
+            l.q = d;
+        } else {
+            l.c1 *= d;
+        }
+    }
+    l.n_slices = a * l.n_indices;
+    *out = l;
     return DIBIT_OK;
 }
 
@@ -138,20 +202,14 @@ static inline int32_t code_of(const code_array *c, int64_t i) {
     return (int32_t)(dbt_code_at(data, c->bits, at) ^ (uint32_t)c->sign) - c->sign;
 }
 
-/* data is [A, gather_dim, C]; a slice of C codes is [c1, Q, c2] where the quantized axis lies inside
- * it, else [1, 1, C]. */
 typedef struct gbq_call {
-    code_array codes, zero_points; /* zero_points.data NULL: default_zero_point */
-    int32_t default_zero_point;
+    dbt_gbq_layout layout;
+    code_array codes, zero_points; /* zero_points.data NULL: the default */
     const void *scales;
     dibit_type scale_type, index_type;
     const void *indices;
     float *y;
-    int64_t n_indices, gather_dim, n_tasks, n_slices;
-    int64_t c1, q, c2, block_size;
-    /* Scale index of a slice: see scale_base. */
-    int64_t a_inner, q_outer, q_blocks;
-    enum { Q_BEFORE, Q_GATHERED, Q_INSIDE } where;
+    int64_t n_tasks;
 } gbq_call;
 
 static code_array codes_of(const dibit_tensor *t, dibit_type declared, int64_t bits) {
@@ -163,95 +221,58 @@ static code_array codes_of(const dibit_tensor *t, dibit_type declared, int64_t b
     return c;
 }
 
-static gbq_call make_call(const dbt_cpu_call *call) {
-    const gbq_attrs *const at = call->attrs;
-    const dibit_tensor *const data = call->in[IN_DATA], *const scales = call->in[IN_SCALES];
+static gbq_call make_call(const dbt_cpu_call *call, const dbt_gbq_layout *l) {
     const dibit_tensor *const zero_points =
-        call->n_inputs > IN_ZERO_POINTS ? call->in[IN_ZERO_POINTS] : NULL;
-    const dibit_type declared = call->node->inputs[IN_DATA]->type;
-    const int64_t bits = bits_of(at, declared);
-    const int32_t gather =
-        (int32_t)(at->gather_axis < 0 ? at->gather_axis + data->rank : at->gather_axis);
-    const int32_t quantize =
-        (int32_t)(at->quantize_axis < 0 ? at->quantize_axis + data->rank : at->quantize_axis);
+        call->n_inputs > DBT_GBQ_ZERO_POINTS ? call->in[DBT_GBQ_ZERO_POINTS] : NULL;
     gbq_call c = {
-        .codes = codes_of(data, declared, bits),
-        .default_zero_point = declared == DIBIT_TYPE_UINT8 ? 1 << (bits - 1) : 0,
-        .scales = scales->data,
-        .scale_type = scales->type,
-        .indices = call->in[IN_INDICES]->data,
-        .index_type = call->in[IN_INDICES]->type,
+        .layout = *l,
+        .codes = codes_of(call->in[DBT_GBQ_DATA], l->declared, l->bits),
+        .scales = call->in[DBT_GBQ_SCALES]->data,
+        .scale_type = call->in[DBT_GBQ_SCALES]->type,
+        .indices = call->in[DBT_GBQ_INDICES]->data,
+        .index_type = call->in[DBT_GBQ_INDICES]->type,
         .y = call->out[0]->data,
-        .n_indices = dbt_tensor_count(call->in[IN_INDICES]),
-        .gather_dim = data->dims[gather],
-        .c1 = 1,
-        .q = 1,
-        .c2 = 1,
-        .a_inner = 1,
-        .block_size = at->block_size,
-        .q_blocks = scales->dims[quantize],
-        .where = quantize < gather    ? Q_BEFORE
-                 : quantize == gather ? Q_GATHERED
-                                      : Q_INSIDE,
     };
     if (zero_points) {
-        c.zero_points = codes_of(zero_points, declared, bits);
-        if (declared == DIBIT_TYPE_UINT8) {
-            c.zero_points.row = scales->dims[data->rank - 1];
-            c.zero_points.row_bits = zero_points->dims[data->rank - 1] * 8;
-        }
+        c.zero_points = codes_of(zero_points, l->declared, l->bits);
+        c.zero_points.row = l->zero_row;
+        c.zero_points.row_bits = l->zero_row_stride * l->bits;
     }
-    int64_t a = 1;
-    for (int32_t i = 0; i < data->rank; i++) {
-        const bool last = i == data->rank - 1;
-        const int64_t d = data->dims[i] * (last && declared == DIBIT_TYPE_UINT8 ? 8 / bits : 1);
-        if (i < gather) a *= d;
-        if (i < gather && i > quantize) c.a_inner *= d;
-        if (i == quantize) c.q_outer = d;
-        if (i > gather) {
-            if (c.where != Q_INSIDE || i > quantize) {
-                c.c2 *= d;
-            } else if (i == quantize) {
-                c.q = d;
-            } else {
-                c.c1 *= d;
-            }
-        }
-    }
-    c.n_slices = a * c.n_indices;
     return c;
 }
 
 /* The index of the scale of the first element of data[a, index]. */
-static int64_t scale_base(const gbq_call *c, int64_t a, int64_t index) {
-    if (c->where == Q_INSIDE) return (a * c->gather_dim + index) * c->c1 * c->q_blocks * c->c2;
-    if (c->where == Q_GATHERED) return (a * c->q_blocks + index / c->block_size) * c->c2;
-    const int64_t inner = a % c->a_inner, q = a / c->a_inner % c->q_outer,
-                  outer = a / c->a_inner / c->q_outer;
-    const int64_t block = (outer * c->q_blocks + q / c->block_size) * c->a_inner + inner;
-    return (block * c->gather_dim + index) * c->c2;
+static int64_t scale_base(const dbt_gbq_layout *l, int64_t a, int64_t index) {
+    if (l->where == DBT_GBQ_INSIDE)
+        return (a * l->gather_dim + index) * l->c1 * l->q_blocks * l->c2;
+    if (l->where == DBT_GBQ_GATHERED) return (a * l->q_blocks + index / l->block_size) * l->c2;
+    const int64_t inner = a % l->a_inner, q = a / l->a_inner % l->q_outer,
+                  outer = a / l->a_inner / l->q_outer;
+    const int64_t block = (outer * l->q_blocks + q / l->block_size) * l->a_inner + inner;
+    return (block * l->gather_dim + index) * l->c2;
 }
 
 static inline float scale_at(const gbq_call *c, int64_t i) {
     return dbt_float_at(c->scales, c->scale_type, i);
 }
 static inline int32_t zero_point_at(const gbq_call *c, int64_t i) {
-    return c->zero_points.data ? code_of(&c->zero_points, i) : c->default_zero_point;
+    return c->zero_points.data ? code_of(&c->zero_points, i) : c->layout.default_zero_point;
 }
 
 static void dequantize_slice(const gbq_call *c, int64_t first, int64_t scale_first, float *y) {
-    for (int64_t i = 0; i < c->c1; i++) {
-        for (int64_t q = 0; q < c->q; q++) {
-            const int64_t block = scale_first + (i * c->q_blocks + q / c->block_size) * c->c2;
-            if (c->c2 > 1 || c->where != Q_INSIDE) {
-                for (int64_t j = 0; j < c->c2; j++) {
+    const dbt_gbq_layout *const l = &c->layout;
+    for (int64_t i = 0; i < l->c1; i++) {
+        for (int64_t q = 0; q < l->q; q++) {
+            const int64_t block = scale_first + (i * l->q_blocks + q / l->block_size) * l->c2;
+            if (l->c2 > 1 || l->where != DBT_GBQ_INSIDE) {
+                for (int64_t j = 0; j < l->c2; j++) {
                     *y++ = (float)(code_of(&c->codes, first++) - zero_point_at(c, block + j)) *
                            scale_at(c, block + j);
                 }
                 continue;
             }
             /* Quantized along the last axis: a run of elements has one scale. */
-            const int64_t end = c->q - q < c->block_size ? c->q : q + c->block_size;
+            const int64_t end = l->q - q < l->block_size ? l->q : q + l->block_size;
             const float scale = scale_at(c, block);
             const int32_t zero_point = zero_point_at(c, block);
             for (; q < end; q++) *y++ = (float)(code_of(&c->codes, first++) - zero_point) * scale;
@@ -263,53 +284,31 @@ static void dequantize_slice(const gbq_call *c, int64_t first, int64_t scale_fir
 static void gather_task(void *ctx, int64_t task, uint32_t thread) {
     (void)thread;
     const gbq_call *const c = ctx;
-    const int64_t slice = c->c1 * c->q * c->c2;
-    const int64_t end = dbt_task_begin(c->n_slices, c->n_tasks, task + 1);
-    for (int64_t s = dbt_task_begin(c->n_slices, c->n_tasks, task); s < end; s++) {
-        const int64_t a = s / c->n_indices, i = s % c->n_indices;
+    const dbt_gbq_layout *const l = &c->layout;
+    const int64_t slice = l->c1 * l->q * l->c2;
+    const int64_t end = dbt_task_begin(l->n_slices, c->n_tasks, task + 1);
+    for (int64_t s = dbt_task_begin(l->n_slices, c->n_tasks, task); s < end; s++) {
+        const int64_t a = s / l->n_indices, i = s % l->n_indices;
         int64_t index = c->index_type == DIBIT_TYPE_INT32
                             ? (int64_t)((const int32_t *)c->indices)[i]
                             : ((const int64_t *)c->indices)[i];
         float *const y = c->y + s * slice;
-        if (index < -c->gather_dim || index >= c->gather_dim) {
+        if (index < -l->gather_dim || index >= l->gather_dim) {
             memset(y, 0, (size_t)slice * sizeof *y);
             continue;
         }
-        if (index < 0) index += c->gather_dim;
-        dequantize_slice(c, (a * c->gather_dim + index) * slice, scale_base(c, a, index), y);
+        if (index < 0) index += l->gather_dim;
+        dequantize_slice(c, (a * l->gather_dim + index) * slice, scale_base(l, a, index), y);
     }
-}
-
-/* Shapes that were symbolic when infer saw them. */
-static dibit_status check_shapes(const dbt_cpu_call *call) {
-    const gbq_attrs *const at = call->attrs;
-    const dibit_tensor *const data = call->in[IN_DATA];
-    const int32_t quantize =
-        (int32_t)(at->quantize_axis < 0 ? at->quantize_axis + data->rank : at->quantize_axis);
-    const dibit_type declared = call->node->inputs[IN_DATA]->type;
-    const int64_t per_byte = declared == DIBIT_TYPE_UINT8 ? 8 / bits_of(at, declared) : 1;
-    for (int32_t i = 0; i < data->rank; i++) {
-        const int64_t pack = i == data->rank - 1 ? per_byte : 1;
-        int64_t want = data->dims[i] * pack;
-        if (i == quantize) want = (want + at->block_size - 1) / at->block_size;
-        DBT_FAIL_IF(call->in[IN_SCALES]->dims[i] != want, call->error, DIBIT_BAD_INPUT,
-                    "dim %d of scales must be %" PRId64 ", got %" PRId64, (int)i, want,
-                    call->in[IN_SCALES]->dims[i]);
-        if (call->n_inputs <= IN_ZERO_POINTS || !call->in[IN_ZERO_POINTS]) continue;
-        want = (want + pack - 1) / pack;
-        DBT_FAIL_IF(call->in[IN_ZERO_POINTS]->dims[i] != want, call->error, DIBIT_BAD_INPUT,
-                    "dim %d of zero_points must be %" PRId64 ", got %" PRId64, (int)i, want,
-                    call->in[IN_ZERO_POINTS]->dims[i]);
-    }
-    return DIBIT_OK;
 }
 
 static dibit_status cpu_run(const dbt_cpu_call *call) {
-    DBT_TRY(check_shapes(call));
-    gbq_call c = make_call(call);
-    const int64_t slice = c.c1 * c.q * c.c2;
-    if (slice == 0 || c.n_slices == 0) return DIBIT_OK;
-    c.n_tasks = dbt_task_count(c.n_slices, 4 * slice);
+    dbt_gbq_layout layout;
+    DBT_TRY(dbt_gbq_layout_of(call, &layout));
+    gbq_call c = make_call(call, &layout);
+    const int64_t slice = layout.c1 * layout.q * layout.c2;
+    if (slice == 0 || layout.n_slices == 0) return DIBIT_OK;
+    c.n_tasks = dbt_task_count(layout.n_slices, 4 * slice);
     dbt_parallel_for(call->pool, c.n_tasks, gather_task, &c);
     return DIBIT_OK;
 }
@@ -320,15 +319,16 @@ const dbt_op dbt_gather_block_quantized_ops[] = {
         .name = "GatherBlockQuantized",
         .since = 1,
         .min_inputs = 3,
-        .max_inputs = N_INPUTS,
+        .max_inputs = DBT_GBQ_INPUTS,
         .min_outputs = 1,
         .max_outputs = 1,
-        .raw_inputs = 1u << IN_DATA | 1u << IN_SCALES | 1u << IN_ZERO_POINTS,
+        .raw_inputs = 1u << DBT_GBQ_DATA | 1u << DBT_GBQ_SCALES | 1u << DBT_GBQ_ZERO_POINTS,
         .attrs = attr_defs,
         .n_attrs = sizeof attr_defs / sizeof attr_defs[0],
         .attrs_bytes = sizeof(gbq_attrs),
         .infer = infer,
         .cpu_run = cpu_run,
+        .gpu_encode = dbt_gbq_encode,
     },
     {0},
 };

@@ -133,6 +133,25 @@ static void test_typed_codes_on_every_pair_of_axes(void **state) {
     }
 }
 
+static void test_an_empty_table_gives_zeros(void **state) {
+    (void)state;
+    static const int64_t index[2] = {0, -1};
+    static const float want[32];
+    const dibit_tensor inputs[] = {DBT_TENSOR(DIBIT_TYPE_UINT8, want, 0, 8),
+                                   DBT_TENSOR(DIBIT_TYPE_INT64, index, 2),
+                                   DBT_TENSOR(DIBIT_TYPE_FLOAT, want, 0, 1)};
+    const dbt_onnx_attr attrs[] = {DBT_INT("block_size", 16)};
+    const dbt_op_case c = {.domain = "com.microsoft",
+                           .name = "GatherBlockQuantized",
+                           .opset = 1,
+                           .attrs = attrs,
+                           .n_attrs = 1,
+                           .inputs = inputs,
+                           .n_inputs = 3};
+    const dibit_tensor y = DBT_TENSOR(DIBIT_TYPE_FLOAT, want, 2, 16);
+    dbt_op_case_expect(&c, 0, &y);
+}
+
 static void test_refusals(void **state) {
     (void)state;
     static const uint8_t data[64];
@@ -168,6 +187,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_uint8_of_2_4_and_8_bits),
         cmocka_unit_test(test_typed_codes_on_every_pair_of_axes),
+        cmocka_unit_test(test_an_empty_table_gives_zeros),
         cmocka_unit_test(test_refusals),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
