@@ -151,7 +151,9 @@ static const dbt_state_pair states[] = {{DBT_ATT_PAST_K, 1}, {DBT_ATT_PAST_V, 2}
      .infer = infer_attention,                                                                     \
      .cpu_scratch = dbt_onnx_attention_scratch,                                                    \
      .cpu_run = dbt_onnx_attention_run,                                                            \
-     .cpu_bound = dbt_onnx_attention_bound}
+     .cpu_bound = dbt_onnx_attention_bound,                                                        \
+     .gpu_encode = dbt_onnx_attention_gpu_encode,                                                  \
+     .gpu_refuses = dbt_onnx_attention_gpu_refuses}
 
 const dbt_op dbt_attention_ops[] = {
     ATTENTION(23, 23, DBT_ATT_INPUTS - 1, N_ATTRS - N_WINDOW_ATTRS),

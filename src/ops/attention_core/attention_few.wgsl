@@ -1,13 +1,13 @@
 // Attention of few queries to many keys (decoding). A workgroup of 128 takes ROWS rows of a head and one
-// part of the keys; all rows share the keys and values that it loads. Bindings: attention.inc.wgsl; q's
-// and y's dims are any, keys of HALF have even dims.
+// part of the keys; all rows share the keys and values that it loads. Bindings: attention.inc.wgsl,
+// attention_scores.inc.wgsl.
 // Dispatch: heads * ceil(rows / ROWS) * parts * ceil(v_dim / 512) workgroups. No features.
 // Of several parts, (row i of head h, part p) gives v_dim sums of weighted values, the maximum and the sum
 // of weights at ((h * rows + i) * parts + p) * (v_dim + 2) of y, for attention_merge.wgsl.
 
 #param ROWS 1 2 4 8
 
-#include "attention.inc.wgsl"
+#include "attention_scores.inc.wgsl"
 #include "grid.inc.wgsl"
 
 const THREADS = 128u;

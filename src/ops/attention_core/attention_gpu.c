@@ -28,7 +28,8 @@ typedef struct uniforms { /* Attention of attention.inc.wgsl */
 } uniforms;
 
 static const char few[] = "attention_few.wgsl", many[] = "attention_many.wgsl",
-                  merge[] = "attention_merge.wgsl", append[] = "attention_append.wgsl";
+                  merge[] = "attention_merge.wgsl", append[] = "attention_append.wgsl",
+                  mask_shader[] = "attention_mask.wgsl";
 static const char p_rows[] = "ROWS", p_slices[] = "SLICES", p_half[] = "HALF", p_vec[] = "VEC",
                   p_form[] = "FORM";
 
@@ -103,7 +104,7 @@ static void split(const dbt_gpu_attention *a, uniforms *u) {
 }
 
 static dibit_status record(dbt_gpu *gpu, const char *shader, const dbt_shader_param *params,
-                           uint32_t n_params, const dbt_hal_binding *bindings, const uniforms *u,
+                           uint32_t n_params, const dbt_hal_binding bindings[7], const uniforms *u,
                            uint64_t workgroups, dibit_error *error) {
     dbt_gpu_dispatch d = {.shader = shader,
                           .params = params,
@@ -137,10 +138,9 @@ static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniform
     const uint64_t slices = (uint64_t)divide_up(a->v_dim, FEW_COLUMNS);
     DBT_TRY(record(gpu, few, params, 3, bindings, u, u->heads * blocks * u->parts * slices, error));
     if (!parts) return DIBIT_OK;
-    bindings[0].buffer = parts;
-    bindings[3].buffer = a->y.buffer;
-    const dbt_shader_param plain[] = {{p_half, 0}, {p_vec, 0}};
-    return record(gpu, merge, plain, 2, bindings, u, (uint64_t)u->heads * u->rows, error);
+    const dbt_hal_binding merged[7] = {
+        [0].buffer = parts, [3].buffer = a->y.buffer, [6] = bindings[6]};
+    return record(gpu, merge, NULL, 0, merged, u, (uint64_t)u->heads * u->rows, error);
 }
 
 dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_error *error) {
@@ -247,10 +247,48 @@ dibit_status dbt_gpu_append_tokens(dbt_gpu *gpu, const dbt_gpu_append *a, dibit_
                                .q_out = place_of(&a->q_out),
                                .k_out = place_of(&a->k_out),
                                .v_out = place_of(&a->v_out)};
-    if (a->bias && queries && keys) return record_append(gpu, a, BIAS, u, error);
+    if (a->bias) return record_append(gpu, a, BIAS, u, error);
     if (queries && keys && !a->q_norm && !a->k_norm && !a->positions) {
         return record_append(gpu, a, TURN, u, error);
     }
     if (queries) DBT_TRY(record_append(gpu, a, QUERIES, u, error));
     return keys ? record_append(gpu, a, KEYS_VALUES, u, error) : DIBIT_OK;
+}
+
+/* ---- Masks ---- */
+
+typedef struct mask_uniforms { /* Uniforms of attention_mask.wgsl */
+    uint32_t count, rows, total, batch, starts, batch_stride, row_stride, first_row;
+    float filler;
+} mask_uniforms;
+
+dibit_status dbt_gpu_mask_term(dbt_gpu *gpu, const dbt_gpu_mask *m, dbt_hal_buffer **out,
+                               dibit_error *error) {
+    enum { WORKGROUP = 256 };
+    uint64_t n;
+    DBT_FAIL_IF(!dbt_mul_u64((uint64_t)m->batch * (uint64_t)m->rows, (uint64_t)m->total, &n) ||
+                    n > INT32_MAX,
+                error, DIBIT_TOO_LARGE, "a mask of more than 2^31 elements");
+    const mask_uniforms u = {.count = (uint32_t)n,
+                             .rows = (uint32_t)m->rows,
+                             .total = (uint32_t)m->total,
+                             .batch = (uint32_t)m->batch,
+                             .starts = m->starts,
+                             .batch_stride = (uint32_t)m->batch_stride,
+                             .row_stride = (uint32_t)m->row_stride,
+                             .first_row = (uint32_t)m->first_row,
+                             .filler = m->filler};
+    DBT_TRY(dbt_gpu_scratch(gpu, DBT_ATTENTION_SCRATCH_MASK, n * sizeof(float), out, error));
+    const dbt_hal_binding bindings[] = {{.buffer = m->buffer}, {.buffer = *out}};
+    const dbt_shader_param params[] = {{p_form, m->lengths ? 0 : 1}};
+    dbt_gpu_dispatch d = {.shader = mask_shader,
+                          .params = params,
+                          .n_params = 1,
+                          .bindings = bindings,
+                          .n_bindings = 2,
+                          .written = 1u << 1,
+                          .uniforms = &u,
+                          .uniform_bytes = sizeof u};
+    DBT_TRY(dbt_gpu_grid(gpu, (n + WORKGROUP - 1) / WORKGROUP, d.workgroups, error));
+    return dbt_gpu_record(gpu, &d, error);
 }

@@ -68,4 +68,19 @@ typedef struct dbt_gpu_append {
 
 dibit_status dbt_gpu_append_tokens(dbt_gpu *gpu, const dbt_gpu_append *a, dibit_error *error);
 
+/* A mask of integers or truths as a term: 0 where a key counts, else `filler`. Either lengths [batch],
+ * then, with `starts`, where keys begin; or element b * batch_stride + (row + first_row) * row_stride + t
+ * is above 0 where key t counts. */
+typedef struct dbt_gpu_mask {
+    dbt_hal_buffer *buffer;
+    int64_t batch, rows, total;
+    bool lengths, starts;
+    int64_t batch_stride, row_stride, first_row;
+    float filler;
+} dbt_gpu_mask;
+
+/* To scratch: [batch, rows, total]. */
+dibit_status dbt_gpu_mask_term(dbt_gpu *gpu, const dbt_gpu_mask *mask, dbt_hal_buffer **out,
+                               dibit_error *error);
+
 #endif

@@ -1,13 +1,12 @@
 // Attention of many queries (prompts). A workgroup of 256 takes 32 rows of a head and goes over the keys
 // that they see, 32 at a time: queries, keys and values go through workgroup memory in slices of 32 dims
-// (values: 64), scores stay there. Bindings: attention.inc.wgsl; q's and y's dims are any, keys of HALF
-// have even dims.
+// (values: 64), scores stay there. Bindings: attention.inc.wgsl, attention_scores.inc.wgsl.
 // Dispatch: heads * ceil(rows / 32) * ceil(v_dim / (64 SLICES)) workgroups. No features.
 
 // Slices of 64 value dims that a workgroup sums.
 #param SLICES 1 2 4
 
-#include "attention.inc.wgsl"
+#include "attention_scores.inc.wgsl"
 #include "grid.inc.wgsl"
 
 const ROWS = 32u;

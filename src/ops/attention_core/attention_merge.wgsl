@@ -1,12 +1,11 @@
 // Puts the parts of attention_few.wgsl together. A workgroup of 64 takes one row of a head; at most 64 parts.
-// @binding(1) partial results, in the place of the queries; otherwise as attention.inc.wgsl says.
+// @binding(1) what it left; otherwise as attention.inc.wgsl says.
 // Dispatch: heads * rows workgroups. No features.
 
 #include "attention.inc.wgsl"
-#if VEC == 1 || HALF == 1
-#error partial results are single floats
-#endif
 #include "grid.inc.wgsl"
+
+@group(0) @binding(1) var<storage, read> results: array<f32>;
 
 var<workgroup> tops: array<f32, 64>;
 var<workgroup> shares: array<f32, 64>; // what a part is multiplied by
@@ -25,7 +24,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
     let first = unit * u.parts * stride;
     let own = first + thread * stride + u.v_dim;
     if thread < u.parts {
-        tops[thread] = queries[own];
+        tops[thread] = results[own];
     }
     workgroupBarrier();
     var top = UNSEEN;
@@ -34,7 +33,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
     }
     if thread < u.parts {
         shares[thread] = shrink(tops[thread], top);
-        sums[thread] = queries[own + 1u] * shares[thread];
+        sums[thread] = results[own + 1u] * shares[thread];
     }
     workgroupBarrier();
     var sum = 0.0;
@@ -46,7 +45,7 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
     for (var d = thread; d < u.v_dim; d += 64u) {
         var total = 0.0;
         for (var p = 0u; p < u.parts; p++) {
-            total += shares[p] * queries[first + p * stride + d];
+            total += shares[p] * results[first + p * stride + d];
         }
         y[to + d] = total * factor;
     }

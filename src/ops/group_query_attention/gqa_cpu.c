@@ -68,23 +68,13 @@ static dbt_attention describe(const gqa *g) {
     return t;
 }
 
-static dbt_kv_desc kv_desc(const dbt_gqa_step *s, uint32_t state) {
-    return (dbt_kv_desc){.state = state,
-                         .past = DBT_GQA_PAST_KEY + state,
-                         .present = 1 + state,
-                         .batch = s->batch,
-                         .heads = s->kv_heads,
-                         .dim = s->dim,
-                         .appended = s->queries};
-}
-
 /* Sizes from dims alone, and where the pieces of scratch lie. */
 static void lay_out(const dbt_cpu_call *c, gqa *g) {
     memset(g, 0, sizeof *g);
     g->call = c;
     dbt_gqa_read(c->attrs, c->in, c->n_inputs, &g->step);
-    g->k_desc = kv_desc(&g->step, 0);
-    g->v_desc = kv_desc(&g->step, 1);
+    g->k_desc = dbt_gqa_kv_desc(&g->step, 0);
+    g->v_desc = dbt_gqa_kv_desc(&g->step, 1);
     uint64_t at = 0;
     g->plan = dbt_scratch_piece(c->scratch,
                                 dbt_scratch_add(&at, (uint64_t)g->step.batch, sizeof *g->plan));

@@ -22,6 +22,16 @@ void dbt_gqa_read(const dbt_gqa_attrs *a, const dibit_tensor *const *in, uint32_
     }
 }
 
+dbt_kv_desc dbt_gqa_kv_desc(const dbt_gqa_step *s, uint32_t state) {
+    return (dbt_kv_desc){.state = state,
+                         .past = DBT_GQA_PAST_KEY + state,
+                         .present = 1 + state,
+                         .batch = s->batch,
+                         .heads = s->kv_heads,
+                         .dim = s->dim,
+                         .appended = s->queries};
+}
+
 float dbt_gqa_scale(const dbt_gqa_step *step) {
     return step->a->scale == 0.0f ? 1.0f / sqrtf((float)step->dim) : step->a->scale;
 }

@@ -85,6 +85,8 @@ static inline const dibit_tensor *dbt_gqa_in(const dbt_gqa_step *step, uint32_t 
 /* From dims alone. */
 void dbt_gqa_read(const dbt_gqa_attrs *a, const dibit_tensor *const *in, uint32_t n_inputs,
                   dbt_gqa_step *step);
+/* Of keys (state 0) or values (1). */
+dbt_kv_desc dbt_gqa_kv_desc(const dbt_gqa_step *step, uint32_t state);
 /* Reads the total; refuses what does not fit. has_state: no past input counts. */
 dibit_status dbt_gqa_check(dbt_gqa_step *step, bool has_state, dibit_error *error);
 dibit_status dbt_gqa_plan_row(const dbt_gqa_step *step, int64_t b, const dbt_gqa_cache *cache,

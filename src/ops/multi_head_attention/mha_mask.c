@@ -22,9 +22,9 @@ static bool is_masked(const dibit_tensor *mask, const dbt_mha_shape *shape, int6
     }
 }
 
-static bool fits(const dbt_cpu_call *c, const dibit_tensor *mask, const dbt_mha_shape *s) {
+static bool fits(const dbt_node *node, const dibit_tensor *mask, const dbt_mha_shape *s) {
     const int64_t *const d = mask->dims;
-    const bool attention = c->node->op->kind == DBT_MHA_ATTENTION;
+    const bool attention = node->op->kind == DBT_MHA_ATTENTION;
     switch (mask->rank) {
     case 1:
         return d[0] == s->batch || d[0] == 3 * s->batch + 2 || (attention && d[0] == 2 * s->batch);
@@ -36,13 +36,19 @@ static bool fits(const dbt_cpu_call *c, const dibit_tensor *mask, const dbt_mha_
     }
 }
 
+dibit_status dbt_mha_check_mask(const dbt_node *node, const dibit_tensor *mask,
+                                const dbt_mha_shape *s, dibit_error *error) {
+    DBT_FAIL_IF(!fits(node, mask, s), error, DIBIT_BAD_INPUT,
+                "a mask of rank %d does not fit batch %lld, %lld queries and a total of %lld",
+                (int)mask->rank, (long long)s->batch, (long long)s->queries, (long long)s->total);
+    return DIBIT_OK;
+}
+
 dibit_status dbt_mha_mask(const dbt_cpu_call *c, const dibit_tensor *mask, const dbt_mha_shape *s,
                           float *floats, dbt_attention_term *term) {
     if (!mask) return DIBIT_OK;
     const dbt_mha_attrs *const a = c->attrs;
-    DBT_FAIL_IF(!fits(c, mask, s), c->error, DIBIT_BAD_INPUT,
-                "a mask of rank %d does not fit batch %lld, %lld queries and a total of %lld",
-                (int)mask->rank, (long long)s->batch, (long long)s->queries, (long long)s->total);
+    DBT_TRY(dbt_mha_check_mask(c->node, mask, s, c->error));
     const int64_t rows = by_query(mask) ? s->queries : 1;
     for (int64_t b = 0; b < s->batch; b++) {
         for (int64_t r = 0; r < rows; r++) {
@@ -59,17 +65,52 @@ dibit_status dbt_mha_mask(const dbt_cpu_call *c, const dibit_tensor *mask, const
 dibit_status dbt_mha_bias_term(const dbt_cpu_call *c, const dibit_tensor *bias,
                                const dbt_mha_shape *s, dbt_attention_term *term) {
     if (!bias) return DIBIT_OK;
-    const dbt_mha_attrs *const a = c->attrs;
+    term->data = bias->data;
+    return dbt_mha_bias_strides(c->attrs, bias, s, term->stride, c->error);
+}
+
+dibit_status dbt_mha_bias_strides(const dbt_mha_attrs *a, const dibit_tensor *bias,
+                                  const dbt_mha_shape *s, int64_t stride[4], dibit_error *error) {
     const int64_t *const d = bias->dims;
     DBT_FAIL_IF((d[0] != 1 && d[0] != s->batch) || (d[1] != 1 && d[1] != a->num_heads) ||
                     d[2] != s->queries || d[3] != s->total,
-                c->error, DIBIT_BAD_INPUT,
+                error, DIBIT_BAD_INPUT,
                 "attention_bias [%lld, %lld, %lld, %lld] does not fit batch %lld, %lld heads, "
                 "%lld queries and a total of %lld",
                 (long long)d[0], (long long)d[1], (long long)d[2], (long long)d[3],
                 (long long)s->batch, (long long)a->num_heads, (long long)s->queries,
                 (long long)s->total);
-    *term = (dbt_attention_term){
-        bias->data, {d[0] == 1 ? 0 : d[1] * d[2] * d[3], d[1] == 1 ? 0 : d[2] * d[3], d[3], 1}};
+    stride[0] = d[0] == 1 ? 0 : d[1] * d[2] * d[3];
+    stride[1] = d[1] == 1 ? 0 : d[2] * d[3];
+    stride[2] = d[3];
+    stride[3] = 1;
     return DIBIT_OK;
+}
+
+dibit_status dbt_mha_gpu_mask(const dbt_gpu_call *c, uint32_t i, const dbt_mha_shape *s,
+                              dbt_gpu_term *term, int64_t *batch_stride) {
+    const dbt_mha_attrs *const a = c->attrs;
+    const dibit_tensor *const mask = c->in[i];
+    const int64_t *const d = mask->dims;
+    DBT_TRY(dbt_mha_check_mask(c->node, mask, s, c->error));
+    if (s->total == 0 || s->batch == 0) return DIBIT_OK;
+    dbt_gpu_mask m = {.buffer = c->in_buffers[i],
+                      .batch = s->batch,
+                      .rows = by_query(mask) ? s->queries : 1,
+                      .total = s->total,
+                      .lengths = mask->rank == 1,
+                      .starts = mask->rank == 1 && d[0] == 2 * s->batch,
+                      .batch_stride = s->total,
+                      .filler = a->mask_filter_value};
+    if (mask->rank == 3) m.row_stride = s->total;
+    if (mask->rank == 3) m.batch_stride = s->queries * s->total;
+    if (mask->rank == 4) {
+        m.first_row = s->past;
+        m.row_stride = d[3];
+        m.batch_stride = d[2] * d[3];
+    }
+    *batch_stride = m.rows * s->total;
+    term->query = m.rows > 1 ? (uint64_t)s->total : 0;
+    term->column = 1;
+    return dbt_gpu_mask_term(c->gpu, &m, &term->buffer, c->error);
 }
