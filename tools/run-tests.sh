@@ -115,10 +115,14 @@ stage_oracle_extra() {
         check_both_ways build/oracle-extra
 }
 
-# ONNX's own node tests, made by the onnx package.
+# ONNX's own node tests, made by the onnx package: on the CPU, and on the device of a WebGPU library.
 stage_conformance() {
     python=$(tools/python-env.sh) || return 1
-    build test && PATH="$python:$PATH" run_script tests/conformance/run.sh build/test
+    library=${DIBIT_WEBGPU_LIB:-$PWD/build/webgpu/libwgpu_native.so}
+    build test || return 1
+    PATH="$python:$PATH" run_script tests/conformance/run.sh build/test
+    on_cpu=$?
+    PATH="$python:$PATH" run_script tests/conformance/run.sh build/test "$library" && return $on_cpu
 }
 
 # Each classic mistake, put into the code, has to turn its named test red.

@@ -1,5 +1,7 @@
 /* Runs ONNX's own node tests: every case whose operators, opset and types Dibit has must pass, the
- * others are skipped by name. usage: conformance FOLDER KNOWN_FAILURES
+ * others are skipped by name. usage: conformance FOLDER KNOWN_FAILURES [WEBGPU_LIBRARY]
+ *
+ * With a library the cases run on its device, as far as ops have kernels there.
  *
  * FOLDER/<case>/model.onnx, test_data_set_N/{input,output}_M.pb, as tests/conformance/run.sh makes
  * them. KNOWN_FAILURES has a line "case reason" for each case that may fail: one that passes all the
@@ -222,7 +224,17 @@ static outcome run_set(const dibit_model *model, dibit_session *session, const c
     return result;
 }
 
-static outcome run_case(const char *folder, char why[WHY]) {
+static uint64_t count_device_steps(const dibit_session *session) {
+    uint64_t n = 0;
+    dibit_step_info step;
+    for (uint32_t i = 0; dibit_session_step(session, i, &step) == DIBIT_OK; i++) {
+        n += strcmp(step.device, "webgpu") == 0;
+    }
+    return n;
+}
+
+static outcome run_case(const char *folder, dibit_device *device, uint64_t *device_steps,
+                        char why[WHY]) {
     char path[MAX_PATH];
     snprintf(path, sizeof path, "%.900s/model.onnx", folder);
     outcome result = classify(path, why);
@@ -231,9 +243,11 @@ static outcome run_case(const char *folder, char why[WHY]) {
     dibit_model *model = NULL;
     dibit_session *session = NULL;
     if (dibit_model_load(&(dibit_model_desc){.path = path}, &model, &error) ||
-        dibit_session_create(model, NULL, &session, &error)) {
+        dibit_session_create(model, &(dibit_session_desc){.device = device}, &session, &error)) {
         snprintf(why, WHY, "%.490s", error.text);
         result = FAILED;
+    } else {
+        *device_steps += count_device_steps(session);
     }
     for (int set = 0; result == PASSED; set++) {
         snprintf(path, sizeof path, "%.900s/test_data_set_%d/output_0.pb", folder, set);
@@ -274,8 +288,16 @@ static int by_name(const struct dirent **a, const struct dirent **b) {
 static int is_case(const struct dirent *entry) { return entry->d_name[0] != '.'; }
 
 int main(int argc, char **argv) {
-    if (argc != 3) {
-        fprintf(stderr, "usage: conformance FOLDER KNOWN_FAILURES\n");
+    if (argc < 3 || argc > 4) {
+        fprintf(stderr, "usage: conformance FOLDER KNOWN_FAILURES [WEBGPU_LIBRARY]\n");
+        return 2;
+    }
+    dibit_device *device = NULL;
+    dibit_error error = {0};
+    const dibit_device_desc desc = {.kind = DIBIT_DEVICE_WEBGPU,
+                                    .webgpu_library = argc == 4 ? argv[3] : NULL};
+    if (argc == 4 && dibit_device_create(&desc, &device, &error)) {
+        fprintf(stderr, "%s\n", error.text);
         return 2;
     }
     char *const known = read_text(argv[2]);
@@ -286,10 +308,11 @@ int main(int argc, char **argv) {
         return 2;
     }
     int counts[3] = {0}, n_known = 0;
+    uint64_t device_steps = 0;
     for (int i = 0; i < n; i++) {
         char folder[MAX_PATH], why[WHY] = "";
         snprintf(folder, sizeof folder, "%.500s/%.200s", argv[1], cases[i]->d_name);
-        outcome result = run_case(folder, why);
+        outcome result = run_case(folder, device, &device_steps, why);
         const bool is_known = find_known(known, cases[i]->d_name) != NULL;
         if (result == SKIPPED) printf("skipped %s: %s\n", cases[i]->d_name, why);
         if (result == FAILED) {
@@ -313,6 +336,11 @@ int main(int argc, char **argv) {
         counts[FAILED]++;
     }
     printf("%d cases ran, %d known failures\n", n_run, n_known);
+    if (device) {
+        printf("%llu nodes ran on the device\n", (unsigned long long)device_steps);
+        counts[FAILED] += device_steps == 0;
+        dibit_device_destroy(&device);
+    }
     printf("%d passed, %d failed, %d skipped\n", counts[PASSED], counts[FAILED], counts[SKIPPED]);
     return counts[FAILED] != 0;
 }

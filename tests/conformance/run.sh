@@ -1,6 +1,7 @@
 #!/bin/sh
 # Makes ONNX's node tests with the installed onnx package, once for its version, and runs them.
-# usage: tests/conformance/run.sh BUILD_FOLDER        the last line is "N passed, N failed, N skipped"
+# usage: tests/conformance/run.sh BUILD_FOLDER [WEBGPU_LIBRARY]
+# With a library they run on its device. The last line is "N passed, N failed, N skipped".
 set -u
 here=$(dirname "$0")
 build=$1
@@ -19,4 +20,10 @@ if [ ! -f "$cases/complete" ]; then
     }
     touch "$cases/complete"
 fi
-exec "$build/tests/conformance" "$cases/node" "$here/known_failures.txt"
+[ $# -lt 2 ] || [ -f "$2" ] || {
+    echo "skipped: there is no WebGPU library $2"
+    echo "0 passed, 0 failed, 1 skipped"
+    exit 0
+}
+shift
+exec "$build/tests/conformance" "$cases/node" "$here/known_failures.txt" "$@"

@@ -58,6 +58,27 @@ static void test_half_precision_rounds(void **state) {
     check(DIBIT_TYPE_INT64, i, DIBIT_TYPE_FLOAT16, (float[]){2048, INFINITY}, 2);
 }
 
+/* Every half, the floats halfway to the next one, and their neighbours on both sides. */
+static void test_halves_and_what_lies_between(void **state) {
+    (void)state;
+    enum { HALVES = 0x7c00, N = 2 * 4 * HALVES };
+    static float x[N], want[N];
+    for (uint32_t h = 0; h < HALVES; h++) {
+        const float here = dbt_half_to_float((uint16_t)h);
+        const float next = h + 1 < HALVES ? dbt_half_to_float((uint16_t)(h + 1)) : 65536.0f;
+        const float between = 0.5f * (here + next);
+        const float v[4] = {here, nextafterf(between, 0), between, nextafterf(between, next)};
+        for (uint32_t k = 0; k < 4; k++) {
+            x[8 * h + k] = v[k];
+            x[8 * h + 4 + k] = -v[k];
+        }
+    }
+    for (int i = 0; i < N; i++) want[i] = dbt_half_to_float(dbt_float_to_half(x[i]));
+    check(DIBIT_TYPE_FLOAT, x, DIBIT_TYPE_FLOAT16, want, N);
+    for (int i = 0; i < N; i++) want[i] = dbt_bfloat16_to_float(dbt_float_to_bfloat16(x[i]));
+    check(DIBIT_TYPE_FLOAT, x, DIBIT_TYPE_BFLOAT16, want, N);
+}
+
 static void test_integers_keep_their_low_bits(void **state) {
     (void)state;
     const int64_t x[4] = {-1, 0, 0x123456789, 200};
@@ -120,6 +141,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_floats_are_truncated_and_saturate),
         cmocka_unit_test(test_half_precision_rounds),
+        cmocka_unit_test(test_halves_and_what_lies_between),
         cmocka_unit_test(test_integers_keep_their_low_bits),
         cmocka_unit_test(test_identity_and_dropout_pass_on),
         cmocka_unit_test(test_bad_casts_are_refused),

@@ -49,6 +49,9 @@ static const unary_case unary_cases[] = {
     {"", "Log", log, 0, 100, 0, 0, 0, 0, 0, 0},
     {"", "Sin", sin, -9, 9, 0, 0, 0, 0, 0, 0},
     {"", "Cos", cos, -9, 9, 0, 0, 0, 0, 0, 0},
+    {"", "Sin", sin, -3e4f, 3e4f, 0, 0, 0, 0, 0, 0}, /* positions times frequencies */
+    {"", "Cos", cos, -3e4f, 3e4f, 0, 0, 0, 0, 0, 0},
+    {"", "Cos", cos, -1e30f, 1e30f, 0, 0, 0, 0, 0, 0},
     {"", "Tan", tan, -9, 9, 0, 0, 0, 0, 0, 0},
     {"", "Asin", asin, -1, 1, 0, 0, 0, 0, 0, 0},
     {"", "Acos", acos, -1, 1, 0, 0, 0, 0, 0, 0},

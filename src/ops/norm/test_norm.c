@@ -52,6 +52,22 @@ static void test_layer_norm_over_the_last_axis(void **state) {
     }
 }
 
+/* More rows than a device has workgroups in one dimension. */
+static void test_norm_of_many_rows(void **state) {
+    (void)state;
+    enum { ROWS = 70000, N = 2 };
+    static float x[ROWS * N], y[ROWS * N];
+    const float gain[N] = {0.5f, -3};
+    fill(x, ROWS * N, 4, -1, 1);
+    reference(x, ROWS, N, false, 1e-5, gain, NULL, N, y, NULL, NULL);
+    const dibit_tensor in[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, ROWS, N),
+                               DBT_TENSOR(DIBIT_TYPE_FLOAT, gain, N)};
+    const dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, y, ROWS, N);
+    dbt_op_case_expect(
+        &(dbt_op_case){.name = "RMSNormalization", .opset = 23, .inputs = in, .n_inputs = 2}, 0,
+        &out);
+}
+
 static void test_layer_norm_over_several_axes(void **state) {
     (void)state;
     static float x[MAX], gain[MAX], y[MAX];
@@ -306,6 +322,7 @@ static void test_bad_nodes_are_refused(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layer_norm_over_the_last_axis),
+        cmocka_unit_test(test_norm_of_many_rows),
         cmocka_unit_test(test_layer_norm_over_several_axes),
         cmocka_unit_test(test_simplified_norm_in_both_domains),
         cmocka_unit_test(test_skip_norms),
