@@ -291,8 +291,10 @@ static void prepare(run *r) {
                          .kernel = "",
                          .why = "",
                          .error = &r->error};
-    ok(r, r->op->gpu_prepare(&p));
+    dibit_status status;
+    while ((status = r->op->gpu_prepare(&p)) == DIBIT_PENDING) dbt_os_yield();
     r->prepared = p.prepared;
+    ok(r, status);
 }
 
 static void encode(run *r) {

@@ -331,9 +331,30 @@ static void test_failing_allocations(void **state) {
     assert_in_range(failures, 6, 20);
 }
 
+static void test_memory_of_ops_is_kept(void **state) {
+    (void)state;
+    fixture f;
+    start(&f);
+    static const char keys[2];
+    void *first = NULL, *again = NULL, *other = NULL;
+    assert_int_equal(dbt_gpu_memory(f.gpu, &keys[0], 100, &first, &f.error), DIBIT_OK);
+    for (int i = 0; i < 100; i++) assert_int_equal(((char *)first)[i], 0);
+    memset(first, 7, 100);
+    assert_int_equal(dbt_gpu_memory(f.gpu, &keys[1], 100, &other, &f.error), DIBIT_OK);
+    assert_int_equal(*(char *)other, 0);
+    assert_int_equal(dbt_gpu_memory(f.gpu, &keys[0], 100, &again, &f.error), DIBIT_OK);
+    assert_ptr_equal(again, first);
+    assert_int_equal(((char *)again)[99], 7);
+    assert_int_equal(dbt_gpu_dropped_kernels(f.gpu), 0);
+    dbt_gpu_drop_kernel(f.gpu);
+    assert_int_equal(dbt_gpu_dropped_kernels(f.gpu), 1);
+    stop(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_second_round_makes_nothing),
+        cmocka_unit_test(test_memory_of_ops_is_kept),
         cmocka_unit_test(test_what_shapes_a_pipeline),
         cmocka_unit_test(test_groups_go_with_their_buffers),
         cmocka_unit_test(test_groups_are_bounded),

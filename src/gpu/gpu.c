@@ -42,6 +42,13 @@ typedef struct group {
     dbt_hal_binding bindings[]; /* absent ones are zero */
 } group;
 
+typedef struct memory {
+    struct memory *next;
+    const void *key;
+    uint64_t bytes; /* of this struct too */
+    _Alignas(16) unsigned char data[];
+} memory;
+
 struct dbt_gpu {
     dibit_allocator allocator;
     dbt_hal *hal;
@@ -52,6 +59,8 @@ struct dbt_gpu {
     uint32_t uniforms_used;
     dbt_hal_buffer *scratch[DBT_GPU_SCRATCH];
     uint64_t scratch_bytes[DBT_GPU_SCRATCH];
+    memory *memories;
+    uint32_t dropped_kernels;
 };
 
 /* ---- Tables ---- */
@@ -394,6 +403,34 @@ dibit_status dbt_gpu_scratch(dbt_gpu *gpu, uint32_t index, uint64_t bytes, dbt_h
     return DIBIT_OK;
 }
 
+/* ---- What ops keep ---- */
+
+dibit_status dbt_gpu_memory(dbt_gpu *gpu, const void *key, uint64_t bytes, void **out,
+                            dibit_error *error) {
+    memory *m = gpu->memories;
+    while (m && m->key != key) m = m->next;
+    if (!m) {
+        const uint64_t all = sizeof *m + bytes;
+        m = dbt_alloc(&gpu->allocator, all, 16);
+        if (!m) return dbt_fail_memory(error, "an op's memory of a device", all);
+        memset(m, 0, (size_t)all);
+        *m = (memory){.next = gpu->memories, .key = key, .bytes = all};
+        gpu->memories = m;
+    }
+    *out = m->data;
+    return DIBIT_OK;
+}
+
+static void free_memories(dbt_gpu *gpu) {
+    for (memory *m = gpu->memories, *next; m; m = next) {
+        next = m->next;
+        dbt_release(&gpu->allocator, m, m->bytes);
+    }
+}
+
+void dbt_gpu_drop_kernel(dbt_gpu *gpu) { gpu->dropped_kernels++; }
+uint32_t dbt_gpu_dropped_kernels(const dbt_gpu *gpu) { return gpu->dropped_kernels; }
+
 /* ---- The device ---- */
 
 dibit_status dbt_gpu_create(const dibit_allocator *allocator, dbt_hal *hal, dbt_gpu **out,
@@ -440,6 +477,7 @@ void dbt_gpu_destroy(dbt_gpu **handle) {
     const dibit_allocator allocator = gpu->allocator;
     forget_groups(gpu, NULL);
     free_pipelines(gpu);
+    free_memories(gpu);
     if (gpu->hal) gpu->hal->calls->destroy(gpu->hal);
     if (gpu->pipelines.buckets)
         dbt_release(&allocator, gpu->pipelines.buckets, buckets_bytes(&gpu->pipelines));

@@ -64,6 +64,14 @@ enum { DBT_GPU_SCRATCH = 8 };
 dibit_status dbt_gpu_scratch(dbt_gpu *gpu, uint32_t index, uint64_t bytes, dbt_hal_buffer **out,
                              dibit_error *error);
 
+/* What an op keeps about this device, whatever sessions come and go: zeroed memory of so many bytes under a
+ * key, an address of the op's own; the same in every call. It is freed with the gpu. */
+dibit_status dbt_gpu_memory(dbt_gpu *gpu, const void *key, uint64_t bytes, void **out,
+                            dibit_error *error);
+/* Kernels that were wrong on this device, and so were dropped for plainer ones. */
+void dbt_gpu_drop_kernel(dbt_gpu *gpu);
+uint32_t dbt_gpu_dropped_kernels(const dbt_gpu *gpu);
+
 /* Workgroups for n of them in one dimension: x up to the device's limit, then y; the shader finds its index
  * as workgroup_id.x + workgroup_id.y * num_workgroups.x, which may be beyond n. TOO_LARGE above
  * 2^31 - 1. */

@@ -33,7 +33,8 @@ enum {
     DBT_HAL_DOT4 = 1 << 2,      /* dot4I8Packed and the like */
     DBT_HAL_TIMESTAMPS = 1 << 3,
     DBT_HAL_SOFTWARE = 1 << 4, /* the adapter is a CPU: lavapipe, SwiftShader */
-    DBT_HAL_NAGA = 1 << 5      /* shaders are compiled by naga, whose dialect differs from Tint's */
+    DBT_HAL_NAGA = 1 << 5,     /* shaders are compiled by naga, whose dialect differs from Tint's */
+    DBT_HAL_NULL = 1 << 6      /* computes nothing: what is read back proves nothing */
 };
 
 typedef struct dbt_hal_limits {

@@ -239,7 +239,10 @@ dibit_status dbt_hal_null_create(const dibit_allocator *allocator, uint32_t pend
     null_hal *const hal = dbt_alloc(allocator, sizeof *hal, 16);
     if (!hal) return dbt_fail_memory(error, "a device", sizeof *hal);
     *hal = (null_hal){
-        .base = {.calls = &calls, .name = "null", .limits = webgpu_defaults},
+        .base = {.calls = &calls,
+                 .name = "null",
+                 .features = DBT_HAL_NULL,
+                 .limits = webgpu_defaults},
         .random = pending_seed,
     };
     hal->objects = (dbt_hal_objects){.hal = &hal->base, .allocator = *allocator};

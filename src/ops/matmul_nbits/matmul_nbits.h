@@ -22,8 +22,8 @@
  * INT8 ACTIVATIONS. Per row of A and block, absmax = max |a|, s = absmax / 127, q = the integer next
  * to a * (127 / absmax), ties to even. Then the block adds s * scale * sum_k q * (code - zero_point),
  * whose sum is exact. These are ONNX Runtime's roundings (two divisions, one product), so the q are
- * the same. absmax so small that 127 / absmax overflows counts as 0, and then all q are 0; a NaN or
- * infinity among the a makes s NaN.
+ * the same. absmax up to 2^-110 counts as 0, and then all q are 0, so that no device meets numbers
+ * which it may take for 0; a NaN or infinity among the a makes s NaN.
  *
  * LIMITS. bits 1 to 8; block_size a power of two >= 16; K, N and block_size below 2^31. With int8
  * activations block_size <= DBT_NBITS_INT8_MAX_BLOCK, so that 32 bits hold a block's sum. g_idx goes
@@ -73,7 +73,7 @@ static inline float dbt_nbits_int8_scale(const float *a, int64_t n, float *scale
         *scale = dbt_bits_to_float(0x7fc00000u);
         return 0.0f;
     }
-    const float inverse = absmax > 0x1p-120f ? 127.0f / absmax : 0.0f;
+    const float inverse = absmax > 0x1p-110f ? 127.0f / absmax : 0.0f;
     *scale = inverse > 0.0f ? absmax / 127.0f : 0.0f;
     return inverse;
 }

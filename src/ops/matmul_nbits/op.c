@@ -1,16 +1,12 @@
 /* com.microsoft MatMulNBits: schema, checks, shape inference, and the way from a node's tensors to
  * the kernels' problem. */
-#include "ops/matmul_nbits/matmul_nbits.h"
+#include "ops/matmul_nbits/nbits_op.h"
 
 #include <inttypes.h>
 #include <stddef.h>
 #include <stdio.h>
 
-#include "ops/op.h"
-
-typedef struct nbits_attrs {
-    int64_t K, N, bits, block_size, accuracy_level, weight_prepacked;
-} nbits_attrs;
+typedef dbt_nbits_attrs nbits_attrs;
 
 static const dbt_attr_def attr_defs[] = {
     {.name = "K", .kind = DBT_ATTR_INT, .required = true, .offset = offsetof(nbits_attrs, K)},
@@ -27,8 +23,6 @@ static const dbt_attr_def attr_defs[] = {
      .kind = DBT_ATTR_INT,
      .offset = offsetof(nbits_attrs, weight_prepacked)},
 };
-
-enum { IN_A, IN_B, IN_SCALES, IN_ZERO_POINTS, IN_G_IDX, IN_BIAS, N_INPUTS };
 
 #define INPUT_TYPES                                                                                \
     (DBT_TYPE_BIT(DIBIT_TYPE_FLOAT) | DBT_TYPE_BIT(DIBIT_TYPE_FLOAT16) |                           \
@@ -68,19 +62,20 @@ static int64_t want_count(const nbits_attrs *at, uint32_t input, dibit_type type
     const int64_t k_blocks = k_blocks_of(at);
     *or_count = -1;
     switch (input) {
-    case IN_B: return at->N * k_blocks * (at->block_size * at->bits / 8);
-    case IN_SCALES: return at->N * k_blocks;
-    case IN_ZERO_POINTS:
+    case DBT_NBITS_B: return at->N * k_blocks * (at->block_size * at->bits / 8);
+    case DBT_NBITS_SCALES: return at->N * k_blocks;
+    case DBT_NBITS_ZERO_POINTS:
         return at->N * (type == DIBIT_TYPE_UINT8 ? (k_blocks * at->bits + 7) / 8 : k_blocks);
-    case IN_G_IDX: *or_count = k_blocks * at->block_size; return at->K;
-    case IN_BIAS: return at->N;
+    case DBT_NBITS_G_IDX: *or_count = k_blocks * at->block_size; return at->K;
+    case DBT_NBITS_BIAS: return at->N;
     default: return 0;
     }
 }
 
 static dibit_status check_count(const nbits_attrs *at, uint32_t input, dibit_type type, int64_t got,
                                 dibit_error *error) {
-    static const char *const names[N_INPUTS] = {"A", "B", "scales", "zero_points", "g_idx", "bias"};
+    static const char *const names[DBT_NBITS_INPUTS] = {"A",           "B",     "scales",
+                                                        "zero_points", "g_idx", "bias"};
     int64_t or_count;
     const int64_t want = want_count(at, input, type, &or_count);
     if (got == want || got == or_count) return DIBIT_OK;
@@ -93,14 +88,15 @@ static dibit_status check_count(const nbits_attrs *at, uint32_t input, dibit_typ
 static dibit_status infer(dbt_infer *in) {
     const nbits_attrs *const at = in->attrs;
     DBT_TRY(check_attrs(at, in->error));
-    DBT_TRY(dbt_infer_type(in, IN_A, INPUT_TYPES));
-    DBT_TRY(dbt_infer_type(in, IN_B, DBT_TYPE_BIT(DIBIT_TYPE_UINT8)));
-    DBT_TRY(dbt_infer_type(in, IN_SCALES, INPUT_TYPES));
-    DBT_TRY(dbt_infer_type(in, IN_ZERO_POINTS, INPUT_TYPES | DBT_TYPE_BIT(DIBIT_TYPE_UINT8)));
-    DBT_TRY(dbt_infer_type(in, IN_G_IDX, DBT_TYPE_BIT(DIBIT_TYPE_INT32)));
-    DBT_TRY(dbt_infer_type(in, IN_BIAS, INPUT_TYPES));
-    DBT_TRY(dbt_infer_rank(in, IN_A, 1, DIBIT_MAX_RANK));
-    for (uint32_t i = IN_B; i < in->n_inputs; i++) {
+    DBT_TRY(dbt_infer_type(in, DBT_NBITS_A, INPUT_TYPES));
+    DBT_TRY(dbt_infer_type(in, DBT_NBITS_B, DBT_TYPE_BIT(DIBIT_TYPE_UINT8)));
+    DBT_TRY(dbt_infer_type(in, DBT_NBITS_SCALES, INPUT_TYPES));
+    DBT_TRY(
+        dbt_infer_type(in, DBT_NBITS_ZERO_POINTS, INPUT_TYPES | DBT_TYPE_BIT(DIBIT_TYPE_UINT8)));
+    DBT_TRY(dbt_infer_type(in, DBT_NBITS_G_IDX, DBT_TYPE_BIT(DIBIT_TYPE_INT32)));
+    DBT_TRY(dbt_infer_type(in, DBT_NBITS_BIAS, INPUT_TYPES));
+    DBT_TRY(dbt_infer_rank(in, DBT_NBITS_A, 1, DIBIT_MAX_RANK));
+    for (uint32_t i = DBT_NBITS_B; i < in->n_inputs; i++) {
         if (!in->in[i]) continue;
         const dbt_shape *const shape = &in->in[i]->shape;
         int64_t dims[DIBIT_MAX_RANK], count;
@@ -113,20 +109,14 @@ static dibit_status infer(dbt_infer *in) {
                     "input %u has too many elements", (unsigned)i);
         DBT_TRY(check_count(at, i, in->in[i]->type, count, in->error));
     }
-    dbt_shape shape = in->in[IN_A]->shape;
-    DBT_TRY(dbt_infer_dim(in, IN_A, shape.rank - 1, dbt_dim_const(in->dims, at->K)));
+    dbt_shape shape = in->in[DBT_NBITS_A]->shape;
+    DBT_TRY(dbt_infer_dim(in, DBT_NBITS_A, shape.rank - 1, dbt_dim_const(in->dims, at->K)));
     shape.dims[shape.rank - 1] = dbt_dim_const(in->dims, at->N);
-    dbt_infer_output(in, 0, in->in[IN_A]->type, &shape);
+    dbt_infer_output(in, 0, in->in[DBT_NBITS_A]->type, &shape);
     return DIBIT_OK;
 }
 
-/* ---- The CPU ---- */
-
-/* Kept for the plan's life. */
-typedef struct nbits_plan {
-    bool int8_activations;
-    uint64_t isa;
-} nbits_plan;
+/* ---- The node's problem ---- */
 
 /* Whether auto rounds activations as the level allows. ONNX Runtime's CPU does not with float zero
  * points, nor at 2 bits with blocks other than 32, 64 and 128; its users compare answers with it. */
@@ -150,36 +140,61 @@ static const char *why_float(const nbits_attrs *at, dibit_activations activation
     return NULL;
 }
 
-static dbt_matmul_nbits problem_of_attrs(const nbits_attrs *at) {
+static dibit_type type_of(const dbt_node *node, uint32_t i) {
+    const dbt_value *const value = dbt_nbits_input(node, i);
+    return value ? value->type : DIBIT_TYPE_UNDEFINED;
+}
+
+dbt_matmul_nbits dbt_nbits_node_problem(const dbt_node *node, dibit_activations activations,
+                                        const char **why) {
+    const nbits_attrs *const at = node->attrs;
+    const dibit_type zero_point_type = type_of(node, DBT_NBITS_ZERO_POINTS);
+    const bool g_idx = dbt_nbits_input(node, DBT_NBITS_G_IDX) != NULL;
+    const char *const reason = why_float(at, activations, g_idx, zero_point_type);
+    *why = reason ? reason : "accuracy_level 4 allows int8 activations";
     return (dbt_matmul_nbits){
         .N = at->N,
         .K = at->K,
         .k_blocks = k_blocks_of(at),
         .block_size = at->block_size,
         .bits = (uint32_t)at->bits,
+        .int8_activations = !reason,
+        .scale_type = type_of(node, DBT_NBITS_SCALES),
+        .zero_point_type = zero_point_type,
     };
 }
 
+dibit_status dbt_nbits_check_g_idx(const nbits_attrs *at, const int32_t *g_idx,
+                                   dibit_error *error) {
+    for (int64_t k = 0; k < at->K; k++) {
+        DBT_FAIL_IF(g_idx[k] < 0 || g_idx[k] >= k_blocks_of(at), error, DIBIT_OUT_OF_RANGE,
+                    "g_idx[%" PRId64 "] must be 0 to %" PRId64 ", got %d", k, k_blocks_of(at) - 1,
+                    (int)g_idx[k]);
+    }
+    return DIBIT_OK;
+}
+
+/* ---- The CPU ---- */
+
+/* Kept for the plan's life. */
+typedef struct nbits_plan {
+    dbt_matmul_nbits p; /* without memory and without M */
+    uint64_t isa;
+} nbits_plan;
+
 static dibit_status cpu_prepare(dbt_cpu_prepare *prepare) {
-    const nbits_attrs *const at = prepare->attrs;
     const dbt_node *const node = prepare->node;
     nbits_plan *const plan = dbt_arena_alloc(prepare->arena, sizeof *plan);
     if (!plan) return dbt_fail_memory(prepare->error, "a plan", sizeof *plan);
-    const bool g_idx = node->n_inputs > IN_G_IDX && node->inputs[IN_G_IDX];
-    const bool zero_points = node->n_inputs > IN_ZERO_POINTS && node->inputs[IN_ZERO_POINTS];
-    const dibit_type zero_point_type =
-        zero_points ? node->inputs[IN_ZERO_POINTS]->type : DIBIT_TYPE_UNDEFINED;
-    const char *const why = why_float(at, prepare->options->activations, g_idx, zero_point_type);
-    *plan = (nbits_plan){.int8_activations = !why, .isa = prepare->options->isa};
-    dbt_matmul_nbits p = problem_of_attrs(at);
+    plan->p = dbt_nbits_node_problem(node, prepare->options->activations, &prepare->why);
+    plan->isa = prepare->options->isa;
+    dbt_matmul_nbits p = plan->p;
     p.M = 1;
-    p.int8_activations = plan->int8_activations;
-    static const int32_t some_g_idx = 0;
-    if (g_idx) p.g_idx = &some_g_idx; /* only whether there is one matters to the choice */
+    static const int32_t some_g_idx = 0; /* only whether there is one matters to the choice */
+    if (dbt_nbits_input(node, DBT_NBITS_G_IDX)) p.g_idx = &some_g_idx;
     prepare->prepared = plan;
     prepare->kernel = dbt_nbits_choose(&p, plan->isa)->name;
-    prepare->why = why ? why : "accuracy_level 4 allows int8 activations";
-    prepare->int8_activations = plan->int8_activations;
+    prepare->int8_activations = p.int8_activations;
     return DIBIT_OK;
 }
 
@@ -190,40 +205,32 @@ static const dibit_tensor *input(const dbt_cpu_call *call, uint32_t i) {
 /* The node's tensors as a problem; their sizes have been checked. */
 static dbt_matmul_nbits problem(const dbt_cpu_call *call) {
     const nbits_plan *const plan = call->prepared;
-    dbt_matmul_nbits p = problem_of_attrs(call->attrs);
-    const dibit_tensor *const a = call->in[IN_A], *const zero_points = input(call, IN_ZERO_POINTS);
+    dbt_matmul_nbits p = plan->p;
+    const dibit_tensor *const a = call->in[DBT_NBITS_A];
     p.M = dbt_tensor_count(a) / p.K;
-    p.int8_activations = plan->int8_activations;
     p.a = a->data;
-    p.b = call->in[IN_B]->data;
-    p.scales = call->in[IN_SCALES]->data;
-    p.scale_type = call->in[IN_SCALES]->type;
-    if (zero_points) {
-        p.zero_points = zero_points->data;
-        p.zero_point_type = zero_points->type;
-    }
-    if (input(call, IN_G_IDX)) p.g_idx = call->in[IN_G_IDX]->data;
-    if (input(call, IN_BIAS)) p.bias = call->in[IN_BIAS]->data;
+    p.b = call->in[DBT_NBITS_B]->data;
+    p.scales = call->in[DBT_NBITS_SCALES]->data;
+    if (input(call, DBT_NBITS_ZERO_POINTS))
+        p.zero_points = input(call, DBT_NBITS_ZERO_POINTS)->data;
+    if (input(call, DBT_NBITS_G_IDX)) p.g_idx = call->in[DBT_NBITS_G_IDX]->data;
+    if (input(call, DBT_NBITS_BIAS)) p.bias = call->in[DBT_NBITS_BIAS]->data;
     p.y = call->out[0]->data;
     return p;
 }
 
 static dibit_status check_call(const dbt_cpu_call *call) {
     const nbits_attrs *const at = call->attrs;
-    const dibit_tensor *const a = call->in[IN_A];
+    const dibit_tensor *const a = call->in[DBT_NBITS_A];
     DBT_FAIL_IF(a->dims[a->rank - 1] != at->K, call->error, DIBIT_BAD_INPUT,
                 "the last dim of A must be K, %" PRId64 ", got %" PRId64, at->K,
                 a->dims[a->rank - 1]);
-    for (uint32_t i = IN_B; i < call->n_inputs; i++) {
+    for (uint32_t i = DBT_NBITS_B; i < call->n_inputs; i++) {
         if (!call->in[i]) continue;
         DBT_TRY(check_count(at, i, call->in[i]->type, dbt_tensor_count(call->in[i]), call->error));
     }
-    const int32_t *const g_idx = input(call, IN_G_IDX) ? call->in[IN_G_IDX]->data : NULL;
-    for (int64_t k = 0; g_idx && k < at->K; k++) {
-        DBT_FAIL_IF(g_idx[k] < 0 || g_idx[k] >= k_blocks_of(at), call->error, DIBIT_OUT_OF_RANGE,
-                    "g_idx[%" PRId64 "] must be 0 to %" PRId64 ", got %d", k, k_blocks_of(at) - 1,
-                    (int)g_idx[k]);
-    }
+    const dibit_tensor *const g_idx = input(call, DBT_NBITS_G_IDX);
+    if (g_idx) DBT_TRY(dbt_nbits_check_g_idx(at, g_idx->data, call->error));
     return DIBIT_OK;
 }
 
@@ -253,9 +260,9 @@ static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
 static void describe(const dbt_node *node, char *text, size_t size) {
     const nbits_attrs *const at = node->attrs;
     const dbt_value *const zp =
-        node->n_inputs > IN_ZERO_POINTS ? node->inputs[IN_ZERO_POINTS] : NULL;
-    const bool has_g_idx = node->n_inputs > IN_G_IDX && node->inputs[IN_G_IDX];
-    const bool has_bias = node->n_inputs > IN_BIAS && node->inputs[IN_BIAS];
+        node->n_inputs > DBT_NBITS_ZERO_POINTS ? node->inputs[DBT_NBITS_ZERO_POINTS] : NULL;
+    const bool has_g_idx = node->n_inputs > DBT_NBITS_G_IDX && node->inputs[DBT_NBITS_G_IDX];
+    const bool has_bias = node->n_inputs > DBT_NBITS_BIAS && node->inputs[DBT_NBITS_BIAS];
     snprintf(text, size,
              "%" PRId64 " bits, block %" PRId64 ", %s zero points, accuracy_level %" PRId64 "%s%s",
              at->bits, at->block_size,
@@ -271,11 +278,12 @@ const dbt_op dbt_matmul_nbits_ops[] = {
         .name = "MatMulNBits",
         .since = 1,
         .min_inputs = 3,
-        .max_inputs = N_INPUTS,
+        .max_inputs = DBT_NBITS_INPUTS,
         .min_outputs = 1,
         .max_outputs = 1,
         .flags = DBT_OP_ROWWISE,
-        .raw_inputs = 1u << IN_B | 1u << IN_SCALES | 1u << IN_ZERO_POINTS,
+        .raw_inputs = 1u << DBT_NBITS_B | 1u << DBT_NBITS_SCALES | 1u << DBT_NBITS_ZERO_POINTS,
+        .host_inputs = 1u << DBT_NBITS_G_IDX,
         .attrs = attr_defs,
         .n_attrs = sizeof attr_defs / sizeof attr_defs[0],
         .attrs_bytes = sizeof(nbits_attrs),
@@ -285,6 +293,10 @@ const dbt_op dbt_matmul_nbits_ops[] = {
         .cpu_run = cpu_run,
         .cpu_bound = cpu_bound,
         .describe = describe,
+        .gpu_encode = dbt_nbits_gpu_encode,
+        .gpu_refuses = dbt_nbits_gpu_refuses,
+        .gpu_prepare = dbt_nbits_gpu_prepare,
+        .gpu_release = dbt_nbits_gpu_release,
     },
     {0},
 };

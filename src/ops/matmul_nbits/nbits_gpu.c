@@ -1,0 +1,342 @@
+/* MatMulNBits on a device: what fits, which is best, and how a multiplication is split into dispatches. */
+#include "ops/matmul_nbits/nbits_gpu.h"
+
+#include <assert.h>
+
+#define PLAIN false
+#define SUBGROUPS true
+#define FLOAT false
+#define INT8 true
+#define MATVEC_SHADER(int8_) ((int8_) ? "nbits_matvec_int8.wgsl" : "nbits_matvec.wgsl")
+#define TILE_SHADER(int8_) ((int8_) ? "nbits_tile_int8.wgsl" : "nbits_tile.wgsl")
+const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
+#define MATVEC(name_, int8_, subgroups_, m_rows_, n_rows_, lanes_, least_m_, most_m_, least_k_,    \
+               software_)                                                                          \
+    {.name = #name_,                                                                               \
+     .shader = MATVEC_SHADER(int8_),                                                               \
+     .int8 = int8_,                                                                                \
+     .subgroups = subgroups_,                                                                      \
+     .m_rows = m_rows_,                                                                            \
+     .n_rows = n_rows_,                                                                            \
+     .lanes = lanes_,                                                                              \
+     .least_m = least_m_,                                                                          \
+     .most_m = most_m_,                                                                            \
+     .least_k = least_k_,                                                                          \
+     .least_workgroups = 1,                                                                        \
+     .software = software_},
+#define TILE(name_, int8_, tile_m_, tile_n_, least_m_, least_workgroups_, software_)               \
+    {.name = #name_,                                                                               \
+     .shader = TILE_SHADER(int8_),                                                                 \
+     .tile = true,                                                                                 \
+     .int8 = int8_,                                                                                \
+     .m_rows = tile_m_,                                                                            \
+     .n_rows = tile_n_,                                                                            \
+     .least_m = least_m_,                                                                          \
+     .most_m = INT64_MAX,                                                                          \
+     .least_k = 1,                                                                                 \
+     .least_workgroups = least_workgroups_,                                                        \
+     .software = software_},
+#include "ops/matmul_nbits/gpu_kernels.inc"
+#undef MATVEC
+#undef TILE
+};
+const uint32_t dbt_nbits_gpu_kernel_count =
+    sizeof dbt_nbits_gpu_kernels / sizeof dbt_nbits_gpu_kernels[0];
+
+enum { UNIT = 32, THREADS = 128 /* of a matvec */, TILE_THREADS = 256, QUANTIZE_THREADS = 64 };
+enum { M_STRIDE = 128 /* of activations in scratch: a multiple of every tile's rows */ };
+
+static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
+static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
+static int64_t units_of(const dbt_matmul_nbits *p) { return (p->K + UNIT - 1) / UNIT; }
+
+/* ---- Variants ---- */
+
+/* What shapes a shader besides the kernel's own numbers. */
+typedef struct variant {
+    int32_t bits, aligned, scale, zero_point, bias, unit_blocks, g_idx, a_vec4;
+} variant;
+
+static int32_t float_kind(dibit_type type) {
+    return type == DIBIT_TYPE_FLOAT ? 0 : type == DIBIT_TYPE_FLOAT16 ? 1 : 2;
+}
+
+static variant variant_of(const dbt_nbits_gpu_problem *problem) {
+    const dbt_matmul_nbits *const p = &problem->p;
+    const bool g_idx = problem->g_idx != NULL;
+    variant v = {.bits = (int32_t)p->bits,
+                 .aligned = p->k_blocks * p->block_size % UNIT == 0,
+                 .scale = float_kind(p->scale_type),
+                 .bias = problem->bias != NULL,
+                 .unit_blocks = p->block_size < UNIT && !g_idx ? 2 : 1,
+                 .g_idx = g_idx,
+                 .a_vec4 = p->K % 4 == 0};
+    if (p->zero_point_type == DIBIT_TYPE_UINT8) v.zero_point = 1;
+    if (dbt_nbits_float_zero_points(p)) v.zero_point = 2 + float_kind(p->zero_point_type);
+    return v;
+}
+
+uint32_t dbt_nbits_gpu_variant(const dbt_nbits_gpu_kernel *kernel,
+                               const dbt_nbits_gpu_problem *problem) {
+    const variant v = variant_of(problem);
+    uint32_t key = (uint32_t)(kernel - dbt_nbits_gpu_kernels);
+    key = key << 4 | (uint32_t)v.bits;
+    key = key << 2 | (uint32_t)v.scale;
+    key = key << 3 | (uint32_t)v.zero_point;
+    key = key << 2 | (uint32_t)v.unit_blocks;
+    return key << 4 | (uint32_t)(v.aligned << 3 | v.bias << 2 | v.g_idx << 1 | v.a_vec4);
+}
+
+/* ---- The choice ---- */
+
+/* Bytes of var<workgroup>, as the shaders' headers say. */
+static uint64_t workgroup_bytes(const dbt_nbits_gpu_kernel *k, const variant *v) {
+    if (k->tile) {
+        const uint64_t sides = (uint64_t)k->m_rows + k->n_rows;
+        if (!k->int8) return 128 * sides;
+        const uint64_t parts = 2 * (uint64_t)v->unit_blocks;
+        return 64 * sides + parts * (8 * (uint64_t)k->m_rows + 12 * (uint64_t)k->n_rows);
+    }
+    const uint64_t staged = (k->int8 ? 3 : 8) * (uint64_t)k->m_rows * k->lanes;
+    const uint64_t sums = (uint64_t)k->m_rows * k->n_rows / 4 * THREADS;
+    return 16 * (staged > sums ? staged : sums);
+}
+
+bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
+                        const dbt_hal *hal) {
+    const variant v = variant_of(problem);
+    const dbt_hal_limits *const limits = &hal->limits;
+    if (kernel->int8 != problem->p.int8_activations) return false;
+    if (kernel->subgroups &&
+        (!(hal->features & DBT_HAL_SUBGROUPS) || limits->max_subgroup > kernel->lanes)) {
+        return false;
+    }
+    return workgroup_bytes(kernel, &v) <= limits->max_workgroup_bytes &&
+           limits->max_invocations >= TILE_THREADS;
+}
+
+static uint64_t n_groups(const dbt_nbits_gpu_kernel *k, int64_t n) {
+    const int64_t rows = k->tile ? k->n_rows : (int64_t)(THREADS / k->lanes * k->n_rows);
+    return (uint64_t)((n + rows - 1) / rows);
+}
+static uint64_t m_groups(const dbt_nbits_gpu_kernel *k, int64_t m) {
+    return ((uint64_t)m + k->m_rows - 1) / k->m_rows;
+}
+
+static bool is_worth(const dbt_nbits_gpu_kernel *k, const dbt_matmul_nbits *p, const dbt_hal *hal) {
+    return p->M >= k->least_m && p->M <= k->most_m && p->K >= k->least_k &&
+           n_groups(k, p->N) * m_groups(k, p->M) >= k->least_workgroups &&
+           (k->software || !(hal->features & DBT_HAL_SOFTWARE));
+}
+
+const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,
+                                                 const dbt_hal *hal, uint64_t mask) {
+    const dbt_nbits_gpu_kernel *any = NULL;
+    for (uint32_t i = 0; i < dbt_nbits_gpu_kernel_count; i++) {
+        const dbt_nbits_gpu_kernel *const kernel = &dbt_nbits_gpu_kernels[i];
+        if (!(mask >> i & 1) || !dbt_nbits_gpu_fits(kernel, problem, hal)) continue;
+        if (is_worth(kernel, &problem->p, hal)) return kernel;
+        any = kernel;
+    }
+    return any;
+}
+
+/* ---- Dispatches ---- */
+
+/* As struct Problem in nbits_problem.inc.wgsl. */
+typedef struct uniforms {
+    uint32_t M, N, K, k_blocks;
+    uint32_t units, row_units, block_shift, zero_row_bytes;
+    uint32_t n_begin, n_count, m_stride, padding;
+} uniforms;
+
+/* Rows [m_begin, m_begin + m_count) of A and Y, and rows [n_begin, n_begin + n_count) of B. */
+typedef struct part {
+    int64_t m_begin, m_count, n_begin, n_count;
+} part;
+
+typedef struct recording {
+    dbt_gpu *gpu;
+    const dbt_nbits_gpu_kernel *kernel;
+    const dbt_nbits_gpu_problem *problem;
+    variant variant;
+    dbt_hal_buffer *quads, *parts; /* int8 activations of a tile */
+    dibit_error *error;
+} recording;
+
+static uint32_t log2_of(int64_t power) {
+    uint32_t n = 0;
+    while (power >> n > 1) n++;
+    return n;
+}
+
+static uniforms uniforms_of(const dbt_matmul_nbits *p, const part *at) {
+    return (uniforms){.M = (uint32_t)at->m_count,
+                      .N = (uint32_t)p->N,
+                      .K = (uint32_t)p->K,
+                      .k_blocks = (uint32_t)p->k_blocks,
+                      .units = (uint32_t)units_of(p),
+                      .row_units = (uint32_t)(p->k_blocks * p->block_size / UNIT),
+                      .block_shift = log2_of(p->block_size),
+                      .zero_row_bytes = (uint32_t)dbt_nbits_zero_row_bytes(p),
+                      .n_begin = (uint32_t)at->n_begin,
+                      .n_count = (uint32_t)at->n_count,
+                      .m_stride = (uint32_t)round_up(at->m_count, M_STRIDE)};
+}
+
+/* Rows [begin, begin + count) of row_bytes each; NULL stays absent. */
+static dbt_hal_binding rows_of(dbt_hal_buffer *buffer, uint64_t row_bytes, int64_t begin,
+                               int64_t count) {
+    const uint64_t bytes = (uint64_t)count * row_bytes;
+    return (dbt_hal_binding){
+        .buffer = buffer, .offset = (uint64_t)begin * row_bytes, .bytes = (bytes + 3) / 4 * 4};
+}
+
+static uint64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
+static uint64_t zero_row_bytes(const dbt_matmul_nbits *p) {
+    if (p->zero_point_type == DIBIT_TYPE_UNDEFINED) return 0;
+    if (p->zero_point_type == DIBIT_TYPE_UINT8) return (uint64_t)dbt_nbits_zero_row_bytes(p);
+    return (uint64_t)p->k_blocks * float_bytes(p->zero_point_type);
+}
+static uint64_t scale_row_bytes(const dbt_matmul_nbits *p) {
+    return (uint64_t)p->k_blocks * float_bytes(p->scale_type);
+}
+
+static uint64_t quads_row_bytes(const dbt_matmul_nbits *p) { return (uint64_t)units_of(p) * 32; }
+static uint64_t parts_row_bytes(const recording *r) {
+    return (uint64_t)units_of(&r->problem->p) * (uint64_t)r->variant.unit_blocks * 8;
+}
+
+static dibit_status record_quantize(const recording *r, const part *at) {
+    const dbt_matmul_nbits *const p = &r->problem->p;
+    const int64_t m_stride = round_up(at->m_count, M_STRIDE);
+    const uniforms u = uniforms_of(p, at);
+    const dbt_shader_param params[] = {{"BITS", r->variant.bits},
+                                       {"UNIT_BLOCKS", r->variant.unit_blocks},
+                                       {"A_VEC4", r->variant.a_vec4}};
+    const dbt_hal_binding bindings[] = {
+        rows_of(r->problem->a, (uint64_t)p->K * 4, at->m_begin, at->m_count),
+        rows_of(r->quads, quads_row_bytes(p), 0, m_stride),
+        rows_of(r->parts, parts_row_bytes(r), 0, m_stride)};
+    dbt_gpu_dispatch d = {.shader = "nbits_quantize.wgsl",
+                          .params = params,
+                          .n_params = sizeof params / sizeof params[0],
+                          .bindings = bindings,
+                          .n_bindings = 3,
+                          .written = 6,
+                          .uniforms = &u,
+                          .uniform_bytes = sizeof u};
+    DBT_TRY(dbt_gpu_grid(r->gpu, (uint64_t)(units_of(p) * m_stride / QUANTIZE_THREADS),
+                         d.workgroups, r->error));
+    return dbt_gpu_record(r->gpu, &d, r->error);
+}
+
+static uint32_t params_of(const recording *r, dbt_shader_param *out) {
+    const dbt_nbits_gpu_kernel *const k = r->kernel;
+    const variant *const v = &r->variant;
+    uint32_t n = 0;
+    out[n++] = (dbt_shader_param){"BITS", v->bits};
+    out[n++] = (dbt_shader_param){"ALIGNED", v->aligned};
+    out[n++] = (dbt_shader_param){"SCALE", v->scale};
+    out[n++] = (dbt_shader_param){"ZERO_POINT", v->zero_point};
+    out[n++] = (dbt_shader_param){"UNIT_BLOCKS", v->unit_blocks};
+    out[n++] = (dbt_shader_param){"BIAS", v->bias};
+    if (!k->int8) out[n++] = (dbt_shader_param){"G_IDX", v->g_idx};
+    if (!k->int8 || !k->tile) out[n++] = (dbt_shader_param){"A_VEC4", v->a_vec4};
+    if (k->tile) {
+        out[n++] = (dbt_shader_param){"TILE_M", (int32_t)k->m_rows};
+        out[n++] = (dbt_shader_param){"TILE_N", (int32_t)k->n_rows};
+    } else {
+        out[n++] = (dbt_shader_param){"M_ROWS", (int32_t)k->m_rows};
+        out[n++] = (dbt_shader_param){"ROWS", (int32_t)k->n_rows};
+        out[n++] = (dbt_shader_param){"LANES", (int32_t)k->lanes};
+        out[n++] = (dbt_shader_param){"REDUCE", k->subgroups};
+    }
+    return n;
+}
+
+static dibit_status record_part(const recording *r, const part *at) {
+    enum { A, B, SCALES, ZERO_POINTS, BIAS, G_IDX, Y, N_BINDINGS }; /* binding - 1 */
+    const dbt_nbits_gpu_problem *const problem = r->problem;
+    const dbt_matmul_nbits *const p = &problem->p;
+    const int64_t m_stride = round_up(at->m_count, M_STRIDE);
+    const bool quantized = r->kernel->int8 && r->kernel->tile;
+    const uniforms u = uniforms_of(p, at);
+    dbt_shader_param params[16];
+    dbt_hal_binding bindings[N_BINDINGS] = {
+        [A] = rows_of(problem->a, (uint64_t)p->K * 4, at->m_begin, at->m_count),
+        [B] = rows_of(problem->b, (uint64_t)dbt_nbits_row_bytes(p), at->n_begin, at->n_count),
+        [SCALES] = rows_of(problem->scales, scale_row_bytes(p), at->n_begin, at->n_count),
+        [ZERO_POINTS] = rows_of(problem->zero_points, zero_row_bytes(p), at->n_begin, at->n_count),
+        [BIAS] = rows_of(problem->bias, 4, 0, p->N),
+        [G_IDX] = rows_of(problem->g_idx, 4, 0, p->K),
+        [Y] = rows_of(problem->y, (uint64_t)p->N * 4, at->m_begin, at->m_count),
+    };
+    bindings[Y].offset += problem->y_offset;
+    if (quantized) {
+        bindings[A] = rows_of(r->quads, quads_row_bytes(p), 0, m_stride);
+        bindings[G_IDX] = rows_of(r->parts, parts_row_bytes(r), 0, m_stride);
+    }
+    dbt_gpu_dispatch d = {.shader = r->kernel->shader,
+                          .params = params,
+                          .n_params = params_of(r, params),
+                          .bindings = bindings,
+                          .n_bindings = N_BINDINGS,
+                          .written = 1u << Y,
+                          .uniforms = &u,
+                          .uniform_bytes = sizeof u};
+    DBT_TRY(dbt_gpu_grid(r->gpu, n_groups(r->kernel, at->n_count), d.workgroups, r->error));
+    d.workgroups[2] = (uint32_t)m_groups(r->kernel, at->m_count);
+    return dbt_gpu_record(r->gpu, &d, r->error);
+}
+
+/* How many rows of so many bytes a binding holds, as a multiple of `step` unless that is all of them. */
+static dibit_status rows_at_once(const recording *r, uint64_t row_bytes, int64_t rows, int64_t step,
+                                 int64_t *at_once) {
+    const uint64_t most = dbt_gpu_hal(r->gpu)->limits.max_binding_bytes;
+    if (row_bytes == 0 || (uint64_t)rows <= most / row_bytes) return DIBIT_OK;
+    const int64_t n = (int64_t)(most / row_bytes) / step * step;
+    DBT_FAIL_IF(n == 0, r->error, DIBIT_TOO_LARGE,
+                "%lld rows of %llu bytes are more than the device binds at once, %llu bytes",
+                (long long)step, (unsigned long long)row_bytes, (unsigned long long)most);
+    *at_once = least(*at_once, n);
+    return DIBIT_OK;
+}
+
+dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
+                                  const dbt_nbits_gpu_problem *problem, dibit_error *error) {
+    const dbt_matmul_nbits *const p = &problem->p;
+    const dbt_hal_limits *const limits = &dbt_gpu_hal(gpu)->limits;
+    recording r = {.gpu = gpu,
+                   .kernel = kernel,
+                   .problem = problem,
+                   .variant = variant_of(problem),
+                   .error = error};
+    /* Parts begin where bindings may. */
+    const int64_t n_step = limits->binding_alignment, m_step = round_up(n_step, M_STRIDE);
+    const bool quantized = kernel->int8 && kernel->tile;
+    int64_t n_part = p->N, m_part = p->M;
+    DBT_TRY(rows_at_once(&r, (uint64_t)dbt_nbits_row_bytes(p), p->N, n_step, &n_part));
+    DBT_TRY(rows_at_once(&r, scale_row_bytes(p), p->N, n_step, &n_part));
+    DBT_TRY(rows_at_once(&r, zero_row_bytes(p), p->N, n_step, &n_part));
+    DBT_TRY(rows_at_once(&r, (uint64_t)p->K * 4, p->M, m_step, &m_part));
+    DBT_TRY(rows_at_once(&r, (uint64_t)p->N * 4, p->M, m_step, &m_part));
+    if (m_groups(kernel, m_part) > limits->max_workgroups) {
+        m_part = (int64_t)limits->max_workgroups * kernel->m_rows / m_step * m_step;
+    }
+    for (int64_t m = 0; m < p->M; m += m_part) {
+        part at = {.m_begin = m, .m_count = least(m_part, p->M - m)};
+        if (quantized) {
+            const uint64_t m_stride = (uint64_t)round_up(at.m_count, M_STRIDE);
+            DBT_TRY(dbt_gpu_scratch(gpu, 0, m_stride * quads_row_bytes(p), &r.quads, error));
+            DBT_TRY(dbt_gpu_scratch(gpu, 1, m_stride * parts_row_bytes(&r), &r.parts, error));
+            DBT_TRY(record_quantize(&r, &at));
+        }
+        for (int64_t n = 0; n < p->N; n += n_part) {
+            at.n_begin = n;
+            at.n_count = least(n_part, p->N - n);
+            DBT_TRY(record_part(&r, &at));
+        }
+    }
+    return DIBIT_OK;
+}

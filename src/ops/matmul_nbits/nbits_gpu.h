@@ -1,0 +1,73 @@
+/* MatMulNBits on a device: the list of kernels, which are shapes of four shaders, the choice among it, and the
+ * dispatches of one multiplication. nbits_gpu_op.c, nbits_gpu_proof.c, tests and benchmarks use it. */
+#ifndef DBT_OPS_MATMUL_NBITS_NBITS_GPU_H
+#define DBT_OPS_MATMUL_NBITS_NBITS_GPU_H
+
+#include "gpu/gpu.h"
+#include "ops/matmul_nbits/matmul_nbits.h"
+
+typedef struct dbt_nbits_gpu_kernel {
+    const char *name;
+    const char *shader;
+    bool tile;               /* else matvec */
+    bool int8;               /* arithmetic */
+    bool subgroups;          /* needs them, of at most `lanes` threads */
+    uint32_t m_rows;         /* rows of A of a workgroup */
+    uint32_t n_rows;         /* of a matvec: rows of B of a thread; of a tile: of a workgroup */
+    uint32_t lanes;          /* of a matvec: threads that share a row */
+    int64_t least_m, most_m; /* where it is worth choosing; it is right for any M */
+    int64_t least_k;
+    uint64_t least_workgroups;
+    bool software; /* worth choosing on software adapters */
+} dbt_nbits_gpu_kernel;
+
+/* Every kernel, best first; at most 64. */
+extern const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[];
+extern const uint32_t dbt_nbits_gpu_kernel_count;
+
+/* A multiplication over buffers, which hold what op.h says: p's own memory is not looked at. Absent ones are
+ * NULL. */
+typedef struct dbt_nbits_gpu_problem {
+    dbt_matmul_nbits p;
+    dbt_hal_buffer *a, *b, *scales, *zero_points, *g_idx, *bias, *y;
+    uint64_t y_offset; /* bytes; a multiple of the binding alignment */
+} dbt_nbits_gpu_problem;
+
+/* Whether the kernel can compute p on the device, fast or not. */
+bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
+                        const dbt_hal *hal);
+/* The best of the kernels in the mask (bit i: kernel i) for p, or NULL. */
+const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,
+                                                 const dbt_hal *hal, uint64_t mask);
+
+/* What tells the variants of a kernel's shaders apart, in one number: proofs are kept by it. */
+uint32_t dbt_nbits_gpu_variant(const dbt_nbits_gpu_kernel *kernel,
+                               const dbt_nbits_gpu_problem *problem);
+
+/* Records the dispatches. */
+dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
+                                  const dbt_nbits_gpu_problem *problem, dibit_error *error);
+
+/* ---- nbits_gpu_proof.c ---- */
+
+/* A proof under way. Begins as zeros. */
+typedef struct dbt_nbits_gpu_proof {
+    bool under_way;
+    uint64_t kernels; /* being proved */
+    uint64_t ticket;
+    dbt_arena arena;
+    dbt_nbits_gpu_problem problem;
+    float *y;                /* [kernels][M * N], each padded to y_bytes */
+    float *want, *tolerance; /* [M * N] */
+    uint64_t y_bytes;
+} dbt_nbits_gpu_proof;
+
+/* Finds out on the device which of the kernels compute this kind of problem rightly, each variant once in the
+ * device's life, and sets their bits in *proved. PENDING: to be called again with the same
+ * arguments; dbt_nbits_gpu_proof_end ends it otherwise. */
+dibit_status dbt_nbits_gpu_prove(dbt_gpu *gpu, const dbt_nbits_gpu_problem *problem,
+                                 uint64_t kernels, dbt_nbits_gpu_proof *proof, uint64_t *proved,
+                                 dibit_error *error);
+void dbt_nbits_gpu_proof_end(dbt_nbits_gpu_proof *proof, dbt_gpu *gpu);
+
+#endif

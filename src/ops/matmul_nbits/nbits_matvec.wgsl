@@ -1,0 +1,143 @@
+// MatMulNBits for a few rows of A, in float: each workgroup computes GROUPS * ROWS columns of Y for M_ROWS
+// rows. LANES threads share a group's ROWS rows of B, a unit of 32 codes each at a time, while
+// as many units of A lie in workgroup memory; at the end their sums are added up.
+//
+// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N].
+// 128 threads a workgroup; ceil(n_count / (GROUPS * ROWS)) workgroups in x and y (dbt_gpu_grid), and
+// ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
+#param M_ROWS 1 2 4 8
+#param LANES 16 32 64 128
+#param ROWS 4 8
+#param REDUCE 0 1
+#param BIAS 0 1
+#if LANES == 128 && M_ROWS > 1 || LANES == 64 && M_ROWS > 2 || LANES == 32 && M_ROWS > 4 || M_ROWS == 8 && ROWS > 4
+#error more than 16 KiB of workgroup memory
+#endif
+#include "nbits_weights.inc.wgsl"
+#include "nbits_a.inc.wgsl"
+#include "nbits_reduce.inc.wgsl"
+#include "nbits_rows.inc.wgsl"
+
+const STAGED = M_ROWS * LANES * QUADS;
+
+// A quad q of unit `lane` lies at q XOR lane, so that lanes that read the same q meet all banks.
+fn a_slot(m: u32, lane: u32, q: u32) -> u32 {
+    return (m * LANES + lane) * QUADS + (q ^ (lane % QUADS));
+}
+
+fn stage_a(first_m: u32, first_unit: u32, t: u32) {
+    for (var i = t; i < M_ROWS * LANES * QUADS; i += THREADS) {
+        let m = i / (LANES * QUADS);
+        let lane = i / QUADS % LANES;
+        let q = i % QUADS;
+        shared_quads[a_slot(m, lane, q)] =
+            bitcast<vec4<u32>>(load_a(first_m + m, (first_unit + lane) * 32u + 4u * q));
+    }
+}
+
+var<private> block_sums: array<vec4<f32>, M_ROWS>;
+
+fn add_quad(w0: vec4<f32>, w1: vec4<f32>, w2: vec4<f32>, w3: vec4<f32>, lane: u32, q: u32) {
+    for (var m = 0u; m < M_ROWS; m++) {
+        let x = bitcast<vec4<f32>>(shared_quads[a_slot(m, lane, q)]);
+        var sum = block_sums[m];
+        sum += x.x * vec4<f32>(w0.x, w1.x, w2.x, w3.x);
+        sum += x.y * vec4<f32>(w0.y, w1.y, w2.y, w3.y);
+        sum += x.z * vec4<f32>(w0.z, w1.z, w2.z, w3.z);
+        sum += x.w * vec4<f32>(w0.w, w1.w, w2.w, w3.w);
+        block_sums[m] = sum;
+    }
+}
+
+fn end_block(quartet: u32, scale: vec4<f32>) {
+    for (var m = 0u; m < M_ROWS; m++) {
+        sums[quartet * M_ROWS + m] += scale * block_sums[m];
+        block_sums[m] = vec4<f32>();
+    }
+}
+
+#if G_IDX == 1
+fn add_unit(quartet: u32, rows: Rows, unit: u32, lane: u32) {
+    for (var q = 0u; q < QUADS; q++) {
+        add_quad(weights_of_groups(quad_of(rows.u0, q), rows.n.x, unit, q),
+                 weights_of_groups(quad_of(rows.u1, q), rows.n.y, unit, q),
+                 weights_of_groups(quad_of(rows.u2, q), rows.n.z, unit, q),
+                 weights_of_groups(quad_of(rows.u3, q), rows.n.w, unit, q), lane, q);
+    }
+    end_block(quartet, vec4<f32>(1.0));
+}
+#else
+fn add_rows_quad(rows: Rows, offset: vec4<f32>, lane: u32, q: u32) {
+    add_quad(weights(quad_of(rows.u0, q), q, offset.x), weights(quad_of(rows.u1, q), q, offset.y),
+             weights(quad_of(rows.u2, q), q, offset.z), weights(quad_of(rows.u3, q), q, offset.w), lane, q);
+}
+
+// Quads [begin, begin + 4) and their block; the calls are written out so that q is a constant in each.
+fn add_unit(quartet: u32, rows: Rows, unit: u32, lane: u32) {
+    var g = block_of(unit, 0u);
+    var offset = weight_offsets(rows.n, g);
+    add_rows_quad(rows, offset, lane, 0u);
+    add_rows_quad(rows, offset, lane, 1u);
+    add_rows_quad(rows, offset, lane, 2u);
+    add_rows_quad(rows, offset, lane, 3u);
+#if UNIT_BLOCKS == 2
+    end_block(quartet, scales_at(rows.n, g));
+    g += 1u;
+    if (g >= problem.k_blocks) {
+        return;
+    }
+    offset = weight_offsets(rows.n, g);
+#endif
+    add_rows_quad(rows, offset, lane, 4u);
+    add_rows_quad(rows, offset, lane, 5u);
+    add_rows_quad(rows, offset, lane, 6u);
+    add_rows_quad(rows, offset, lane, 7u);
+    end_block(quartet, scales_at(rows.n, g));
+}
+
+fn weight_offsets(n: vec4<u32>, g: u32) -> vec4<f32> {
+    return vec4<f32>(weight_offset(n.x, g), weight_offset(n.y, g), weight_offset(n.z, g),
+                     weight_offset(n.w, g));
+}
+#endif
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
+        @builtin(num_workgroups) workgroups: vec3<u32>,
+#if REDUCE == 1
+        @builtin(subgroup_invocation_id) subgroup_lane: u32,
+        @builtin(subgroup_size) subgroup_size: u32,
+#endif
+        @builtin(local_invocation_index) t: u32) {
+    let lane = t % LANES;
+    let workgroup_n = (workgroup.x + workgroup.y * workgroups.x) * GROUPS * ROWS;
+    if (workgroup_n >= problem.n_count) {
+        return;
+    }
+    let first_n = workgroup_n + t / LANES * ROWS;
+    let first_m = workgroup.z * M_ROWS;
+    for (var first_unit = 0u; first_unit < problem.units; first_unit += LANES) {
+        // B comes from afar: it is asked for before A is waited for.
+        let unit = min(first_unit + lane, problem.units - 1u);
+        let rows = load_rows(first_n, unit);
+#if ROWS == 8
+        let more_rows = load_rows(first_n + 4u, unit);
+#endif
+        workgroupBarrier();
+        stage_a(first_m, first_unit, t);
+        workgroupBarrier();
+        if (first_unit + lane < problem.units) {
+            add_unit(0u, rows, unit, lane);
+#if ROWS == 8
+            add_unit(1u, more_rows, unit, lane);
+#endif
+        }
+    }
+#if REDUCE == 1
+    reduce_subgroups(t, subgroup_lane);
+    store_sums(workgroup_n, first_m, t, subgroup_size);
+#else
+    reduce_lanes(t, lane);
+    store_sums(workgroup_n, first_m, t, LANES);
+#endif
+}

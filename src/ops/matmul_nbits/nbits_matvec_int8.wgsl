@@ -1,0 +1,148 @@
+// MatMulNBits for a few rows of A, with int8 activations: as nbits_matvec.wgsl, but each workgroup quantizes what it
+// lays into workgroup memory, so that there is no dispatch before it. Lanes hold a unit of A as
+// eight quads, four bytes of K in a word.
+//
+// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 7 y [M, N].
+// 128 threads a workgroup; ceil(n_count / (GROUPS * ROWS)) workgroups in x and y (dbt_gpu_grid), and
+// ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
+#param M_ROWS 1 2 4 8
+#param LANES 16 32 64 128
+#param ROWS 4 8
+#param REDUCE 0 1
+#param BIAS 0 1
+#if LANES == 128 && M_ROWS > 2 || LANES == 64 && M_ROWS > 4 || M_ROWS == 8 && ROWS > 4
+#error more than 16 KiB of workgroup memory
+#endif
+#include "nbits_block.inc.wgsl"
+#include "nbits_dot.inc.wgsl"
+#include "nbits_int8.inc.wgsl"
+#include "nbits_int8_zero.inc.wgsl"
+#include "nbits_reduce.inc.wgsl"
+#include "nbits_rows.inc.wgsl"
+
+// For each row m of A and lane: the first four quads, the last four, and the scale and the sum of q of each
+// part of the unit.
+const STAGED = 3u * M_ROWS * LANES;
+
+fn staged_slot(kind: u32, m: u32, lane: u32) -> u32 {
+    return (kind * M_ROWS + m) * LANES + lane;
+}
+
+fn stage_a(first_m: u32, first_unit: u32, t: u32) {
+    for (var i = t; i < M_ROWS * LANES; i += THREADS) {
+        let m = first_m + i / LANES;
+        let unit = first_unit + i % LANES;
+        let k = 32u * unit;
+#if UNIT_BLOCKS == 2
+        let first = int8_scale(m, k, 16u);
+        let second = int8_scale(m, k + 16u, 16u);
+#else
+        let block_size = 1u << problem.block_shift;
+        let first = int8_scale(m, block_of(unit, 0u) * block_size, block_size);
+        let second = first;
+#endif
+        let low = quantize_sixteen(m, k, first.inverse);
+        let high = quantize_sixteen(m, k + 16u, second.inverse);
+        shared_quads[staged_slot(0u, i / LANES, i % LANES)] = low.quads;
+        shared_quads[staged_slot(1u, i / LANES, i % LANES)] = high.quads;
+#if UNIT_BLOCKS == 2
+        shared_quads[staged_slot(2u, i / LANES, i % LANES)] =
+            vec4<u32>(bitcast<u32>(first.scale), bitcast<u32>(low.sum),
+                      bitcast<u32>(second.scale), bitcast<u32>(high.sum));
+#else
+        shared_quads[staged_slot(2u, i / LANES, i % LANES)] =
+            vec4<u32>(bitcast<u32>(first.scale), bitcast<u32>(low.sum + high.sum), 0u, 0u);
+#endif
+    }
+}
+
+var<private> dots: array<vec4<i32>, M_ROWS>;
+
+// Quads 4 * which to 4 * which + 3.
+fn add_quads(rows: Rows, lane: u32, which: u32) {
+    let q = 4u * which;
+    let w0 = packed_rows(rows, q);
+    let w1 = packed_rows(rows, q + 1u);
+    let w2 = packed_rows(rows, q + 2u);
+    let w3 = packed_rows(rows, q + 3u);
+    for (var m = 0u; m < M_ROWS; m++) {
+        let x = shared_quads[staged_slot(which, m, lane)];
+        dots[m] += dot_rows(x.x, w0) + dot_rows(x.y, w1) + dot_rows(x.z, w2) + dot_rows(x.w, w3);
+    }
+}
+
+fn packed_rows(rows: Rows, q: u32) -> vec4<u32> {
+    return vec4<u32>(pack_quad(quad_of(rows.u0, q), q), pack_quad(quad_of(rows.u1, q), q),
+                     pack_quad(quad_of(rows.u2, q), q), pack_quad(quad_of(rows.u3, q), q));
+}
+
+fn end_block(quartet: u32, rows: Rows, lane: u32, part: u32, g: u32) {
+    let z0 = split_zero_point(rows.n.x, g);
+    let z1 = split_zero_point(rows.n.y, g);
+    let z2 = split_zero_point(rows.n.z, g);
+    let z3 = split_zero_point(rows.n.w, g);
+    let scale = scales_at(rows.n, g);
+    for (var m = 0u; m < M_ROWS; m++) {
+        let staged = shared_quads[staged_slot(2u, m, lane)];
+        let sum = bitcast<i32>(staged[2u * part + 1u]);
+        var dot = vec4<f32>(dots[m] - sum * vec4<i32>(z0.whole, z1.whole, z2.whole, z3.whole));
+#if ZERO_POINT >= 2
+        dot -= f32(sum) * vec4<f32>(z0.rest, z1.rest, z2.rest, z3.rest);
+#endif
+        sums[quartet * M_ROWS + m] += bitcast<f32>(staged[2u * part]) * dot * scale;
+        dots[m] = vec4<i32>();
+    }
+}
+
+fn add_unit(quartet: u32, rows: Rows, unit: u32, lane: u32) {
+    add_quads(rows, lane, 0u);
+#if UNIT_BLOCKS == 2
+    end_block(quartet, rows, lane, 0u, 2u * unit);
+    if (2u * unit + 1u >= problem.k_blocks) {
+        return;
+    }
+#endif
+    add_quads(rows, lane, 1u);
+    end_block(quartet, rows, lane, UNIT_BLOCKS - 1u, block_of(unit, UNIT_BLOCKS - 1u));
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
+        @builtin(num_workgroups) workgroups: vec3<u32>,
+#if REDUCE == 1
+        @builtin(subgroup_invocation_id) subgroup_lane: u32,
+        @builtin(subgroup_size) subgroup_size: u32,
+#endif
+        @builtin(local_invocation_index) t: u32) {
+    let lane = t % LANES;
+    let workgroup_n = (workgroup.x + workgroup.y * workgroups.x) * GROUPS * ROWS;
+    if (workgroup_n >= problem.n_count) {
+        return;
+    }
+    let first_n = workgroup_n + t / LANES * ROWS;
+    let first_m = workgroup.z * M_ROWS;
+    for (var first_unit = 0u; first_unit < problem.units; first_unit += LANES) {
+        // B comes from afar: it is asked for before A is waited for.
+        let unit = min(first_unit + lane, problem.units - 1u);
+        let rows = load_rows(first_n, unit);
+#if ROWS == 8
+        let more_rows = load_rows(first_n + 4u, unit);
+#endif
+        workgroupBarrier();
+        stage_a(first_m, first_unit, t);
+        workgroupBarrier();
+        if (first_unit + lane < problem.units) {
+            add_unit(0u, rows, unit, lane);
+#if ROWS == 8
+            add_unit(1u, more_rows, unit, lane);
+#endif
+        }
+    }
+#if REDUCE == 1
+    reduce_subgroups(t, subgroup_lane);
+    store_sums(workgroup_n, first_m, t, subgroup_size);
+#else
+    reduce_lanes(t, lane);
+    store_sums(workgroup_n, first_m, t, LANES);
+#endif
+}

@@ -1,0 +1,71 @@
+// The end of a matvec: adds up the sums of a group's LANES threads, in workgroup memory or by subgroups,
+// and stores Y. Thread t has sums[QUARTET * M_ROWS + m] of four columns each: QUARTET 0 the group's first four,
+// QUARTET 1 the next.
+#include "nbits_problem.inc.wgsl"
+
+#if BIAS == 1
+@group(0) @binding(5) var<storage, read> bias: array<f32>;
+#endif
+@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+
+const THREADS = 128u;
+const GROUPS = THREADS / LANES;
+const SUMS = M_ROWS * ROWS / 4u;
+
+var<private> sums: array<vec4<f32>, SUMS>;
+// First STAGED words of four of A, then the bits of the sums: [SUMS, THREADS].
+var<workgroup> shared_quads: array<vec4<u32>, max(STAGED, SUMS * THREADS)>;
+
+#if REDUCE == 1
+// A subgroup's sum is with its first thread: threads of a subgroup are neighbours, and of one group.
+fn reduce_subgroups(t: u32, subgroup_lane: u32) {
+    workgroupBarrier();
+    for (var i = 0u; i < SUMS; i++) {
+        let sum = subgroupAdd(sums[i]);
+        if (subgroup_lane == 0u) {
+            shared_quads[i * THREADS + t] = bitcast<vec4<u32>>(sum);
+        }
+    }
+    workgroupBarrier();
+}
+#else
+// A group's sum is with its first thread.
+fn reduce_lanes(t: u32, lane: u32) {
+    workgroupBarrier();
+    for (var i = 0u; i < SUMS; i++) {
+        shared_quads[i * THREADS + t] = bitcast<vec4<u32>>(sums[i]);
+    }
+    for (var half = LANES / 2u; half > 0u; half /= 2u) {
+        workgroupBarrier();
+        if (lane < half) {
+            for (var i = 0u; i < SUMS; i++) {
+                sums[i] += bitcast<vec4<f32>>(shared_quads[i * THREADS + t + half]);
+                shared_quads[i * THREADS + t] = bitcast<vec4<u32>>(sums[i]);
+            }
+        }
+    }
+    workgroupBarrier();
+}
+#endif
+
+// Every stride-th thread of a group has a part of its sums.
+fn store_sums(workgroup_n: u32, first_m: u32, t: u32, stride: u32) {
+    for (var i = t; i < GROUPS * SUMS; i += THREADS) {
+        let group = i / SUMS;
+        let slot = i % SUMS * THREADS + group * LANES;
+        var sum = bitcast<vec4<f32>>(shared_quads[slot]);
+        for (var lane = stride; lane < LANES; lane += stride) {
+            sum += bitcast<vec4<f32>>(shared_quads[slot + lane]);
+        }
+        let m = first_m + i % M_ROWS;
+        let n = workgroup_n + group * ROWS + i % SUMS / M_ROWS * 4u;
+        for (var j = 0u; j < 4u && m < problem.M && n + j < problem.n_count; j++) {
+            let column = problem.n_begin + n + j;
+#if BIAS == 1
+            y[m * problem.N + column] = sum[j] + bias[column];
+#else
+            y[m * problem.N + column] = sum[j];
+#endif
+        }
+    }
+}

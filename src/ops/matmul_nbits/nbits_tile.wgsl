@@ -1,0 +1,106 @@
+// MatMulNBits for many rows of A, in float: each workgroup computes a tile of TILE_M x TILE_N elements of Y.
+// Unit after unit (32 elements of K) it lays A and the weights into workgroup memory, and each of its 16 x
+// 16 threads adds up its part of the tile.
+//
+// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N].
+// 256 threads a workgroup; ceil(n_count / TILE_N) workgroups in x and y (dbt_gpu_grid), ceil(M / TILE_M) in z.
+// 128 * (TILE_M + TILE_N) bytes of workgroup memory.
+#param TILE_M 64 128
+#param TILE_N 64 128
+#param BIAS 0 1
+#include "nbits_weights.inc.wgsl"
+#include "nbits_a.inc.wgsl"
+#include "nbits_tile_y.inc.wgsl"
+
+// Four neighbouring m or n of element p of the unit are at slot tile_slot. Element k lies at p = k / 4 + 8 *
+// (k % 4), and columns are XORed with p, so that threads that store meet all banks.
+var<workgroup> a_tile: array<vec4<f32>, 8 * TILE_M>;
+var<workgroup> w_tile: array<vec4<f32>, 8 * TILE_N>;
+
+fn stage_a(m_begin: u32, unit: u32, t: u32) {
+    for (var i = t; i < 2u * TILE_M; i += THREADS) {
+        let q = i % QUADS;
+        let m4 = i / QUADS;
+        let m = m_begin + 4u * m4;
+        let k = 32u * unit + 4u * q;
+        let rows = transpose(mat4x4<f32>(load_a(m, k), load_a(m + 1u, k), load_a(m + 2u, k),
+                                         load_a(m + 3u, k)));
+        a_tile[tile_slot(q, m4, TILE_M)] = rows[0];
+        a_tile[tile_slot(q + 8u, m4, TILE_M)] = rows[1];
+        a_tile[tile_slot(q + 16u, m4, TILE_M)] = rows[2];
+        a_tile[tile_slot(q + 24u, m4, TILE_M)] = rows[3];
+    }
+}
+
+// Codes 4q to 4q + 3 of row n as whole weights.
+fn load_weights(row: u32, unit: u32, q: u32) -> vec4<f32> {
+    let n = min(row, problem.n_count - 1u);
+    let words = load_quad(n, unit, q);
+#if G_IDX == 1
+    return weights_of_groups(words, n, unit, q);
+#else
+    let g = min(block_of(unit, q / BLOCK_QUADS), problem.k_blocks - 1u);
+    return weights(words, q, weight_offset(n, g)) * scale_at(n, g);
+#endif
+}
+
+fn stage_w(n_begin: u32, unit: u32, t: u32) {
+    for (var i = t; i < 2u * TILE_N; i += THREADS) {
+        let q = i % QUADS;
+        let n4 = i / QUADS;
+        let n = n_begin + 4u * n4;
+        let rows = transpose(mat4x4<f32>(load_weights(n, unit, q), load_weights(n + 1u, unit, q),
+                                         load_weights(n + 2u, unit, q),
+                                         load_weights(n + 3u, unit, q)));
+        w_tile[tile_slot(q, n4, TILE_N)] = rows[0];
+        w_tile[tile_slot(q + 8u, n4, TILE_N)] = rows[1];
+        w_tile[tile_slot(q + 16u, n4, TILE_N)] = rows[2];
+        w_tile[tile_slot(q + 24u, n4, TILE_N)] = rows[3];
+    }
+}
+
+// Four m of A times four n of the weights.
+fn add_products(begin: u32, x: vec4<f32>, w: vec4<f32>) {
+    sums[begin] += x.x * w;
+    sums[begin + 1u] += x.y * w;
+    sums[begin + 2u] += x.z * w;
+    sums[begin + 3u] += x.w * w;
+}
+
+fn add_element(p: u32, thread_m: u32, thread_n: u32) {
+    let x0 = a_tile[tile_slot(p, thread_m, TILE_M)];
+    let w0 = w_tile[tile_slot(p, thread_n, TILE_N)];
+    add_products(0u, x0, w0);
+#if TILE_N == 128
+    let w1 = w_tile[tile_slot(p, thread_n + 16u, TILE_N)];
+    add_products(4u, x0, w1);
+#endif
+#if TILE_M == 128
+    let x1 = a_tile[tile_slot(p, thread_m + 16u, TILE_M)];
+    add_products(SUMS / 2u, x1, w0);
+#if TILE_N == 128
+    add_products(SUMS / 2u + 4u, x1, w1);
+#endif
+#endif
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
+        @builtin(num_workgroups) workgroups: vec3<u32>,
+        @builtin(local_invocation_index) t: u32) {
+    let n_begin = (workgroup.x + workgroup.y * workgroups.x) * TILE_N;
+    if (n_begin >= problem.n_count) {
+        return;
+    }
+    let m_begin = workgroup.z * TILE_M;
+    for (var unit = 0u; unit < problem.units; unit++) {
+        workgroupBarrier();
+        stage_a(m_begin, unit, t);
+        stage_w(n_begin, unit, t);
+        workgroupBarrier();
+        for (var p = 0u; p < 32u; p++) {
+            add_element(p, t / 16u, t % 16u);
+        }
+    }
+    store_tile(m_begin, n_begin, t);
+}

@@ -1,0 +1,212 @@
+// MatMulNBits for many rows of A, with int8 activations from nbits_quantize.wgsl: as nbits_tile.wgsl, but a row
+// of workgroup memory is a quad, four bytes of K in a word, and sums of integers become floats
+// where a scale ends. In steps of two units.
+//
+// Bindings: 0 problem, 1 quads [units * 8, m_stride], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 parts
+// [units * UNIT_BLOCKS, m_stride], 7 y [M, N].
+// 256 threads a workgroup; ceil(n_count / TILE_N) workgroups in x and y (dbt_gpu_grid), ceil(M / TILE_M) in z;
+// m_stride is a multiple of TILE_M.
+// 64 * (TILE_M + TILE_N) bytes of workgroup memory for quads, and 32 * UNIT_BLOCKS * (TILE_M + TILE_N) for parts.
+#param TILE_M 64 128
+#param TILE_N 64 128
+#param BIAS 0 1
+#include "nbits_b.inc.wgsl"
+#include "nbits_block.inc.wgsl"
+#include "nbits_dot.inc.wgsl"
+#include "nbits_int8_zero.inc.wgsl"
+#include "nbits_scale.inc.wgsl"
+#include "nbits_tile_y.inc.wgsl"
+
+@group(0) @binding(1) var<storage, read> a_quads: array<vec4<u32>>;
+@group(0) @binding(6) var<storage, read> a_parts: array<vec2<u32>>;
+
+const STEP_UNITS = 2u;
+const STEP_QUADS = STEP_UNITS * QUADS;
+const STEP_PARTS = STEP_UNITS * UNIT_BLOCKS;
+
+var<workgroup> a_tile: array<vec4<u32>, STEP_QUADS * TILE_M / 4>;
+var<workgroup> w_tile: array<vec4<u32>, STEP_QUADS * TILE_N / 4>;
+var<workgroup> a_scale: array<f32, STEP_PARTS * TILE_M>;
+var<workgroup> w_scale: array<f32, STEP_PARTS * TILE_N>;
+
+#if BITS == 8 || ZERO_POINT >= 2
+var<workgroup> a_sum: array<i32, STEP_PARTS * TILE_M>;
+var<workgroup> w_zero: array<ZeroPoint, STEP_PARTS * TILE_N>;
+#endif
+
+fn stage_a(m_begin: u32, first_unit: u32, t: u32) {
+    for (var i = t; i < STEP_QUADS * TILE_M / 4u; i += THREADS) {
+        let m4 = i % (TILE_M / 4u);
+        let p = i / (TILE_M / 4u);
+        let row = first_unit * QUADS + p;
+        var quads = vec4<u32>();
+        if (row < problem.units * QUADS) {
+            quads = a_quads[(row * problem.m_stride + m_begin) / 4u + m4];
+        }
+        a_tile[tile_slot(p, m4, TILE_M)] = quads;
+    }
+    for (var i = t; i < STEP_PARTS * TILE_M; i += THREADS) {
+        let row = first_unit * UNIT_BLOCKS + i / TILE_M;
+        var part = vec2<u32>();
+        if (row < problem.units * UNIT_BLOCKS) {
+            part = a_parts[row * problem.m_stride + m_begin + i % TILE_M];
+        }
+        a_scale[i] = bitcast<f32>(part.x);
+#if BITS == 8 || ZERO_POINT >= 2
+        a_sum[i] = bitcast<i32>(part.y);
+#endif
+    }
+}
+
+// Quad q of row n as bytes for the dot. Codes of at most 7 bits lose an integer zero point at once; what else
+// there is comes off afterwards, by the sums of q.
+fn load_bytes(row: u32, unit: u32, q: u32) -> u32 {
+    let n = min(row, problem.n_count - 1u);
+    let bytes = pack_quad(load_quad(n, unit, q), q);
+#if BITS == 8 || ZERO_POINT >= 2
+    return bytes;
+#else
+    let g = min(block_of(unit, q / BLOCK_QUADS), problem.k_blocks - 1u);
+    // Byte by byte: no byte borrows while its top bit is up.
+    return ((bytes | 0x80808080u) - zero_point_code(n, g) * 0x01010101u) ^ 0x80808080u;
+#endif
+}
+
+fn stage_w(n_begin: u32, first_unit: u32, t: u32) {
+    for (var i = t; i < STEP_QUADS * TILE_N / 4u; i += THREADS) {
+        let q = i % QUADS;
+        let n4 = i / QUADS % (TILE_N / 4u);
+        let step = i / QUADS / (TILE_N / 4u);
+        let unit = min(first_unit + step, problem.units - 1u);
+        let n = n_begin + 4u * n4;
+        w_tile[tile_slot(step * QUADS + q, n4, TILE_N)] =
+            vec4<u32>(load_bytes(n, unit, q), load_bytes(n + 1u, unit, q),
+                      load_bytes(n + 2u, unit, q), load_bytes(n + 3u, unit, q));
+    }
+    for (var i = t; i < STEP_PARTS * TILE_N; i += THREADS) {
+        let n = min(n_begin + i % TILE_N, problem.n_count - 1u);
+        let part = i / TILE_N;
+        let unit = first_unit + part / UNIT_BLOCKS;
+        let g = block_of(unit, part % UNIT_BLOCKS);
+        let inside = unit < problem.units && g < problem.k_blocks;
+        let block = min(g, problem.k_blocks - 1u);
+        w_scale[i] = select(0.0, scale_at(n, block), inside);
+#if BITS == 8 || ZERO_POINT >= 2
+        w_zero[i] = split_zero_point(n, block);
+#endif
+    }
+}
+
+// An integer of less than 23 bits plus these bits is the float 1.5 * 2^23 plus that integer: sums begin here and
+// become floats without a conversion.
+const EXPONENT = 0x4b400000;
+const EXPONENT_VALUE = 12582912.0;
+
+// By fours as sums.
+var<private> dots: array<vec4<i32>, SUMS>;
+
+// Each of these does four m times four n.
+
+fn begin_four(begin: u32, part: u32, m: u32, n: u32) {
+    for (var i = 0u; i < 4u; i++) {
+#if BITS == 8 || ZERO_POINT >= 2
+        let w = part * TILE_N + n;
+        let whole = vec4<i32>(w_zero[w].whole, w_zero[w + 1u].whole, w_zero[w + 2u].whole,
+                              w_zero[w + 3u].whole);
+        dots[begin + i] = vec4<i32>(EXPONENT) - whole * a_sum[part * TILE_M + m + i];
+#else
+        dots[begin + i] = vec4<i32>(EXPONENT);
+#endif
+    }
+}
+
+fn add_dots(begin: u32, x: vec4<u32>, w: vec4<u32>) {
+    dots[begin] += dot_rows(x.x, w);
+    dots[begin + 1u] += dot_rows(x.y, w);
+    dots[begin + 2u] += dot_rows(x.z, w);
+    dots[begin + 3u] += dot_rows(x.w, w);
+}
+
+fn end_four(begin: u32, part: u32, m: u32, n: u32) {
+    let w = part * TILE_N + n;
+    let scale = vec4<f32>(w_scale[w], w_scale[w + 1u], w_scale[w + 2u], w_scale[w + 3u]);
+    for (var i = 0u; i < 4u; i++) {
+        var dot = bitcast<vec4<f32>>(dots[begin + i]) - vec4<f32>(EXPONENT_VALUE);
+#if ZERO_POINT >= 2
+        let rest = vec4<f32>(w_zero[w].rest, w_zero[w + 1u].rest, w_zero[w + 2u].rest,
+                             w_zero[w + 3u].rest);
+        dot -= rest * f32(a_sum[part * TILE_M + m + i]);
+#endif
+        sums[begin + i] += dot * a_scale[part * TILE_M + m + i] * scale;
+    }
+}
+
+fn begin_part(part: u32, m: u32, n: u32) {
+    begin_four(0u, part, m, n);
+#if TILE_N == 128
+    begin_four(4u, part, m, n + 64u);
+#endif
+#if TILE_M == 128
+    begin_four(SUMS / 2u, part, m + 64u, n);
+#if TILE_N == 128
+    begin_four(SUMS / 2u + 4u, part, m + 64u, n + 64u);
+#endif
+#endif
+}
+
+fn add_quad(p: u32, m4: u32, n4: u32) {
+    let x0 = a_tile[tile_slot(p, m4, TILE_M)];
+    let w0 = w_tile[tile_slot(p, n4, TILE_N)];
+    add_dots(0u, x0, w0);
+#if TILE_N == 128
+    let w1 = w_tile[tile_slot(p, n4 + 16u, TILE_N)];
+    add_dots(4u, x0, w1);
+#endif
+#if TILE_M == 128
+    let x1 = a_tile[tile_slot(p, m4 + 16u, TILE_M)];
+    add_dots(SUMS / 2u, x1, w0);
+#if TILE_N == 128
+    add_dots(SUMS / 2u + 4u, x1, w1);
+#endif
+#endif
+}
+
+fn end_part(part: u32, m: u32, n: u32) {
+    end_four(0u, part, m, n);
+#if TILE_N == 128
+    end_four(4u, part, m, n + 64u);
+#endif
+#if TILE_M == 128
+    end_four(SUMS / 2u, part, m + 64u, n);
+#if TILE_N == 128
+    end_four(SUMS / 2u + 4u, part, m + 64u, n + 64u);
+#endif
+#endif
+}
+
+@compute @workgroup_size(THREADS)
+fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
+        @builtin(num_workgroups) workgroups: vec3<u32>,
+        @builtin(local_invocation_index) t: u32) {
+    let n_begin = (workgroup.x + workgroup.y * workgroups.x) * TILE_N;
+    if (n_begin >= problem.n_count) {
+        return;
+    }
+    let m_begin = workgroup.z * TILE_M;
+    let m4 = t / 16u;
+    let n4 = t % 16u;
+    for (var unit = 0u; unit < problem.units; unit += STEP_UNITS) {
+        workgroupBarrier();
+        stage_a(m_begin, unit, t);
+        stage_w(n_begin, unit, t);
+        workgroupBarrier();
+        for (var part = 0u; part < STEP_PARTS; part++) {
+            begin_part(part, 4u * m4, 4u * n4);
+            for (var q = 0u; q < BLOCK_QUADS; q++) {
+                add_quad(part * BLOCK_QUADS + q, m4, n4);
+            }
+            end_part(part, 4u * m4, 4u * n4);
+        }
+    }
+    store_tile(m_begin, n_begin, t);
+}
