@@ -17,13 +17,14 @@ if (!adapter) throw new Error('Dawn has no adapter');
 const requiredFeatures = ['shader-f16', 'subgroups'].filter((name) => adapter.features.has(name));
 const device = await adapter.requestDevice({ requiredFeatures });
 
-// What Tint says against a text, or null.
+// What Tint says against a text, or null. Kernels that need more workgroup memory than the null device has
+// are not for such devices: that is no complaint.
 async function complaint(code) {
   device.pushErrorScope('validation');
   const module = device.createShaderModule({ code });
   device.createComputePipeline({ layout: 'auto', compute: { module, entryPoint: 'main' } });
   const error = await device.popErrorScope();
-  return error && error.message;
+  return error && !error.message.startsWith('The total use of workgroup storage') ? error.message : null;
 }
 
 const broken = 'enable no_such_thing; @compute @workgroup_size(1) fn main() {}';

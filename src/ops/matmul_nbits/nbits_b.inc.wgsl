@@ -20,7 +20,7 @@ fn load_word(n: u32, unit: u32, i: u32) -> u32 {
     let begin = BITS * (n * problem.k_blocks + 2u * unit); // in half words
     let word = b[min(begin / 2u + i, last)];
     let next = b[min(begin / 2u + i + 1u, last)];
-    return select(word, word >> 16u | next << 16u, (begin & 1u) == 1u);
+    return select(word, (word >> 16u) | (next << 16u), (begin & 1u) == 1u);
 }
 #elif defined TILE_M
 fn load_word(n: u32, unit: u32, i: u32) -> u32 {

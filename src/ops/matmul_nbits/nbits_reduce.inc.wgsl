@@ -17,6 +17,12 @@ var<private> sums: array<vec4<f32>, SUMS>;
 var<workgroup> shared_quads: array<vec4<u32>, max(STAGED, SUMS * THREADS)>;
 
 #if REDUCE == 1
+#if SUBGROUPS == 0
+#error REDUCE 1 needs subgroups
+#endif
+#if NAGA == 0
+enable subgroups;
+#endif
 // A subgroup's sum is with its first thread: threads of a subgroup are neighbours, and of one group.
 fn reduce_subgroups(t: u32, subgroup_lane: u32) {
     workgroupBarrier();

@@ -28,7 +28,7 @@ fn quad_crosses(q: u32) -> bool {
 fn quad_bits(words: vec2<u32>, q: u32) -> u32 {
     let shift = quad_shift(q);
     if (quad_crosses(q)) {
-        return words.x >> shift | words.y << (32u - shift);
+        return (words.x >> shift) | (words.y << (32u - shift));
     }
     return words.x >> shift;
 }
@@ -50,24 +50,24 @@ const CODE_OFFSET = 0;
 
 fn pack_quad(words: vec2<u32>, q: u32) -> u32 {
 #if BITS == 2
-    return words.x >> (2u * (q % 4u)) & 0x03030303u;
+    return (words.x >> (2u * (q % 4u))) & 0x03030303u;
 #elif BITS == 4
-    return words.x >> (4u * (q % 2u)) & 0x0f0f0f0fu;
+    return (words.x >> (4u * (q % 2u))) & 0x0f0f0f0fu;
 #elif BITS == 8
     return words.x ^ 0x80808080u;
 #else
     // Pairs into halves, then codes into bytes.
     let bits = quad_bits(words, q);
     let pair_mask = (1u << (2u * BITS)) - 1u;
-    let pairs = (bits & pair_mask) | (bits >> (2u * BITS) & pair_mask) << 16u;
+    let pairs = (bits & pair_mask) | (((bits >> (2u * BITS)) & pair_mask) << 16u);
     let mask = CODE_MASK * 0x00010001u;
-    return (pairs & mask) | (pairs >> BITS & mask) << 8u;
+    return (pairs & mask) | (((pairs >> BITS) & mask) << 8u);
 #endif
 }
 
 fn pack_four(q: vec4<i32>) -> u32 {
     let bytes = bitcast<vec4<u32>>(q) & vec4<u32>(0xffu);
-    return bytes.x | bytes.y << 8u | bytes.z << 16u | bytes.w << 24u;
+    return bytes.x | (bytes.y << 8u) | (bytes.z << 16u) | (bytes.w << 24u);
 }
 
 // Four quads of int8 activations, in the order of pack_quad.
