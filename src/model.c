@@ -3,6 +3,8 @@
 
 #include <string.h>
 
+#include "plan/extract.h"
+
 static dibit_status open_source(dibit_model *model, const dibit_model_desc *desc,
                                 dibit_error *error) {
     const int given = (desc->path != NULL) + (desc->data != NULL) + (desc->source != NULL);
@@ -137,4 +139,39 @@ dibit_status dibit_model_node(const dibit_model *model, uint32_t index, dibit_no
     *info = (dibit_node_info){.name = node->name, .domain = node->domain, .op = node->op_type};
     if (node->op->describe) node->op->describe(node, info->config, sizeof info->config);
     return DIBIT_OK;
+}
+
+static dibit_status name_at(dbt_value *const *values, uint32_t n, uint32_t index,
+                            const char **name) {
+    if (index >= n) return DIBIT_NOT_FOUND;
+    *name = values[index] ? values[index]->name : "";
+    return DIBIT_OK;
+}
+
+dibit_status dibit_model_node_input(const dibit_model *model, uint32_t node, uint32_t index,
+                                    const char **name) {
+    if (node >= model->graph->n_nodes) return DIBIT_NOT_FOUND;
+    const dbt_node *const n = model->graph->nodes[node];
+    return name_at(n->inputs, n->n_inputs, index, name);
+}
+
+dibit_status dibit_model_node_output(const dibit_model *model, uint32_t node, uint32_t index,
+                                     const char **name) {
+    if (node >= model->graph->n_nodes) return DIBIT_NOT_FOUND;
+    const dbt_node *const n = model->graph->nodes[node];
+    return name_at(n->outputs, n->n_outputs, index, name);
+}
+
+dibit_status dibit_model_dump_node(const dibit_model *model, uint32_t node, dibit_write write,
+                                   void *user) {
+    if (node >= model->graph->n_nodes) return DIBIT_NOT_FOUND;
+    dbt_graph_dump_node(model->graph, node, write, user);
+    return DIBIT_OK;
+}
+
+dibit_status dibit_model_extract(const dibit_model *model, const dibit_extract *what,
+                                 dibit_write write, void *user, dibit_error *error) {
+    DBT_FAIL_IF(!model || !what || !write, error, DIBIT_BAD_ARGUMENT,
+                "model, what and write must not be NULL");
+    return dbt_extract(model->graph, what, write, user, error);
 }

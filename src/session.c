@@ -26,6 +26,8 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
         .pool = session->device->pool,
         .keep_values = desc->keep_values,
         .noise = desc->noise_seed != 0,
+        .no_fusion = desc->no_fusion,
+        .keep_bounds = desc->keep_bounds,
         .gpu = session->device->gpu,
         .device_refuses = session->device->gpu ? null_device_refuses : NULL,
         .device_user = session->device};
@@ -260,6 +262,23 @@ dibit_status dibit_session_value(const dibit_session *session, const char *name,
         return DIBIT_OK;
     }
     return dbt_fail(error, DIBIT_NOT_FOUND, "the session has no value '%s'", name);
+}
+
+dibit_status dibit_session_bound(const dibit_session *session, const char *name, dibit_tensor *out,
+                                 dibit_error *error) {
+    DBT_FAIL_IF(!session->desc.keep_bounds, error, DIBIT_BAD_STATE,
+                "the session was not asked to keep bounds");
+    const dbt_plan *const plan = session->plan;
+    for (int32_t i = 0; i < plan->n_tensors; i++) {
+        const dbt_plan_tensor *const t = &plan->tensors[i];
+        if (!t->bounds.data || !t->t.data || strcmp(t->value->name, name) != 0) continue;
+        *out = t->t;
+        out->type = DIBIT_TYPE_FLOAT;
+        out->data = t->bounds.data;
+        out->bytes = (uint64_t)dbt_tensor_count(out) * sizeof(float);
+        return DIBIT_OK;
+    }
+    return dbt_fail(error, DIBIT_NOT_FOUND, "the session has no bounds of '%s'", name);
 }
 
 void dibit_session_get_info(const dibit_session *session, dibit_session_info *out) {

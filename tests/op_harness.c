@@ -313,31 +313,16 @@ static dbt_state_row *const *make_states(const harness *h, const dbt_node *node,
     return rows;
 }
 
-/* How far the device may be from what the CPU computed: both are off. Either may take what is below the
- * normal numbers for zero. */
-static dibit_status device_bounds(harness *h, const dbt_cpu_call *call, float *const *cpu) {
+static dibit_status device_bounds(harness *h, const dbt_cpu_call *call) {
+    float *cpu[DBT_CASE_MAX] = {0};
     for (uint32_t i = 0; i < h->n_outputs; i++) {
         if (!call->out[i] || call->out[i]->type != DIBIT_TYPE_FLOAT) continue;
-        const int64_t n = dbt_tensor_count(call->out[i]);
-        const float *const y = call->out[i]->data;
-        h->allowed[i] = need(dbt_arena_array(h->arena, (uint64_t)n, sizeof(float)));
-        for (int64_t k = 0; k < n; k++) {
-            const float b = cpu[i] ? cpu[i][k] : 4 * 0x1p-24f * fabsf(y[k]);
-            const bool exact = h->op->cpu_bound == dbt_cpu_exact_bound;
-            h->allowed[i][k] = exact ? 0.0f : 2 * b + 0x1p-22f * fabsf(y[k]);
-        }
+        const uint64_t n = (uint64_t)dbt_tensor_count(call->out[i]);
+        cpu[i] = need(dbt_arena_array(h->arena, n, sizeof(float)));
+        h->allowed[i] = need(dbt_arena_array(h->arena, n, sizeof(float)));
     }
-    if (h->op->gpu_bound) DBT_TRY(h->op->gpu_bound(call, h->allowed));
-    for (uint32_t i = 0; i < h->n_outputs; i++) {
-        if (!h->allowed[i]) continue;
-        const int64_t n = dbt_tensor_count(call->out[i]);
-        const float *const y = call->out[i]->data;
-        for (int64_t k = 0; k < n; k++) {
-            const float b = cpu[i] ? cpu[i][k] : 4 * 0x1p-24f * fabsf(y[k]);
-            h->allowed[i][k] += b + 0x1p-126f;
-        }
-    }
-    return DIBIT_OK;
+    DBT_TRY(dbt_op_cpu_bounds(call, cpu));
+    return dbt_op_device_bounds(call, cpu, h->allowed);
 }
 
 /* Runs into fresh outputs; in_place: output 0 begins as a copy of input 0, and is input 0. */
@@ -386,7 +371,7 @@ static dibit_status run_once(harness *h, const inference *f, dbt_pool *pool, boo
         r->bound[i] = bounds[i];
     }
     h->rows = call.states;
-    return h->on_device ? device_bounds(h, &call, bounds) : DIBIT_OK;
+    return h->on_device ? device_bounds(h, &call) : DIBIT_OK;
 }
 
 static void default_bounds(const harness *h, dbt_op_result *r) {

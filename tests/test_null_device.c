@@ -11,6 +11,7 @@ typedef struct fixture {
     dibit_model *model;
     dibit_device *device;
     dibit_session *session;
+    bool keep_values;
     dibit_error error;
 } fixture;
 
@@ -23,14 +24,14 @@ static void start_model(fixture *f, pb *g, const char *refuse, uint32_t pending_
                                       .null_pending_seed = pending_seed};
     assert_int_equal(dibit_model_load(&model, &f->model, &f->error), DIBIT_OK);
     assert_int_equal(dibit_device_create(&device, &f->device, &f->error), DIBIT_OK);
-    const dibit_session_desc desc = {.device = f->device};
+    const dibit_session_desc desc = {.device = f->device, .keep_values = f->keep_values};
     if (dibit_session_create(f->model, &desc, &f->session, &f->error))
         fail_msg("%s", f->error.text);
 }
 
 /* x -> Neg -> Exp -> Sqrt -> y, and a second user of Neg's output. */
 static void start(fixture *f, const char *refuse, uint32_t pending_seed) {
-    *f = (fixture){0};
+    *f = (fixture){.keep_values = f->keep_values};
     pb g = {0};
     graph_input(&g, "x", F32, "n");
     graph_node(&g, "", "Neg", "x", "a", NULL);
@@ -60,7 +61,7 @@ static void assert_plan(const fixture *f, const char *want) {
 
 static void test_all_nodes_go_to_the_device(void **state) {
     (void)state;
-    fixture f;
+    fixture f = {0};
     start(&f, NULL, 0);
     assert_plan(&f, "dibit.Upload@cpu Neg@null Exp@null Sqrt@null Add@null dibit.Download@cpu");
     dibit_session_info info;
@@ -71,7 +72,7 @@ static void test_all_nodes_go_to_the_device(void **state) {
 
 static void test_a_refused_node_costs_copies_only_where_needed(void **state) {
     (void)state;
-    fixture f;
+    fixture f = {0};
     start(&f, "Exp", 0);
     assert_plan(&f,
                 "dibit.Upload@cpu Neg@null dibit.Download@cpu Exp@cpu dibit.Upload@cpu Sqrt@null "
@@ -88,6 +89,24 @@ static void test_a_refused_node_costs_copies_only_where_needed(void **state) {
     const dibit_run run = {.inputs = &in, .n_inputs = 1, .outputs = &y, .n_outputs = 1};
     assert_int_equal(dibit_session_run(f.session, &run, &f.error), DIBIT_OK);
     assert_float_equal(((float *)y.data)[1], -2 + expf(-1), 1e-6f);
+    stop(&f);
+}
+
+/* Each value is brought to the CPU, after all that the run needs. */
+static void test_kept_values_are_downloaded(void **state) {
+    (void)state;
+    fixture f = {.keep_values = true};
+    start(&f, NULL, 0);
+    assert_plan(&f, "dibit.Upload@cpu Neg@null Exp@null Sqrt@null Add@null dibit.Download@cpu "
+                    "dibit.Download@cpu dibit.Download@cpu dibit.Download@cpu");
+    float x[2] = {1, 2};
+    const dibit_tensor in = {"x", F32, 1, {2}, x, 0};
+    dibit_tensor y = {.name = "y"}, b;
+    const dibit_run run = {.inputs = &in, .n_inputs = 1, .outputs = &y, .n_outputs = 1};
+    assert_int_equal(dibit_session_run(f.session, &run, &f.error), DIBIT_OK);
+    assert_int_equal(dibit_session_value(f.session, "b", &b, &f.error), DIBIT_OK);
+    assert_int_equal(b.dims[0], 2);
+    assert_non_null(b.data);
     stop(&f);
 }
 
@@ -161,7 +180,7 @@ static void test_an_integer_beyond_32_bits_is_a_status(void **state) {
 
 static void test_a_run_waits_for_the_device_without_blocking(void **state) {
     (void)state;
-    fixture f;
+    fixture f = {0};
     uint32_t pending = 0;
     for (uint32_t seed = 1; seed < 20; seed++) {
         start(&f, "Exp", seed);
@@ -187,7 +206,7 @@ static void test_a_run_waits_for_the_device_without_blocking(void **state) {
 
 static void test_limits_of_the_device_are_statuses(void **state) {
     (void)state;
-    fixture f;
+    fixture f = {0};
     start(&f, NULL, 0);
     const int64_t n = 80 << 20; /* 320 MB: beyond a buffer of 256 */
     const dibit_tensor in = {"x", F32, 1, {n}, calloc((size_t)n, 4), 0};
@@ -202,6 +221,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_all_nodes_go_to_the_device),
         cmocka_unit_test(test_a_refused_node_costs_copies_only_where_needed),
+        cmocka_unit_test(test_kept_values_are_downloaded),
         cmocka_unit_test(test_integers_known_on_the_host_stay_there),
         cmocka_unit_test(test_constants_are_bound),
         cmocka_unit_test(test_an_integer_beyond_32_bits_is_a_status),

@@ -156,6 +156,9 @@ DIBIT_API const char *dibit_type_name(dibit_type type);
 /* Bits an element takes: 32 for float, 4 for int4; 0 for string, undefined and unknown values. */
 DIBIT_API uint32_t dibit_type_bits(dibit_type type);
 
+/* Receives text, or a file's bytes, in pieces; `bytes` of them, not NUL-terminated. */
+typedef void (*dibit_write)(void *user, const char *text, size_t bytes);
+
 /* ---- Models ------------------------------------------------------------------------------- */
 
 typedef struct dibit_model dibit_model;
@@ -230,6 +233,33 @@ typedef struct dibit_node_info {
 DIBIT_API dibit_status dibit_model_node(const dibit_model *model, uint32_t index,
                                         dibit_node_info *info);
 
+/* The name of a node's input or output: "" where an optional one is absent, NOT_FOUND past the last. */
+DIBIT_API dibit_status dibit_model_node_input(const dibit_model *model, uint32_t node,
+                                              uint32_t index, const char **name);
+DIBIT_API dibit_status dibit_model_node_output(const dibit_model *model, uint32_t node,
+                                               uint32_t index, const char **name);
+/* Writes a node as dibit_model_dump does, with its attributes and the types of its outputs. */
+DIBIT_API dibit_status dibit_model_dump_node(const dibit_model *model, uint32_t node,
+                                             dibit_write write, void *user);
+
+/* Some nodes of a graph, to be taken out of it. */
+typedef struct dibit_extract {
+    const uint32_t *nodes; /* as dibit_model_node counts, in ascending order */
+    uint32_t n_nodes;
+    /* What the nodes read and make in some run, by name (dibit_session_value): their dims, and the data of
+     * what the host reads: shapes, axes, lengths. Missing ones: only the dims that the model says. */
+    const dibit_tensor *values;
+    uint32_t n_values;
+} dibit_extract;
+
+/* Writes the nodes as an .onnx file that runs by itself and has the sizes of that run: a bug report, or a
+ * test of one kernel. Weights become initializers, and so does what the host reads; what else the nodes
+ * read are inputs, and what they make outputs, under the names that the graph has for them. A node of
+ * a branch of If runs whatever the condition. BAD_ARGUMENT when a value that the host reads is not given;
+ * PENDING when the bytes of a weight are on their way: call again. */
+DIBIT_API dibit_status dibit_model_extract(const dibit_model *model, const dibit_extract *what,
+                                           dibit_write write, void *user, dibit_error *error);
+
 /* An operator that this build runs. */
 typedef struct dibit_op_info {
     const char *domain; /* "" is ai.onnx */
@@ -240,8 +270,6 @@ typedef struct dibit_op_info {
 /* NOT_FOUND past the last operator. One whose definition changed comes once for each. */
 DIBIT_API dibit_status dibit_op(uint32_t index, dibit_op_info *info);
 
-/* Receives text in pieces; `bytes` of them, not NUL-terminated. */
-typedef void (*dibit_write)(void *user, const char *text, size_t bytes);
 /* Writes the graph as text, a line a value and a node: stable, meant for people and for tests. */
 DIBIT_API void dibit_model_dump(const dibit_model *model, dibit_write write, void *user);
 
@@ -311,6 +339,8 @@ typedef struct dibit_session_desc {
     dibit_activations activations;
     bool profile;        /* collect times per step (dibit_session_profile) */
     bool keep_values;    /* every value keeps its memory, to be read by name: for `diff` */
+    bool no_fusion;      /* a device runs each node as a step of its own */
+    bool keep_bounds;    /* nodes on the CPU also say how far a device may be from their results */
     uint64_t noise_seed; /* not 0: each node's outputs are moved at random within their rounding
                                  bound; how results spread says what they can be compared to */
 } dibit_session_desc;
@@ -355,9 +385,15 @@ DIBIT_API dibit_status dibit_run_begin(dibit_session *session, const dibit_run *
 DIBIT_API dibit_status dibit_run_poll(dibit_session *session, dibit_error *error);
 DIBIT_API void dibit_run_cancel(dibit_session *session);
 
-/* With keep_values: a value of the last run by its name in the model. NOT_FOUND when there is none, or
- * when it lies in a branch that was not taken. */
+/* With keep_values: a value of the last run by its name in the model, on the CPU whatever device made it.
+ * NOT_FOUND when there is none: it lies in a branch that was not taken, or inside a fused step. */
 DIBIT_API dibit_status dibit_session_value(const dibit_session *session, const char *name,
+                                           dibit_tensor *out, dibit_error *error);
+
+/* With keep_bounds: for each element of a floating value that the CPU made in the last run, how far
+ * another device's may be from it when both get the same inputs (float, of the value's dims; infinite where
+ * nothing is promised). NOT_FOUND for other values. */
+DIBIT_API dibit_status dibit_session_bound(const dibit_session *session, const char *name,
                                            dibit_tensor *out, dibit_error *error);
 
 typedef struct dibit_session_info {
@@ -435,6 +471,10 @@ DIBIT_API dibit_status dibit_tensors_load(const char *path, dibit_tensors **out,
 DIBIT_API uint32_t dibit_tensors_count(const dibit_tensors *tensors);
 DIBIT_API const dibit_tensor *dibit_tensors_get(const dibit_tensors *tensors, uint32_t index);
 DIBIT_API void dibit_tensors_destroy(dibit_tensors **tensors);
+
+/* Writes a tensor as the bytes of a TensorProto (.pb). BAD_ARGUMENT for types without a fixed size. */
+DIBIT_API dibit_status dibit_tensor_write(const dibit_tensor *tensor, dibit_write write, void *user,
+                                          dibit_error *error);
 
 #ifdef __cplusplus
 }

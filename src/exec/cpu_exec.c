@@ -112,32 +112,34 @@ static float declared_rounding(dibit_type type, float y) {
     return 0.0f;
 }
 
-static dibit_status add_noise(dbt_exec *exec, const dbt_step *step, const dbt_cpu_call *call,
-                              dibit_error *error) {
-    const dbt_op *const op = step->node->op;
-    enum { MAX_OUTPUTS = 256 };
-    float *bounds[MAX_OUTPUTS] = {0};
+enum { MAX_OUTPUTS = 256 };
+
+/* Room for a float per element of each float output, behind one another in a block of the executor. */
+static dibit_status reserve_bounds(dbt_exec *exec, const dbt_step *step, float **bounds,
+                                   dibit_error *error) {
     uint64_t total = 0;
-    for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
-        if (step->out[o] && step->out[o]->type == DIBIT_TYPE_FLOAT && step->out[o]->data) {
-            total += (uint64_t)dbt_tensor_count(step->out[o]) + 16;
+    for (int pass = 0; pass < 2; pass++) {
+        float *at = exec->noise_block.data;
+        for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
+            const dibit_tensor *const y = step->out[o];
+            if (!y || y->type != DIBIT_TYPE_FLOAT || !y->data) continue;
+            const int64_t n = dbt_tensor_count(y);
+            if (pass) bounds[o] = at;
+            at += pass ? n : 0;
+            total += (uint64_t)n + 16;
+        }
+        if (!pass && !dbt_block_reserve(&exec->noise_block, &exec->allocator, total * sizeof *at)) {
+            return dbt_fail_memory(error, "bounds", total * sizeof *at);
         }
     }
-    if (total == 0) return DIBIT_OK;
-    if (!dbt_block_reserve(&exec->noise_block, &exec->allocator, total * sizeof(float))) {
-        return dbt_fail_memory(error, "noise", total * sizeof(float));
-    }
-    float *at = exec->noise_block.data;
-    for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
-        if (!step->out[o] || step->out[o]->type != DIBIT_TYPE_FLOAT || !step->out[o]->data)
-            continue;
-        bounds[o] = at;
-        at += dbt_tensor_count(step->out[o]);
-        const float *const y = step->out[o]->data;
-        const int64_t n = dbt_tensor_count(step->out[o]);
-        for (int64_t i = 0; i < n; i++) bounds[o][i] = 4 * 0x1p-24f * fabsf(y[i]);
-    }
-    if (op->cpu_bound) DBT_TRY(op->cpu_bound(call, bounds));
+    return DIBIT_OK;
+}
+
+static dibit_status add_noise(dbt_exec *exec, const dbt_step *step, const dbt_cpu_call *call,
+                              dibit_error *error) {
+    float *bounds[MAX_OUTPUTS] = {0};
+    DBT_TRY(reserve_bounds(exec, step, bounds, error));
+    DBT_TRY(dbt_op_cpu_bounds(call, bounds));
     for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
         if (!bounds[o]) continue;
         float *const y = step->out[o]->data;
@@ -151,6 +153,25 @@ static dibit_status add_noise(dbt_exec *exec, const dbt_step *step, const dbt_cp
         }
     }
     return DIBIT_OK;
+}
+
+/* ---- Bounds that are kept: how far a device may be from what the CPU made ---- */
+
+static dibit_status keep_bounds(dbt_exec *exec, const dbt_step *step, const dbt_cpu_call *call,
+                                dibit_error *error) {
+    float *bounds[MAX_OUTPUTS] = {0}, *allowed[MAX_OUTPUTS] = {0};
+    DBT_TRY(reserve_bounds(exec, step, bounds, error));
+    for (uint32_t o = 0; o < step->n_outputs && o < MAX_OUTPUTS; o++) {
+        if (!bounds[o]) continue;
+        dbt_block *const block = &exec->plan->tensors[step->outputs[o]].bounds;
+        const uint64_t bytes = ((uint64_t)dbt_tensor_count(step->out[o]) + 1) * sizeof(float);
+        if (!dbt_block_reserve(block, &exec->allocator, bytes)) {
+            return dbt_fail_memory(error, "bounds", bytes);
+        }
+        allowed[o] = block->data;
+    }
+    DBT_TRY(dbt_op_cpu_bounds(call, bounds));
+    return dbt_op_device_bounds(call, bounds, allowed);
 }
 
 /* ---- The op ---- */
@@ -177,5 +198,6 @@ dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error)
         call.scratch = exec->scratch.data;
     }
     DBT_TRY(op->cpu_run(&call));
+    if (exec->plan->options.keep_bounds) DBT_TRY(keep_bounds(exec, step, &call, error));
     return exec->noise ? add_noise(exec, step, &call, error) : DIBIT_OK;
 }

@@ -27,6 +27,9 @@ void dbt_exec_free(dbt_exec *exec) {
     for (int32_t i = 0; i < exec->plan->n_slots; i++) {
         dbt_block_free(&exec->plan->slots[i].block, &exec->allocator);
     }
+    for (int32_t i = 0; i < exec->plan->n_tensors; i++) {
+        dbt_block_free(&exec->plan->tensors[i].bounds, &exec->allocator);
+    }
     for (int32_t i = 0; i < exec->plan->n_states; i++) {
         dbt_block_free(&exec->plan->states[i].gathered, &exec->allocator);
     }

@@ -70,5 +70,7 @@ dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_out
 
 /* Text, a line for each input, constant, node and output. */
 void dbt_graph_dump(const dbt_graph *graph, dibit_write write, void *user);
+/* The lines of one node. */
+void dbt_graph_dump_node(const dbt_graph *graph, uint32_t node, dibit_write write, void *user);
 
 #endif

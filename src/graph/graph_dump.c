@@ -95,6 +95,11 @@ static void put_node(const dumper *d, const dbt_node *node) {
     }
 }
 
+void dbt_graph_dump_node(const dbt_graph *graph, uint32_t node, dibit_write write, void *user) {
+    const dumper d = {graph, write, user};
+    put_node(&d, graph->nodes[node]);
+}
+
 void dbt_graph_dump(const dbt_graph *graph, dibit_write write, void *user) {
     const dumper d = {graph, write, user};
     put(&d, "ir %" PRId64 "\n", graph->model->ir_version);

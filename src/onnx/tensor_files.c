@@ -3,7 +3,7 @@
 
 #include <string.h>
 
-#include "onnx/onnx.h"
+#include "onnx/onnx_write.h"
 
 dibit_status dbt_tensor_reserve(dbt_arena *arena, uint64_t bytes, dibit_tensor *out,
                                 dibit_error *error) {
@@ -92,4 +92,23 @@ void dibit_tensors_destroy(dibit_tensors **tensors) {
     dbt_arena_free(&(*tensors)->arena);
     dbt_release(&dbt_default_allocator, *tensors, sizeof **tensors);
     *tensors = NULL;
+}
+
+dibit_status dibit_tensor_write(const dibit_tensor *tensor, dibit_write write, void *user,
+                                dibit_error *error) {
+    DBT_FAIL_IF(!tensor || !write, error, DIBIT_BAD_ARGUMENT, "tensor and write must not be NULL");
+    dbt_constant c = {.name = tensor->name ? tensor->name : "",
+                      .type = tensor->type,
+                      .rank = tensor->rank,
+                      .data = tensor->data};
+    const bool has_bits = dibit_type_bits(c.type) > 0 && c.rank >= 0 && c.rank <= DIBIT_MAX_RANK;
+    if (has_bits) memcpy(c.dims, tensor->dims, sizeof c.dims);
+    DBT_FAIL_IF(!has_bits || !dbt_count(c.rank, c.dims, &c.count) ||
+                    !dbt_packed_bytes(c.type, (uint64_t)c.count, &c.bytes.bytes),
+                error, DIBIT_BAD_ARGUMENT, "tensor '%s' has no type or dims that can be written",
+                c.name);
+    DBT_FAIL_IF(c.count > 0 && !c.data, error, DIBIT_BAD_ARGUMENT, "tensor '%s' has no data",
+                c.name);
+    dbt_onnx_write_tensor(&c, write, user);
+    return DIBIT_OK;
 }

@@ -304,6 +304,17 @@ dibit_status dbt_cpu_exact_bound(const dbt_cpu_call *call, float *const *bound);
 /* Bytes of a tensor's elements as stored between steps. */
 uint64_t dbt_cpu_bytes(const dibit_tensor *t);
 
+/* ---- Bounds (ops/bound.c) --------------------------------------------------------------------
+
+ * Called as cpu_bound is; outputs whose bounds are NULL are passed over. */
+
+/* What cpu_bound says, or the default. */
+dibit_status dbt_op_cpu_bounds(const dbt_cpu_call *call, float *const *bounds);
+/* How far a device may be from what the CPU computed, given dbt_op_cpu_bounds: both are off, and either
+ * may take what is below the normal numbers for zero. */
+dibit_status dbt_op_device_bounds(const dbt_cpu_call *call, float *const *cpu,
+                                  float *const *allowed);
+
 /* ---- Helpers for gpu_encode (ops/run_gpu.c) -------------------------------------------------- */
 
 /* gpu_encode of a view: copies input 0's elements to output 0 unless they are the same memory. */

@@ -261,7 +261,7 @@ static dibit_status plan_node(planner *p, const dbt_node *node) {
     }
     const bool view = node->op->flags & DBT_OP_VIEW && step->inputs[0] >= 0 && !node->guard &&
                       plan->tensors[step->inputs[0]].on_device == step->on_device &&
-                      !plan->options.noise;
+                      !plan->options.noise && !plan->options.keep_bounds;
     if (view && step->outputs[0] >= 0) {
         dbt_plan_tensor *const y = &plan->tensors[step->outputs[0]];
         step->view = true;
@@ -432,6 +432,22 @@ static dibit_status plan_outputs(planner *p) {
     return DIBIT_OK;
 }
 
+/* keep_values: what is on the device alone is brought to the CPU, after all that the run needs. */
+static dibit_status download_values(planner *p) {
+    dbt_plan *const plan = p->plan;
+    for (uint32_t v = 0; plan->options.keep_values && v < plan->graph->n_values; v++) {
+        const int32_t *const have = plan->by_value[v];
+        if (have[0] >= 0 || have[NATIVE] >= 0) continue;
+        int32_t host;
+        if (have[ON_DEVICE] >= 0) {
+            DBT_TRY(need(p, plan->graph->values[v], 0, &host));
+        } else if (have[NATIVE | ON_DEVICE] >= 0) {
+            DBT_TRY(need(p, plan->graph->values[v], NATIVE, &host));
+        }
+    }
+    return DIBIT_OK;
+}
+
 static dibit_status allocate(planner *p) {
     dbt_plan *const plan = p->plan;
     const dbt_graph *const g = plan->graph;
@@ -468,6 +484,7 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
         if (p.needed[n]) DBT_TRY(plan_node(&p, graph->nodes[n]));
     }
     DBT_TRY(plan_outputs(&p));
+    DBT_TRY(download_values(&p));
     DBT_TRY(find_states(&p));
     plan->sequence = find_sequence(plan);
     DBT_TRY(dbt_plan_assign_slots(plan, error));

@@ -38,6 +38,7 @@ typedef struct dbt_plan_tensor {
     dibit_tensor t;         /* on the device data is NULL */
     dbt_hal_buffer *buffer; /* on the device: its own for constants, else its slot's */
     bool borrows_buffer;    /* a constant whose bytes another one has brought there */
+    dbt_block bounds;       /* keep_bounds: float per element of what an op made, at data */
 } dbt_plan_tensor;
 
 typedef enum dbt_step_kind {
@@ -89,7 +90,8 @@ typedef struct dbt_slot {
 typedef struct dbt_plan_options {
     dbt_cpu_options cpu;
     dbt_pool *pool;
-    bool keep_values, noise;
+    bool keep_values, noise, no_fusion;
+    bool keep_bounds;
     dbt_gpu *gpu; /* NULL: the session's device is the CPU */
     /* NULL when the device takes the node, else why not. */
     const char *(*device_refuses)(void *user, const dbt_node *node);
