@@ -193,6 +193,60 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+/* ---- DequantizeLinear on a device. QuantizeLinear stays on the CPU: codes are exact, and a device's
+ * division is not. ---- */
+
+/* struct Uniforms of dequantize.wgsl */
+typedef struct dequantize_uniforms {
+    uint32_t count, axis, inner, block, s_outer, s_axis, s_inner, bits, zero_bits, sign;
+} dequantize_uniforms;
+
+/* Of an element in its buffer: constants lie as in the file, all else in words. */
+static uint32_t bits_of(const dbt_gpu_call *call, uint32_t i, dibit_type type) {
+    return call->in_constant[i] ? dibit_type_bits(type) : 32;
+}
+
+static dibit_status encode_dequantize(const dbt_gpu_call *call) {
+    const quantize_attrs *const at = call->attrs;
+    const dibit_tensor *const *const in = call->in;
+    const dibit_type type = call->node->inputs[IN_X]->type;
+    const bool zero = call->n_inputs > IN_ZERO_POINT && in[IN_ZERO_POINT];
+    int32_t low, high;
+    dbt_quantize_range(type, &low, &high);
+    dbt_quantize_layout l;
+    DBT_TRY(
+        dbt_quantize_layout_of(in[IN_X], in[IN_SCALE], at->axis, at->block_size, call->error, &l));
+    DBT_FAIL_IF(zero && dbt_tensor_count(in[IN_ZERO_POINT]) != dbt_tensor_count(in[IN_SCALE]),
+                call->error, DIBIT_BAD_INPUT, "zero points and scales must be equally many");
+    const dequantize_uniforms uniforms = {.count = (uint32_t)dbt_tensor_count(in[IN_X]),
+                                          .axis = (uint32_t)l.axis,
+                                          .inner = (uint32_t)l.inner,
+                                          .block = (uint32_t)l.block,
+                                          .s_outer = (uint32_t)l.s_outer,
+                                          .s_axis = (uint32_t)l.s_axis,
+                                          .s_inner = (uint32_t)l.s_inner,
+                                          .bits = bits_of(call, IN_X, type),
+                                          .zero_bits =
+                                              zero ? bits_of(call, IN_ZERO_POINT, type) : 0,
+                                          .sign = low < 0};
+    const dibit_type scale =
+        call->in_constant[IN_SCALE] ? call->node->inputs[IN_SCALE]->type : DIBIT_TYPE_FLOAT;
+    const dbt_shader_param params[2] = {{"RAW", dbt_gpu_raw(scale)}, {"ZERO", zero}};
+    const dbt_hal_binding bindings[4] = {{.buffer = call->in_buffers[IN_X]},
+                                         {.buffer = call->in_buffers[IN_SCALE]},
+                                         {.buffer = zero ? call->in_buffers[IN_ZERO_POINT] : NULL},
+                                         {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "dequantize.wgsl",
+                                 .params = params,
+                                 .n_params = 2,
+                                 .bindings = bindings,
+                                 .n_bindings = 4,
+                                 .written = 1 << 3,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, uniforms.count);
+}
+
 /* y_scale = (max - min) / 255 over a range that holds 0. */
 static dibit_status run_dynamic(const dbt_cpu_call *call) {
     const dibit_tensor *const x = call->in[IN_X];
@@ -213,7 +267,7 @@ static dibit_status run_dynamic(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-#define LINEAR(domain_, name_, since_, infer_, kind_, raw_)                                        \
+#define LINEAR(domain_, name_, since_, infer_, kind_, raw_, encode_)                               \
     {                                                                                              \
         .domain = domain_,                                                                         \
         .name = name_,                                                                             \
@@ -229,13 +283,14 @@ static dibit_status run_dynamic(const dbt_cpu_call *call) {
         .attrs_bytes = sizeof(quantize_attrs),                                                     \
         .infer = infer_,                                                                           \
         .cpu_run = cpu_run,                                                                        \
+        .gpu_encode = encode_,                                                                     \
     }
 
 const dbt_op dbt_quantize_ops[] = {
-    LINEAR("", "DequantizeLinear", 10, infer_dequantize, 0, 7),
-    LINEAR("com.microsoft", "DequantizeLinear", 1, infer_dequantize, 0, 7),
-    LINEAR("", "QuantizeLinear", 10, infer_quantize, 1, 6),
-    LINEAR("com.microsoft", "QuantizeLinear", 1, infer_quantize, 1, 6),
+    LINEAR("", "DequantizeLinear", 10, infer_dequantize, 0, 7, encode_dequantize),
+    LINEAR("com.microsoft", "DequantizeLinear", 1, infer_dequantize, 0, 7, encode_dequantize),
+    LINEAR("", "QuantizeLinear", 10, infer_quantize, 1, 6, NULL),
+    LINEAR("com.microsoft", "QuantizeLinear", 1, infer_quantize, 1, 6, NULL),
     {.domain = "",
      .name = "DynamicQuantizeLinear",
      .since = 11,
