@@ -1,10 +1,10 @@
-/* The HAL's contract, on the null device and on a native one. The native half needs the library that
- * DIBIT_WEBGPU_LIB names (or a well-known place has) and an adapter, be it in software; without them its
- * tests are skipped, by name. */
+/* The HAL's contract, on the null device, or with DIBIT_TEST_DEVICE=webgpu on a native one, and then also
+ * what only such a device can show. */
 #include "dbt_test.h"
 
 #include "base/os.h"
 #include "gpu/hal_native.h"
+#include "test_device.h"
 
 typedef struct fixture {
     dbt_hal *hal;
@@ -13,23 +13,10 @@ typedef struct fixture {
 } fixture;
 
 static bool native;
-static char unavailable[500];
-
-static dibit_status open_native(dbt_hal **out, dibit_error *error) {
-    return dbt_hal_native_create(&dbt_default_allocator, getenv("DIBIT_WEBGPU_LIB"), DBT_HAL_ANY,
-                                 out, error);
-}
 
 static int start(void **state) {
     fixture *const f = calloc(1, sizeof *f);
-    const dibit_status status =
-        native ? open_native(&f->hal, &f->error)
-               : dbt_hal_null_create(&dbt_default_allocator, 7, &f->hal, &f->error);
-    if (status != DIBIT_OK) {
-        print_error("%s\n", f->error.text);
-        free(f);
-        return -1;
-    }
+    f->hal = test_device_open();
     f->calls = f->hal->calls;
     *state = f;
     return 0;
@@ -552,12 +539,6 @@ static void test_a_library_that_is_none_is_a_sentence(void **state) {
     assert_null(hal);
 }
 
-static void test_the_native_device(void **state) {
-    (void)state;
-    print_message("skipped: the tests of the native HAL: %s\n", unavailable);
-    skip();
-}
-
 #define BOTH(test) cmocka_unit_test_setup_teardown(test, start, stop)
 
 /* ---- What only the null device does ---- */
@@ -587,6 +568,7 @@ int main(void) {
         BOTH(test_pipelines_and_groups_are_checked),
         BOTH(test_dispatches_are_checked),
         BOTH(test_a_small_buffer_can_be_bound),
+        cmocka_unit_test(test_a_library_that_is_none_is_a_sentence),
     };
     const struct CMUnitTest null_alone[] = {
         BOTH(test_the_null_device_compares_buffers_with_the_shader),
@@ -599,22 +581,8 @@ int main(void) {
         BOTH(test_a_loss_is_seen_without_being_told),
         BOTH(test_a_creation_sees_a_loss),
     };
-    const struct CMUnitTest always[] = {
-        cmocka_unit_test(test_a_library_that_is_none_is_a_sentence)};
-    const struct CMUnitTest skipped[] = {cmocka_unit_test(test_the_native_device)};
-    int failed = cmocka_run_group_tests_name("null", both, NULL, NULL);
-    failed += cmocka_run_group_tests_name("null alone", null_alone, NULL, NULL);
-    failed += cmocka_run_group_tests_name("any", always, NULL, NULL);
-    dbt_hal *hal;
-    dibit_error error;
-    if (open_native(&hal, &error) != DIBIT_OK) {
-        snprintf(unavailable, sizeof unavailable, "%s", error.text);
-        /* Who names a library wants it tested. */
-        if (getenv("DIBIT_WEBGPU_LIB")) return print_error("%s\n", unavailable), 1;
-        return failed + cmocka_run_group_tests_name("native", skipped, NULL, NULL);
-    }
-    hal->calls->destroy(hal);
-    native = true;
-    failed += cmocka_run_group_tests_name("native", both, NULL, NULL);
-    return failed + cmocka_run_group_tests_name("native device", device, NULL, NULL);
+    native = test_device_computes();
+    const int failed = cmocka_run_group_tests_name("any device", both, NULL, NULL);
+    return failed + (native ? cmocka_run_group_tests_name("native", device, NULL, NULL)
+                            : cmocka_run_group_tests_name("null", null_alone, NULL, NULL));
 }

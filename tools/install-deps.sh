@@ -22,6 +22,7 @@ qemu-user qemu-aarch64
 python3 python3
 python3-venv /venv
 gcovr gcovr
+mesa-vulkan-drivers /lavapipe
 git git
 nodejs node
 npm npm
@@ -38,6 +39,7 @@ esac
 missing() {
     printf '%s\n' "$list" | while read -r package witness; do
         case $witness in
+        /lavapipe) ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 && continue ;;
         /venv) python3 -c 'import ensurepip, venv' 2>/dev/null && continue ;;
         jansson | lib* | cmocka) pkg-config --exists "$witness" 2>/dev/null && continue ;;
         *) command -v "$witness" >/dev/null 2>&1 && continue ;;

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 jobs=$(nproc 2>/dev/null || echo 2)
 logs=$PWD/build/logs
 mkdir -p "$logs"
-default="native tint oracle conformance asan tsan aarch64 mutants"
+default="native webgpu tint oracle conformance asan tsan aarch64 mutants"
 all="$default oracle_extra coverage"
 stages=${*:-$default}
 
@@ -78,7 +78,17 @@ skip() {
     echo "0 passed, 0 failed, 1 skipped" >> "$results"
 }
 
-stage_native() { build test && run_ctest test; }
+stage_native() { build test && run_ctest test -LE gpu; }
+
+# Whatever has a GPU side, through wgpu-native; on Mesa's software driver where there is no GPU.
+stage_webgpu() {
+    library=$(tools/webgpu-lib.sh) || {
+        skip "wgpu-native, which the Python package wgpu brings, cannot be had"
+        return 0
+    }
+    build test && run_ctest test -L gpu &&
+        run_script build/test/dibit check --device webgpu --webgpu-lib "$library" tests/data/cases
+}
 
 # Every variant of every shader under the browsers' other compiler.
 stage_tint() {

@@ -211,11 +211,15 @@ typedef struct dbt_wgpu_map_callback {
     void *userdata1, *userdata2;
 } dbt_wgpu_map_callback;
 
-/* A queue, an encoder, a command buffer: descriptors of a label alone. */
+/* Descriptors of a label alone. */
 typedef struct dbt_wgpu_label {
     dbt_wgpu_chain *nextInChain;
     dbt_wgpu_string label;
 } dbt_wgpu_label;
+typedef dbt_wgpu_label dbt_wgpu_queue_desc;
+typedef dbt_wgpu_label dbt_wgpu_module_desc;
+typedef dbt_wgpu_label dbt_wgpu_encoder_desc;
+typedef dbt_wgpu_label dbt_wgpu_commands_desc;
 
 typedef struct dbt_wgpu_device_desc {
     dbt_wgpu_chain *nextInChain;
@@ -223,7 +227,7 @@ typedef struct dbt_wgpu_device_desc {
     size_t requiredFeatureCount;
     const dbt_wgpu_enum *requiredFeatures;
     const dbt_wgpu_limits *requiredLimits;
-    dbt_wgpu_label defaultQueue;
+    dbt_wgpu_queue_desc defaultQueue;
     dbt_wgpu_lost_callback deviceLostCallbackInfo;
     dbt_wgpu_error_callback uncapturedErrorCallbackInfo;
 } dbt_wgpu_device_desc;
@@ -352,7 +356,7 @@ typedef struct dbt_wgpu_queries_desc {
     X(dbt_wgpu_future, DevicePopErrorScope, (dbt_wgpu_device, dbt_wgpu_scope_callback))            \
     X(dbt_wgpu_buffer, DeviceCreateBuffer, (dbt_wgpu_device, const dbt_wgpu_buffer_desc *))        \
     X(dbt_wgpu_module, DeviceCreateShaderModuleTrusted,                                            \
-      (dbt_wgpu_device, const dbt_wgpu_label *, dbt_wgpu_flags))                                   \
+      (dbt_wgpu_device, const dbt_wgpu_module_desc *, dbt_wgpu_flags))                             \
     X(dbt_wgpu_group_layout, DeviceCreateBindGroupLayout,                                          \
       (dbt_wgpu_device, const dbt_wgpu_group_layout_desc *))                                       \
     X(dbt_wgpu_layout, DeviceCreatePipelineLayout,                                                 \
@@ -360,7 +364,8 @@ typedef struct dbt_wgpu_queries_desc {
     X(dbt_wgpu_pipeline, DeviceCreateComputePipeline,                                              \
       (dbt_wgpu_device, const dbt_wgpu_pipeline_desc *))                                           \
     X(dbt_wgpu_group, DeviceCreateBindGroup, (dbt_wgpu_device, const dbt_wgpu_group_desc *))       \
-    X(dbt_wgpu_encoder, DeviceCreateCommandEncoder, (dbt_wgpu_device, const dbt_wgpu_label *))     \
+    X(dbt_wgpu_encoder, DeviceCreateCommandEncoder,                                                \
+      (dbt_wgpu_device, const dbt_wgpu_encoder_desc *))                                            \
     X(dbt_wgpu_queries, DeviceCreateQuerySet, (dbt_wgpu_device, const dbt_wgpu_queries_desc *))    \
     X(void, DeviceDestroy, (dbt_wgpu_device))                                                      \
     X(void, DeviceRelease, (dbt_wgpu_device))                                                      \
@@ -370,7 +375,7 @@ typedef struct dbt_wgpu_queries_desc {
       (dbt_wgpu_encoder, dbt_wgpu_buffer, uint64_t, dbt_wgpu_buffer, uint64_t, uint64_t))          \
     X(void, CommandEncoderResolveQuerySet,                                                         \
       (dbt_wgpu_encoder, dbt_wgpu_queries, uint32_t, uint32_t, dbt_wgpu_buffer, uint64_t))         \
-    X(dbt_wgpu_commands, CommandEncoderFinish, (dbt_wgpu_encoder, const dbt_wgpu_label *))         \
+    X(dbt_wgpu_commands, CommandEncoderFinish, (dbt_wgpu_encoder, const dbt_wgpu_commands_desc *)) \
     X(void, CommandEncoderRelease, (dbt_wgpu_encoder))                                             \
     X(void, CommandBufferRelease, (dbt_wgpu_commands))                                             \
     X(void, ComputePassEncoderSetPipeline, (dbt_wgpu_pass, dbt_wgpu_pipeline))                     \
