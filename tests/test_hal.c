@@ -452,6 +452,37 @@ static void test_the_features_that_it_names_work(void **state) {
                   (unsigned long long)(f->hal->limits.max_buffer_bytes >> 20));
 }
 
+/* Some 50 ms or more on any device: steps that depend on one another. */
+static void test_polls_tell_that_work_is_under_way(void **state) {
+    fixture *const f = *state;
+    static const char slow[] =
+        BUFFER "@compute @workgroup_size(1) fn main() {\n"
+               "  var a = y[0];\n"
+               "  for (var i = 0u; i < 30000000u; i++) { a = a * 0.5 + 1; }\n"
+               "  y[0] = a; }\n";
+    const dbt_hal_pipeline_desc desc = {
+        .name = "slow", .wgsl = slow, .wgsl_bytes = sizeof slow - 1, .bindings = 1, .written = 1};
+    dbt_hal_pipeline *p;
+    OK(f->calls->pipeline_create(f->hal, &desc, &p, &f->error));
+    const dbt_hal_binding b = {buffer_of(f, 4), 0, 0};
+    dbt_hal_group *g;
+    OK(f->calls->group_create(f->hal, p, &b, 1, NULL, &g, &f->error));
+    const dbt_hal_dispatch d = {"slow", p, g, 0, {1, 1, 1}};
+    int pending = 0;
+    for (int round = 0; round < 3;
+         round++) { /* this thread itself may sleep that long, but not thrice */
+        OK(f->calls->dispatch(f->hal, &d, &f->error));
+        OK(f->calls->submit(f->hal, &f->error));
+        pending += f->calls->poll(f->hal, 0, &f->error) == DIBIT_PENDING;
+        OK(wait_for(f, 0));
+        OK(f->calls->poll(f->hal, 0, &f->error));
+    }
+    assert_in_range(pending, 1, 3);
+    float y;
+    get(f, b.buffer, 0, &y, 4);
+    assert_float_equal(y, 2, 0x1p-20f);
+}
+
 static void test_dispatches_are_timed_one_by_one(void **state) {
     fixture *const f = *state;
     if (!(f->hal->features & DBT_HAL_TIMESTAMPS)) skip();
@@ -576,6 +607,7 @@ int main(void) {
     const struct CMUnitTest device[] = {
         BOTH(test_a_shader_that_does_not_compile_is_a_sentence),
         BOTH(test_the_features_that_it_names_work),
+        BOTH(test_polls_tell_that_work_is_under_way),
         BOTH(test_dispatches_are_timed_one_by_one),
         BOTH(test_a_lost_device_answers_so_for_ever),
         BOTH(test_a_loss_is_seen_without_being_told),

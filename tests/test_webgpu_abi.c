@@ -104,6 +104,8 @@
     X(dbt_wgpu_scope_callback, WGPUPopErrorScopeCallbackInfo, mode)                                \
     CALLBACK_FIELDS(X, dbt_wgpu_map_callback, WGPUBufferMapCallbackInfo)                           \
     X(dbt_wgpu_map_callback, WGPUBufferMapCallbackInfo, mode)                                      \
+    CALLBACK_FIELDS(X, dbt_wgpu_done_callback, WGPUQueueWorkDoneCallbackInfo)                      \
+    X(dbt_wgpu_done_callback, WGPUQueueWorkDoneCallbackInfo, mode)                                 \
     X(dbt_wgpu_label, WGPUQueueDescriptor, nextInChain)                                            \
     X(dbt_wgpu_label, WGPUQueueDescriptor, label)                                                  \
     X(dbt_wgpu_label, WGPUShaderModuleDescriptor, label)                                           \
@@ -199,7 +201,7 @@ SAME_VALUE(DBT_WGPU_BACKEND_METAL, WGPUBackendType_Metal);
 SAME_VALUE(DBT_WGPU_BACKEND_VULKAN, WGPUBackendType_Vulkan);
 SAME_VALUE(DBT_WGPU_FEATURE_TIMESTAMPS, WGPUFeatureName_TimestampQuery);
 SAME_VALUE(DBT_WGPU_FEATURE_F16, WGPUFeatureName_ShaderF16);
-SAME_VALUE(DBT_WGPU_FEATURE_SUBGROUPS, WGPUFeatureName_Subgroups);
+SAME_VALUE(DBT_WGPU_FEATURE_SUBGROUPS, WGPUNativeFeature_Subgroup);
 SAME_VALUE(DBT_WGPU_FILTER_VALIDATION, WGPUErrorFilter_Validation);
 SAME_VALUE(DBT_WGPU_FILTER_OUT_OF_MEMORY, WGPUErrorFilter_OutOfMemory);
 SAME_VALUE(DBT_WGPU_ERROR_NONE, WGPUErrorType_NoError);
@@ -240,6 +242,7 @@ SAME_VALUE(0, WGPUStorageTextureAccess_BindingNotUsed);
 #define dbt_wgpu_device_callback WGPURequestDeviceCallbackInfo
 #define dbt_wgpu_scope_callback WGPUPopErrorScopeCallbackInfo
 #define dbt_wgpu_map_callback WGPUBufferMapCallbackInfo
+#define dbt_wgpu_done_callback WGPUQueueWorkDoneCallbackInfo
 #define dbt_wgpu_device_desc WGPUDeviceDescriptor
 #define dbt_wgpu_buffer_desc WGPUBufferDescriptor
 #define dbt_wgpu_module_desc WGPUShaderModuleDescriptor
@@ -251,10 +254,8 @@ SAME_VALUE(0, WGPUStorageTextureAccess_BindingNotUsed);
 #define dbt_wgpu_group_desc WGPUBindGroupDescriptor
 #define dbt_wgpu_pass_desc WGPUComputePassDescriptor
 #define dbt_wgpu_queries_desc WGPUQuerySetDescriptor
-#define uint8_t WGPUBool /* DevicePoll: see webgpu_abi.h */
 #define DECLARE(result, name, arguments) result wgpu##name arguments;
 DBT_WGPU_FUNCTIONS(DECLARE)
-#undef uint8_t
 
 /* Flags are constants of C, and so no constant expressions: compared at run time. */
 int main(void) {

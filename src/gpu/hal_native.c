@@ -188,8 +188,9 @@ static dibit_status open_adapter(native_hal *hal, dbt_hal_adapter wanted, dibit_
     hal->base.name = hal->name;
     hal->base.features = DBT_HAL_NAGA | DBT_HAL_DOT4; /* naga knows the packed dot products */
     if (info.adapterType == DBT_WGPU_ADAPTER_CPU) hal->base.features |= DBT_HAL_SOFTWARE;
-    hal->base.limits.min_subgroup = info.subgroupMinSize;
-    hal->base.limits.max_subgroup = info.subgroupMaxSize;
+    /* wgpu-native 29 fills in neither: then WebGPU's bounds. */
+    hal->base.limits.min_subgroup = info.subgroupMinSize ? info.subgroupMinSize : 4;
+    hal->base.limits.max_subgroup = info.subgroupMaxSize ? info.subgroupMaxSize : 128;
     w->AdapterInfoFreeMembers(info);
     DBT_FAIL_IF(wanted == DBT_HAL_HARDWARE && hal->base.features & DBT_HAL_SOFTWARE, error,
                 DIBIT_DEVICE_UNAVAILABLE, "WebGPU has a software adapter alone, %s", hal->name);

@@ -68,6 +68,9 @@ typedef struct native_hal {
     uint64_t staged;        /* bytes written since the submit `staged_since` */
     uint64_t staged_before; /* the submit of the chunk before; 0: none */
 
+    uint64_t submitted, watched,
+        done; /* submits; the last one with a callback; the last one done */
+
     native_read reads[NATIVE_READS];
     uint64_t next_ticket;
 

@@ -49,10 +49,12 @@ dibit_status dbt_native_flush(native_hal *hal, dibit_error *error) {
         hal->encoder = NULL;
         const dibit_status status = dbt_native_check(hal, error);
         if (status == DIBIT_OK) w->QueueSubmit(hal->queue, 1, &commands);
+        hal->submitted++;
         w->CommandBufferRelease(commands);
         DBT_TRY(status);
     } else if (hal->unflushed) {
         w->QueueSubmit(hal->queue, 0, NULL);
+        hal->submitted++;
     }
     hal->unflushed = false;
     return dbt_native_check(hal, error);
@@ -72,6 +74,7 @@ static void write_part(native_hal *hal, const native_buffer *buffer, uint64_t of
     hal->staged_before = submission;
     hal->staged = 0;
     hal->unflushed = false;
+    hal->submitted++;
 }
 
 dibit_status dbt_native_write(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t offset,

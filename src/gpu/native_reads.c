@@ -128,16 +128,38 @@ dibit_status dbt_native_read(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t off
     return DIBIT_OK;
 }
 
+static void on_done(dbt_wgpu_enum status, dbt_wgpu_string message, void *hal, void *submit) {
+    (void)status;
+    (void)message;
+    const uint64_t done = (uintptr_t)submit;
+    if (done > ((native_hal *)hal)->done) ((native_hal *)hal)->done = done;
+}
+
+/* All that is submitted has run. */
+static bool is_idle(native_hal *hal) {
+    if (hal->watched < hal->submitted) {
+        hal->watched = hal->submitted;
+        hal->w.QueueOnSubmittedWorkDone(
+            hal->queue, (dbt_wgpu_done_callback){.mode = DBT_WGPU_CALLBACK_SPONTANEOUS,
+                                                 .callback = on_done,
+                                                 .userdata1 = hal,
+                                                 .userdata2 = (void *)(uintptr_t)hal->submitted});
+        hal->w.DevicePoll(hal->device, false, NULL);
+    }
+    return hal->done >= hal->submitted;
+}
+
 dibit_status dbt_native_poll(dbt_hal *base, uint64_t ticket, dibit_error *error) {
     native_hal *const hal = native_of(base);
     DBT_TRY(dbt_native_check(hal, error));
-    const bool idle = hal->w.DevicePoll(hal->device, false, NULL);
+    hal->w.DevicePoll(hal->device, false, NULL);
     DBT_TRY(deliver(hal, error));
-    bool waiting = ticket == 0 && !idle;
+    bool waiting = ticket == 0 && !is_idle(hal);
     for (int i = 0; i < NATIVE_READS; i++) {
         const native_read *const r = &hal->reads[i];
         if (r->state != READ_FREE && (ticket == 0 || r->ticket == ticket)) waiting = true;
     }
+    DBT_TRY(dbt_native_check(hal, error));
     return waiting ? DIBIT_PENDING : DIBIT_OK;
 }
 

@@ -41,7 +41,7 @@ enum {
     DBT_WGPU_BACKEND_VULKAN = 6,
     DBT_WGPU_FEATURE_TIMESTAMPS = 0x9,
     DBT_WGPU_FEATURE_F16 = 0xb,
-    DBT_WGPU_FEATURE_SUBGROUPS = 0x12,
+    DBT_WGPU_FEATURE_SUBGROUPS = 0x30021, /* its own: version 29 does not know the standard one */
     DBT_WGPU_FILTER_VALIDATION = 1,
     DBT_WGPU_FILTER_OUT_OF_MEMORY = 2,
     DBT_WGPU_ERROR_NONE = 1,
@@ -169,6 +169,8 @@ typedef void (*dbt_wgpu_on_scope)(dbt_wgpu_enum status, dbt_wgpu_enum type, dbt_
                                   void *userdata1, void *userdata2);
 typedef void (*dbt_wgpu_on_map)(dbt_wgpu_enum status, dbt_wgpu_string message, void *userdata1,
                                 void *userdata2);
+typedef void (*dbt_wgpu_on_done)(dbt_wgpu_enum status, dbt_wgpu_string message, void *userdata1,
+                                 void *userdata2);
 
 typedef struct dbt_wgpu_adapter_callback {
     dbt_wgpu_chain *nextInChain;
@@ -210,6 +212,13 @@ typedef struct dbt_wgpu_map_callback {
     dbt_wgpu_on_map callback;
     void *userdata1, *userdata2;
 } dbt_wgpu_map_callback;
+
+typedef struct dbt_wgpu_done_callback {
+    dbt_wgpu_chain *nextInChain;
+    dbt_wgpu_enum mode;
+    dbt_wgpu_on_done callback;
+    void *userdata1, *userdata2;
+} dbt_wgpu_done_callback;
 
 /* Descriptors of a label alone. */
 typedef struct dbt_wgpu_label {
@@ -337,8 +346,8 @@ typedef struct dbt_wgpu_queries_desc {
     uint32_t count;
 } dbt_wgpu_queries_desc;
 
-/* X(result, name, arguments): the function wgpu<name>. DevicePoll is declared to return 32 bits, but sets
- * only the low 8 of them: true when nothing submitted is under way. */
+/* X(result, name, arguments): the function wgpu<name>. DevicePoll runs the callbacks that are due, and
+ * with `wait` first waits for a submission, or for all; what it returns means nothing in version 29. */
 #define DBT_WGPU_FUNCTIONS(X)                                                                      \
     X(dbt_wgpu_instance, CreateInstance, (const dbt_wgpu_instance_desc *))                         \
     X(dbt_wgpu_future, InstanceRequestAdapter,                                                     \
@@ -386,6 +395,7 @@ typedef struct dbt_wgpu_queries_desc {
     X(void, ComputePassEncoderRelease, (dbt_wgpu_pass))                                            \
     X(void, QueueSubmit, (dbt_wgpu_queue, size_t, const dbt_wgpu_commands *))                      \
     X(void, QueueWriteBuffer, (dbt_wgpu_queue, dbt_wgpu_buffer, uint64_t, const void *, size_t))   \
+    X(dbt_wgpu_future, QueueOnSubmittedWorkDone, (dbt_wgpu_queue, dbt_wgpu_done_callback))         \
     X(void, QueueRelease, (dbt_wgpu_queue))                                                        \
     X(dbt_wgpu_future, BufferMapAsync,                                                             \
       (dbt_wgpu_buffer, dbt_wgpu_flags, size_t, size_t, dbt_wgpu_map_callback))                    \
