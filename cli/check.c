@@ -223,6 +223,14 @@ int dibit_cli_check(int argc, char **argv) {
     if (dibit_cli_open_device(&options.common, &options.device, &why, &error)) {
         return dibit_cli_fail(argv[0], error.text);
     }
+    options.cpu = options.device;
+    const dibit_device_desc cpu = {.n_threads = options.common.threads,
+                                   .cpu_isa = options.common.isa};
+    if (dibit_device_get_kind(options.device) != DIBIT_DEVICE_CPU &&
+        dibit_device_create(&cpu, &options.cpu, &error) != DIBIT_OK) {
+        dibit_device_destroy(&options.device);
+        return dibit_cli_fail(argv[0], error.text);
+    }
     check_tally tally = {.cases = json_array()};
     for (int i = 1; i <= n; i++) check_argument(argv[i], &options, &tally);
     json_t *root =
@@ -237,6 +245,7 @@ int dibit_cli_check(int argc, char **argv) {
     fprintf(options.common.json ? stderr : stdout,
             "%" PRIu64 " passed, %" PRIu64 " failed, %" PRIu64 " skipped\n", tally.passed,
             tally.failed, tally.skipped);
+    if (options.cpu != options.device) dibit_device_destroy(&options.cpu);
     dibit_device_destroy(&options.device);
     return tally.failed || !tally.passed ? 1 : 0; /* only skips prove nothing */
 }

@@ -8,6 +8,8 @@
 typedef struct check_options {
     dibit_cli_common common;
     dibit_device *device;
+    dibit_device
+        *cpu; /* where answers are moved by noise; the same as device when that is the CPU */
     double rtol, atol; /* negative: not given. With neither, the bound is derived (see check_run) */
     uint32_t noise_runs;
     bool chain, verbose;
@@ -16,7 +18,9 @@ typedef struct check_options {
 /* A model's answer for one expected output, and how it compares. */
 typedef struct check_output {
     dibit_tensor got; /* owns data; data NULL and bytes 0 before it was run */
-    double spread;    /* of the runs with noise: max over runs and elements of |noisy - got| */
+    dibit_tensor
+        still;        /* the CPU's answer without noise: got's own memory when that is the CPU's */
+    double spread;    /* of the runs with noise: max over runs and elements of |noisy - still| */
     uint32_t n_noisy; /* runs with noise */
     uint32_t n_lost;  /* those of another shape, or with infinities or NaN that got lacks */
     double allowed;   /* absolute bound: at the worst element */

@@ -135,8 +135,11 @@ void check_case_load(check_case *c, const char *folder, const char *name, const 
 void check_case_free(check_case *c) {
     for (uint32_t i = 0; i < c->n_sets; i++) {
         check_set *set = &c->sets[i];
-        for (uint32_t j = 0; j < set->n_expected && set->outputs; j++)
-            free(set->outputs[j].got.data);
+        for (uint32_t j = 0; set->outputs && j < set->n_expected; j++) {
+            check_output *const out = &set->outputs[j];
+            if (out->still.data != out->got.data) free(out->still.data);
+            free(out->got.data);
+        }
         for (uint32_t j = 0; j < set->n_files; j++) dibit_tensors_destroy(&set->files[j]);
         free(set->name);
         free(set->files);

@@ -136,13 +136,13 @@ bool check_equal(const dibit_tensor *a, const dibit_tensor *b) {
 
 void check_add_noise(const dibit_tensor *noisy, check_output *out) {
     if (type_ulp(out->got.type) == 0) return;
-    bool lost = !same_dims(noisy, &out->got);
-    const int64_t n = lost ? 0 : check_count(&out->got);
+    bool lost = !same_dims(noisy, &out->still);
+    const int64_t n = lost ? 0 : check_count(&out->still);
     for (int64_t i = 0; i < n; i++) {
-        const double got = check_element(&out->got, i), moved = check_element(noisy, i);
-        const double distance = fabs(moved - got);
+        const double still = check_element(&out->still, i), moved = check_element(noisy, i);
+        const double distance = fabs(moved - still);
         if (distance > out->spread && isfinite(distance)) out->spread = distance;
-        lost = lost || (isfinite(got) && !isfinite(moved));
+        lost = lost || (isfinite(still) && !isfinite(moved));
     }
     out->n_noisy++;
     out->n_lost += lost;

@@ -1,5 +1,6 @@
 /* Running a case of `dibit check`: once as it is, then with noise for the derived bounds. Each pass
- * runs all sets in a session of its own; with --chain the session's states go from set to set. */
+ * runs all sets in a session of its own; with --chain the session's states go from set to set. Bounds
+ * are the CPU's, whatever the device: there is one yardstick, and a device cannot widen it. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,13 +12,19 @@ typedef struct name_list {
     uint32_t n;
 } name_list;
 
+typedef enum pass_kind {
+    PASS_DEVICE, /* the answers to be judged */
+    PASS_CPU,    /* what noise is measured from, where the device is another */
+    PASS_NOISE   /* on the CPU */
+} pass_kind;
+
 typedef struct pass {
     check_case *c;
     const check_options *options;
     dibit_session *session;
     name_list pasts, presents; /* of the session's states; empty without --chain */
     dibit_state ***states;     /* [n_sets] lists of batch states, or NULL */
-    bool noisy;
+    pass_kind kind;
 } pass;
 
 static bool among(const name_list *names, const char *name) {
@@ -142,11 +149,22 @@ static dibit_status make_states(pass *p, uint32_t i, uint32_t *children_left, di
 
 /* ---- Runs ---------------------------------------------------------------------------------- */
 
-static void take_answer(const dibit_tensor *answer, check_output *out) {
-    out->got = *answer;
+static void take_answer(const dibit_tensor *answer, dibit_tensor *out) {
+    *out = *answer;
     const size_t bytes = (size_t)answer->bytes;
-    out->got.data = dibit_cli_alloc(bytes, 1);
-    if (bytes) memcpy(out->got.data, answer->data, bytes);
+    out->data = dibit_cli_alloc(bytes, 1);
+    if (bytes) memcpy(out->data, answer->data, bytes);
+}
+
+static void take_output(const pass *p, const dibit_tensor *answer, check_output *out) {
+    switch (p->kind) {
+    case PASS_DEVICE:
+        take_answer(answer, &out->got);
+        out->still = out->got;
+        break;
+    case PASS_CPU: take_answer(answer, &out->still); break;
+    case PASS_NOISE: check_add_noise(answer, out); break;
+    }
 }
 
 static dibit_status run_set(pass *p, uint32_t i, dibit_error *error) {
@@ -177,10 +195,7 @@ static dibit_status run_set(pass *p, uint32_t i, dibit_error *error) {
     };
     const dibit_status status = dibit_session_run(p->session, &run, error);
     for (uint32_t j = 0; status == DIBIT_OK && j < n_outputs; j++) {
-        if (p->noisy)
-            check_add_noise(&outputs[j], &set->outputs[indices[j]]);
-        else
-            take_answer(&outputs[j], &set->outputs[indices[j]]);
+        take_output(p, &outputs[j], &set->outputs[indices[j]]);
     }
     free(inputs);
     free(outputs);
@@ -194,9 +209,10 @@ static void fail_set(check_set *set, dibit_status status, const char *sentence) 
 }
 
 /* One pass over all sets that are still in the race. False when there is no session. */
-static bool run_pass(check_case *c, const check_options *options, uint64_t noise_seed) {
-    pass p = {.c = c, .options = options, .noisy = noise_seed != 0};
-    const dibit_session_desc desc = {.device = options->device,
+static bool run_pass(check_case *c, const check_options *options, pass_kind kind,
+                     uint64_t noise_seed) {
+    pass p = {.c = c, .options = options, .kind = kind};
+    const dibit_session_desc desc = {.device = kind == PASS_DEVICE ? options->device : options->cpu,
                                      .activations = options->common.activations,
                                      .noise_seed = noise_seed};
     dibit_error error;
@@ -212,7 +228,7 @@ static bool run_pass(check_case *c, const check_options *options, uint64_t noise
         add_name(&p.pasts, past);
         add_name(&p.presents, present);
     }
-    if (p.pasts.n && !p.noisy) find_parents(&p);
+    if (p.pasts.n && kind == PASS_DEVICE) find_parents(&p);
     p.states = dibit_cli_alloc(c->n_sets, sizeof *p.states);
     uint32_t *children_left = dibit_cli_alloc(c->n_sets, sizeof *children_left);
     for (uint32_t i = 0; i < c->n_sets; i++) children_left[i] = c->sets[i].n_children;
@@ -250,10 +266,11 @@ static bool needs_noise(const check_case *c, const check_options *options) {
 }
 
 void check_case_run(check_case *c, const check_options *options) {
-    if (c->result != CHECK_PASSED || !run_pass(c, options, 0)) return;
+    if (c->result != CHECK_PASSED || !run_pass(c, options, PASS_DEVICE, 0)) return;
     if (needs_noise(c, options)) {
+        if (options->cpu != options->device && !run_pass(c, options, PASS_CPU, 0)) return;
         for (uint32_t seed = 1; seed <= options->noise_runs; seed++) {
-            if (!run_pass(c, options, seed)) return;
+            if (!run_pass(c, options, PASS_NOISE, seed)) return;
         }
     }
     for (uint32_t i = 0; i < c->n_sets; i++) {

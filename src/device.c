@@ -86,3 +86,5 @@ void dibit_device_destroy(dibit_device **device) {
 
 const char *dibit_device_name(const dibit_device *device) { return device->name; }
 const char *dibit_device_why(const dibit_device *device) { return device->why; }
+
+dibit_device_kind dibit_device_get_kind(const dibit_device *device) { return device->desc.kind; }

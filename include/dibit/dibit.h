@@ -316,6 +316,8 @@ typedef struct dibit_device_desc {
 DIBIT_API dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **out,
                                            dibit_error *error);
 DIBIT_API void dibit_device_destroy(dibit_device **device);
+/* What it is: never AUTO, which has decided. */
+DIBIT_API dibit_device_kind dibit_device_get_kind(const dibit_device *device);
 /* One line for people: "cpu, 2 threads, avx2 avx512 ..."; lives as long as the device. */
 DIBIT_API const char *dibit_device_name(const dibit_device *device);
 /* AUTO: one sentence that says what was chosen and why; else "". Lives as long as the device. */
