@@ -328,6 +328,8 @@ dibit_status dbt_gpu_copy_tensor(const dbt_gpu_call *call, const dibit_tensor *t
 dibit_status dbt_gpu_record_over(const dbt_gpu_call *call, dbt_gpu_dispatch *dispatch, int64_t n);
 /* Why a device's words cannot stand for such integers in arithmetic, or NULL. */
 const char *dbt_gpu_refuses_type(dibit_type type);
+/* A buffer that is NULL, since its tensor is empty, becomes one that can be bound and must not be read. */
+dibit_status dbt_gpu_bindable(const dbt_gpu_call *call, dbt_hal_buffer **buffer);
 /* RAW of raw.inc.wgsl: how a tensor lies in its buffer, by its type there; constants of raw_inputs have
  * the file's. Not for types that dbt_gpu_refuses_raw names. */
 int32_t dbt_gpu_raw(dibit_type type);

@@ -48,6 +48,10 @@ void dbt_gpu_narrow(dibit_type type, uint32_t *mask, uint32_t *shift) {
     *shift = bits < 32 && is_signed ? 32 - bits : 0;
 }
 
+dibit_status dbt_gpu_bindable(const dbt_gpu_call *call, dbt_hal_buffer **buffer) {
+    return *buffer ? DIBIT_OK : dbt_gpu_scratch(call->gpu, 0, 4, buffer, call->error);
+}
+
 int32_t dbt_gpu_raw(dibit_type type) {
     switch (type) {
     case DIBIT_TYPE_FLOAT16: return 1;

@@ -21,10 +21,11 @@ dibit_status dbt_gbq_encode(const dbt_gpu_call *call) {
     DBT_TRY(dbt_gbq_layout_of(&shapes, &l));
     const int64_t count = dbt_tensor_count(call->out[0]);
     if (count == 0) return DIBIT_OK;
-    /* Nothing of an empty table is read, but something must be bound. */
-    dbt_hal_buffer *nothing = NULL;
-    if (l.gather_dim == 0) DBT_TRY(dbt_gpu_scratch(call->gpu, 0, 4, &nothing, call->error));
-    dbt_hal_buffer *const *const in = call->in_buffers;
+    dbt_hal_buffer *in[DBT_GBQ_INPUTS] = {NULL};
+    for (uint32_t i = 0; i < call->n_inputs; i++) {
+        in[i] = call->in_buffers[i];
+        if (call->in[i]) DBT_TRY(dbt_gpu_bindable(call, &in[i]));
+    }
     const bool zeros = call->n_inputs > DBT_GBQ_ZERO_POINTS && call->in[DBT_GBQ_ZERO_POINTS];
     const gbq_uniforms uniforms = {.count = (uint32_t)count,
                                    .n_indices = (uint32_t)l.n_indices,
@@ -45,12 +46,10 @@ dibit_status dbt_gbq_encode(const dbt_gpu_call *call) {
         {"CODES", form_of(call->in[DBT_GBQ_DATA], l.declared)},
         {"ZERO", zeros ? form_of(call->in[DBT_GBQ_ZERO_POINTS], l.declared) : 0},
         {"RAW", dbt_gpu_raw(call->in[DBT_GBQ_SCALES]->type)}};
-    const dbt_hal_binding bindings[5] = {{.buffer = nothing ? nothing : in[DBT_GBQ_DATA]},
+    const dbt_hal_binding bindings[5] = {{.buffer = in[DBT_GBQ_DATA]},
                                          {.buffer = in[DBT_GBQ_INDICES]},
-                                         {.buffer = nothing ? nothing : in[DBT_GBQ_SCALES]},
-                                         {.buffer = !zeros    ? NULL
-                                                    : nothing ? nothing
-                                                              : in[DBT_GBQ_ZERO_POINTS]},
+                                         {.buffer = in[DBT_GBQ_SCALES]},
+                                         {.buffer = in[DBT_GBQ_ZERO_POINTS]},
                                          {.buffer = call->out_buffers[0]}};
     dbt_gpu_dispatch dispatch = {.shader = "gather_block_quantized.wgsl",
                                  .params = params,

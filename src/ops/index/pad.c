@@ -257,9 +257,8 @@ dibit_status dbt_pad_encode(const dbt_gpu_call *call) {
     }
     dbt_hal_buffer *const value =
         mode == CONSTANT && call->n_inputs > 2 ? call->in_buffers[2] : NULL;
-    /* Nothing of an empty input is read, but something must be bound. */
     dbt_hal_buffer *from = call->in_buffers[0];
-    if (!from) DBT_TRY(dbt_gpu_scratch(call->gpu, 0, 4, &from, call->error));
+    DBT_TRY(dbt_gpu_bindable(call, &from));
     const dbt_shader_param params[2] = {{"MODE", (int32_t)mode}, {"VALUE", value != NULL}};
     const dbt_hal_binding bindings[3] = {
         {.buffer = from}, {.buffer = call->out_buffers[0]}, {.buffer = value}};

@@ -4,8 +4,7 @@
 #include <math.h>
 #include <stddef.h>
 
-#include "ops/matmul/gemm.h"
-#include "ops/op.h"
+#include "ops/matmul/matmul.h"
 
 enum { KIND_MATMUL, KIND_FUSED, KIND_GEMM };
 enum { IN_A, IN_B, IN_C };
@@ -169,7 +168,7 @@ static dibit_status set_c(const dbt_cpu_call *call, float beta, dbt_gemm *g) {
     return DIBIT_OK;
 }
 
-static dibit_status problem(const dbt_cpu_call *call, dbt_gemm *g) {
+dibit_status dbt_matmul_problem(const dbt_cpu_call *call, dbt_gemm *g) {
     const matmul_attrs at = attrs_of(call->node, call->attrs);
     const dibit_tensor *const a = call->in[IN_A], *const b = call->in[IN_B];
     const operand oa = operand_of(a->rank, false, at.transA, at.transBatchA);
@@ -246,14 +245,14 @@ static uint64_t cpu_scratch(const dbt_cpu_call *call) {
     dbt_gemm g;
     dbt_cpu_call quiet = *call;
     quiet.error = NULL;
-    if (problem(&quiet, &g) != DIBIT_OK || !dbt_type_is_float(g.b_type))
+    if (dbt_matmul_problem(&quiet, &g) != DIBIT_OK || !dbt_type_is_float(g.b_type))
         return 0; /* cpu_run says why */
     return dbt_gemm_scratch_bytes(&g, dbt_pool_threads(call->pool));
 }
 
 static dibit_status cpu_run(const dbt_cpu_call *call) {
     dbt_gemm g;
-    DBT_TRY(problem(call, &g));
+    DBT_TRY(dbt_matmul_problem(call, &g));
     if (!dbt_type_is_float(g.b_type)) {
         integers c = {.g = &g, .a = call->in[IN_A]->data, .size = dibit_type_bits(g.b_type) / 8};
         dbt_parallel_for(call->pool, g.n_batches * g.M, integer_rows, &c);
@@ -265,7 +264,7 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
 
 static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
     dbt_gemm g;
-    DBT_TRY(problem(call, &g));
+    DBT_TRY(dbt_matmul_problem(call, &g));
     if (!bound[0] || !dbt_type_is_float(g.b_type)) return DIBIT_OK;
     dbt_arena arena;
     dbt_arena_init(&arena, NULL);
@@ -303,7 +302,8 @@ static bool is_rowwise(const dbt_node *node) {
 #define COMMON                                                                                     \
     .min_outputs = 1, .max_outputs = 1, .flags = DBT_OP_ROWWISE, .raw_inputs = 1u << IN_B,         \
     .cpu_prepare = cpu_prepare, .cpu_scratch = cpu_scratch, .cpu_run = cpu_run,                    \
-    .cpu_bound = cpu_bound, .is_rowwise = is_rowwise
+    .cpu_bound = cpu_bound, .is_rowwise = is_rowwise, .gpu_encode = dbt_matmul_encode,             \
+    .gpu_refuses = dbt_matmul_refuses
 #define ATTRS(table)                                                                               \
     .attrs = table, .n_attrs = sizeof table / sizeof table[0], .attrs_bytes = sizeof(matmul_attrs)
 

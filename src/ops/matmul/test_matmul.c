@@ -152,6 +152,28 @@ static void test_matmul_ranks_and_batches(void **state) {
 }
 
 /* A of [M, b1, b2, K] with transBatchA is [b1, b2, M, K]. */
+/* So many products of so many rows that a device takes its largest tiles. */
+static void test_many_large_products(void **state) {
+    (void)state;
+    enum { B = 32, M = 130, N = 131, K = 9 };
+    static float y_data[B * M * N];
+    fill(a_data, B * M * K, true);
+    fill(b_data, B * K * N, true);
+    for (int64_t i = 0; i < B * M * N; i++) {
+        const int64_t batch = i / (M * N), m = i / N % M, n = i % N;
+        float sum = 0;
+        for (int64_t k = 0; k < K; k++) {
+            sum += a_data[(batch * M + m) * K + k] * b_data[(batch * K + k) * N + n];
+        }
+        y_data[i] = sum;
+    }
+    const dibit_tensor in[2] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, a_data, B, M, K),
+                                DBT_TENSOR(DIBIT_TYPE_FLOAT, b_data, B, K, N)};
+    const dibit_tensor y = DBT_TENSOR(DIBIT_TYPE_FLOAT, y_data, B, M, N);
+    const dbt_op_case c = {.name = "MatMul", .opset = 13, .inputs = in, .n_inputs = 2};
+    dbt_op_case_expect(&c, 0, &y);
+}
+
 static void test_fused_matmul_batch_transposes(void **state) {
     (void)state;
     enum { M = 5, B = 3, K = 9, N = 6 };
@@ -287,6 +309,7 @@ int main(void) {
         cmocka_unit_test(test_gemm_shapes),
         cmocka_unit_test(test_gemm_without_columns_is_c),
         cmocka_unit_test(test_matmul_ranks_and_batches),
+        cmocka_unit_test(test_many_large_products),
         cmocka_unit_test(test_fused_matmul_batch_transposes),
         cmocka_unit_test(test_raw_weight_types),
         cmocka_unit_test(test_integers_wrap_around),

@@ -1,0 +1,15 @@
+/* MatMul, Gemm and FusedMatMul as the products that gemm.h computes, for both sides. */
+#ifndef DBT_OPS_MATMUL_H
+#define DBT_OPS_MATMUL_H
+
+#include "ops/matmul/gemm.h"
+#include "ops/op.h"
+
+/* BAD_INPUT when the inputs' dims do not fit together. Where tensors have no data (on a device) the
+ * product has none either; beta is 0 when there is no C. */
+dibit_status dbt_matmul_problem(const dbt_cpu_call *call, dbt_gemm *g);
+
+dibit_status dbt_matmul_encode(const dbt_gpu_call *call);
+const char *dbt_matmul_refuses(const dbt_node *node, const dbt_hal *hal);
+
+#endif
