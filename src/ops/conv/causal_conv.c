@@ -231,3 +231,60 @@ dibit_status dbt_causal_conv_bound(const dbt_cpu_call *call, float *const *bound
     }
     return DIBIT_OK;
 }
+
+/* ---- On a device ----------------------------------------------------------------------------- */
+
+/* struct Uniforms of causal_conv.wgsl */
+typedef struct causal_uniforms {
+    uint32_t count, batch, channels, length, taps, dilation, state_length, windows, past_at;
+    uint32_t channels_last;
+} causal_uniforms;
+
+/* Records one of the outputs: y, or the state. */
+static dibit_status record_output(const dbt_gpu_call *call, const causal_job *job, bool state) {
+    const int64_t count = dbt_tensor_count(call->out[state]);
+    if (count == 0) return DIBIT_OK;
+    const int64_t slots = job->windows > 0 ? job->windows : 1;
+    const causal_uniforms uniforms = {
+        .count = (uint32_t)count,
+        .batch = (uint32_t)job->batch,
+        .channels = (uint32_t)job->channels,
+        .length = (uint32_t)job->length,
+        .taps = (uint32_t)job->taps,
+        .dilation = (uint32_t)job->dilation,
+        .state_length = (uint32_t)job->state_length,
+        .windows = (uint32_t)slots,
+        .past_at = (uint32_t)((slots - 1) * job->batch * job->channels * job->state_length),
+        .channels_last = job->channels_last};
+    dbt_hal_buffer *x = call->in_buffers[INPUT];
+    DBT_TRY(dbt_gpu_bindable(call, &x));
+    dbt_hal_buffer *const past = call->n_inputs > PAST ? call->in_buffers[PAST] : NULL;
+    dbt_hal_buffer *const bias = call->n_inputs > BIAS && !state ? call->in_buffers[BIAS] : NULL;
+    const dbt_shader_param params[4] = {{"STATE", state},
+                                        {"PAST", past != NULL},
+                                        {"BIAS", bias != NULL},
+                                        {"SILU", job->silu && !state}};
+    const dbt_hal_binding bindings[5] = {{.buffer = x},
+                                         {.buffer = past},
+                                         {.buffer = state ? NULL : call->in_buffers[WEIGHT]},
+                                         {.buffer = bias},
+                                         {.buffer = call->out_buffers[state]}};
+    dbt_gpu_dispatch dispatch = {.shader = "causal_conv.wgsl",
+                                 .params = params,
+                                 .n_params = 4,
+                                 .bindings = bindings,
+                                 .n_bindings = 5,
+                                 .written = 1 << 4,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, count);
+}
+
+dibit_status dbt_causal_conv_encode(const dbt_gpu_call *call) {
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    causal_job job;
+    DBT_TRY(make_job(&shapes, &job));
+    if (call->out[0]) DBT_TRY(record_output(call, &job, false));
+    if (call->n_outputs > 1 && call->out[1]) DBT_TRY(record_output(call, &job, true));
+    return DIBIT_OK;
+}

@@ -235,3 +235,57 @@ dibit_status dbt_conv_bound(const dbt_cpu_call *call, float *const *bound) {
     for (int64_t i = 0; i < dbt_tensor_count(call->out[0]); i++) bound[0][i] *= gamma;
     return DIBIT_OK;
 }
+
+/* ---- On a device ----------------------------------------------------------------------------- */
+
+enum { DEVICE_SPATIAL = 3 };
+
+/* struct Uniforms of conv.wgsl */
+typedef struct conv_uniforms {
+    uint32_t count, channels, filters, per_group, filters_per_group, unused[3];
+    uint32_t in[4], out[4], kernel[4], stride[4], dilation[4], pad[4]; /* vec3 */
+} conv_uniforms;
+
+const char *dbt_conv_refuses(const dbt_node *node, const dbt_hal *hal) {
+    (void)hal;
+    return node->inputs[0]->shape.rank > DEVICE_SPATIAL + 2 ? "a convolution over more than 3 axes"
+                                                            : NULL;
+}
+
+dibit_status dbt_conv_encode(const dbt_gpu_call *call) {
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    conv_job job;
+    DBT_TRY(make_job(&shapes, &job));
+    const int64_t count = dbt_tensor_count(call->out[0]);
+    if (count == 0) return DIBIT_OK;
+    conv_uniforms uniforms = {.count = (uint32_t)count,
+                              .channels = (uint32_t)job.channels,
+                              .filters = (uint32_t)job.filters,
+                              .per_group = (uint32_t)job.per_group,
+                              .filters_per_group = (uint32_t)job.filters_per_group};
+    for (int32_t d = 0; d < DEVICE_SPATIAL; d++) {
+        const int32_t i = d - (DEVICE_SPATIAL - job.spatial);
+        uniforms.in[d] = i < 0 ? 1 : (uint32_t)job.in[i];
+        uniforms.out[d] = i < 0 ? 1 : (uint32_t)job.out[i];
+        uniforms.kernel[d] = i < 0 ? 1 : (uint32_t)job.kernel[i];
+        uniforms.stride[d] = i < 0 ? 1 : (uint32_t)job.stride[i];
+        uniforms.dilation[d] = i < 0 ? 1 : (uint32_t)job.dilation[i];
+        uniforms.pad[d] = i < 0 ? 0 : (uint32_t)job.pad[i];
+    }
+    dbt_hal_buffer *x = call->in_buffers[0], *w = call->in_buffers[1];
+    DBT_TRY(dbt_gpu_bindable(call, &x));
+    DBT_TRY(dbt_gpu_bindable(call, &w));
+    dbt_hal_buffer *const bias = call->n_inputs > 2 ? call->in_buffers[2] : NULL;
+    const dbt_shader_param params[1] = {{"BIAS", bias != NULL}};
+    const dbt_hal_binding bindings[4] = {
+        {.buffer = x}, {.buffer = w}, {.buffer = bias}, {.buffer = call->out_buffers[0]}};
+    dbt_gpu_dispatch dispatch = {.shader = "conv.wgsl",
+                                 .params = params,
+                                 .n_params = 1,
+                                 .bindings = bindings,
+                                 .n_bindings = 4,
+                                 .written = 1 << 3,
+                                 .uniforms = &uniforms,
+                                 .uniform_bytes = sizeof uniforms};
+    return dbt_gpu_record_over(call, &dispatch, count);
+}

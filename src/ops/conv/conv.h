@@ -13,6 +13,7 @@ dibit_status dbt_causal_conv_infer(dbt_infer *infer);
 dibit_status dbt_causal_conv_run(const dbt_cpu_call *call);
 dibit_status dbt_causal_conv_bound(const dbt_cpu_call *call, float *const *bound);
 dbt_state_kind dbt_causal_conv_state_kind(const dbt_node *node);
+dibit_status dbt_causal_conv_encode(const dbt_gpu_call *call);
 
 typedef struct dbt_conv_attrs {
     const char *auto_pad;
@@ -23,5 +24,7 @@ typedef struct dbt_conv_attrs {
 dibit_status dbt_conv_infer(dbt_infer *infer);
 dibit_status dbt_conv_run(const dbt_cpu_call *call);
 dibit_status dbt_conv_bound(const dbt_cpu_call *call, float *const *bound);
+dibit_status dbt_conv_encode(const dbt_gpu_call *call);
+const char *dbt_conv_refuses(const dbt_node *node, const dbt_hal *hal);
 
 #endif

@@ -244,6 +244,31 @@ static void test_conv(void **state) {
     }
 }
 
+/* y[d, h, w] = x[2d, h, w] + 10 x[2d + 3, h, w + 1], in three axes, and in four of which the last is 1. */
+static void test_conv_of_many_axes(void **state) {
+    (void)state;
+    enum { D = 6, H = 3, W = 4 };
+    static float x[D * H * W], y[2 * H * (W - 1)];
+    static const float w[4] = {1, 0, 0, 10};
+    fill(x, D * H * W, 4);
+    for (int64_t i = 0; i < 2 * H * (W - 1); i++) {
+        const int64_t d = i / (H * (W - 1)), h = i / (W - 1) % H, at = (2 * d * H + h) * W;
+        y[i] = x[at + i % (W - 1)] + 10 * x[at + 3 * H * W + i % (W - 1) + 1];
+    }
+    for (int32_t axes = 3; axes <= 4; axes++) {
+        dibit_tensor in[] = {DBT_TENSOR(DIBIT_TYPE_FLOAT, x, 1, 1, D, H, W, 1),
+                             DBT_TENSOR(DIBIT_TYPE_FLOAT, w, 1, 1, 2, 1, 2, 1)};
+        dibit_tensor out = DBT_TENSOR(DIBIT_TYPE_FLOAT, y, 1, 1, 2, H, W - 1, 1);
+        in[0].rank = in[1].rank = out.rank = 2 + axes;
+        dbt_onnx_attr attrs[] = {DBT_INTS("strides", 2, 1, 1, 1),
+                                 DBT_INTS("dilations", 3, 1, 1, 1)};
+        attrs[0].count = attrs[1].count = (size_t)axes;
+        const dbt_op_case c = {
+            .name = "Conv", .opset = 11, .attrs = attrs, .n_attrs = 2, .inputs = in, .n_inputs = 2};
+        dbt_op_case_expect(&c, 0, &out);
+    }
+}
+
 static void test_bad_convs_are_refused(void **state) {
     (void)state;
     static const float x[64];
@@ -278,6 +303,7 @@ int main(void) {
         cmocka_unit_test(test_causal_conv_keeps_a_window_of_states),
         cmocka_unit_test(test_bad_causal_convs_are_refused),
         cmocka_unit_test(test_conv),
+        cmocka_unit_test(test_conv_of_many_axes),
         cmocka_unit_test(test_bad_convs_are_refused),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
