@@ -1,6 +1,8 @@
 /* The moving ops: small cases checked by eye, and what they refuse. */
 #include "op_rows.h"
 
+#include "op_device.h"
+
 #include "ops/attrs.h"
 
 #define X6 F32(1, 2, 3, 4, 5, 6)
@@ -70,6 +72,58 @@ static void test_gather(void **state) {
     };
     /* clang-format on */
     OP_ROWS_CHECK(rows);
+}
+
+/* The CPU reports such indices; a device cannot, and must neither read nor write there. */
+static void test_a_device_passes_over_indices_out_of_range(void **state) {
+    (void)state;
+    if (!op_device_wanted()) {
+        print_message("no device\n");
+        skip();
+    }
+    const struct {
+        const char *name;
+        dibit_tensor in[3], want;
+    } cases[] = {
+        {"Gather", {TF32(X6, 3, 2), TI64(I64(3, -4, -3), 3)}, TF32(F32(0, 0, 0, 0, 1, 2), 3, 2)},
+        {"Gather", {TF32(X6, 6), TI64(I64(INT32_MAX, INT32_MIN, 5), 3)}, TF32(F32(0, 0, 6), 3)},
+        {"GatherElements", {TF32(X6, 6), TI64(I64(6, -7, 5), 3)}, TF32(F32(0, 0, 6), 3)},
+        {"GatherND",
+         {TF32(X6, 3, 2), TI64(I64(0, 2, 3, 0, 1, -3, -3, 1), 4, 2)},
+         TF32(F32(0, 0, 0, 2), 4)},
+        {"ScatterElements",
+         {TF32(X6, 6), TI64(I64(6, -7, 5), 3), TF32(F32(7, 8, 9), 3)},
+         TF32(F32(1, 2, 3, 4, 5, 9), 6)},
+        {"ScatterND",
+         {TF32(X6, 3, 2), TI64(I64(0, 2, 1, -3), 2, 2), TF32(F32(7, 8), 2)},
+         TF32(X6, 3, 2)},
+    };
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        print_message("row %zu: %s\n", i, cases[i].name);
+        dbt_arena arena;
+        dbt_arena_init(&arena, NULL);
+        dbt_value values[3] = {{.type = DIBIT_TYPE_FLOAT}, {.type = DIBIT_TYPE_INT64}, {0}};
+        dbt_value *inputs[3] = {&values[0], &values[1], &values[2]};
+        const dibit_tensor *in[3] = {&cases[i].in[0], &cases[i].in[1], &cases[i].in[2]};
+        const uint32_t n_inputs = cases[i].in[2].name ? 3 : 2;
+        const dbt_op *any;
+        dbt_node node = {
+            .op = dbt_op_find("", cases[i].name, 13, &any), .inputs = inputs, .n_inputs = n_inputs};
+        const void *attrs;
+        assert_int_equal(dbt_attrs_parse(node.op, NULL, 0, &arena, &attrs, NULL), DIBIT_OK);
+        node.attrs = attrs;
+        dibit_tensor want = cases[i].want;
+        want.bytes = (uint64_t)dbt_tensor_count(&want) * sizeof(float);
+        op_device_check(&(op_device_case){.node = &node,
+                                          .attrs = attrs,
+                                          .arena = &arena,
+                                          .n_inputs = n_inputs,
+                                          .n_outputs = 1,
+                                          .in = in,
+                                          .out = (const dibit_tensor *[]){&want},
+                                          .allowed = (const float *[]){NULL}});
+        dbt_arena_free(&arena);
+    }
 }
 
 static void test_scatter(void **state) {
@@ -489,6 +543,7 @@ static void test_symbols_move(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_gather),
+        cmocka_unit_test(test_a_device_passes_over_indices_out_of_range),
         cmocka_unit_test(test_scatter),
         cmocka_unit_test(test_slice),
         cmocka_unit_test(test_split_and_concat),
