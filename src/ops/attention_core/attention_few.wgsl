@@ -21,6 +21,8 @@ const LANES = 8u;
 const KEYS = 4u;
 #endif
 const SLOTS = THREADS / LANES;
+const STEPS = 2u;  // vectors of a key that a thread loads at a time,
+const VALUES = 8u; // and of values: loads that wait for memory together
 const SCORES = ROWS * TILE;
 // Scores of a lane are followed by 4 that are not used, so that lanes lie in other banks.
 const LANE_STRIDE = SCORES + 4u;
@@ -79,17 +81,33 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
     var sum = 0.0; // of this thread's eighth of the weights of row thread / 8
 
     for (var tile = begin; tile < end; tile += TILE) {
+        // The first values are on their way while scores are computed.
+        var v: array<vec4<f32>, VALUES>;
+        for (var j = 0u; j < VALUES; j++) {
+            let t = min(tile + share + j * n_shares, end - 1u);
+            v[j] = load_value(v_at + t * u.v.token, column, u.v_dim);
+        }
         var x = array<array<f32, ROWS>, KEYS>();
-        for (var i = lane; i < k_blocks; i += LANES) {
-            var q: array<vec4<f32>, ROWS>;
-            for (var r = 0u; r < ROWS; r++) {
-                q[r] = load_query(q_at[r], i, u.k_dim);
-            }
-            for (var j = 0u; j < KEYS; j++) {
-                let t = min(tile + slot + j * SLOTS, end - 1u);
-                let k = load_key(k_at + t * u.k.token, i, u.k_dim);
+        for (var first_step = lane; first_step < k_blocks; first_step += LANES * STEPS) {
+            var q: array<array<vec4<f32>, ROWS>, STEPS>;
+            var k: array<array<vec4<f32>, KEYS>, STEPS>;
+            for (var step = 0u; step < STEPS; step++) {
+                let i = first_step + step * LANES;
+                let there = min(i, k_blocks - 1u);
                 for (var r = 0u; r < ROWS; r++) {
-                    x[j][r] += dot(q[r], k);
+                    let loaded = load_query(q_at[r], there, u.k_dim);
+                    q[step][r] = select(vec4<f32>(), loaded, i < k_blocks);
+                }
+                for (var j = 0u; j < KEYS; j++) {
+                    let t = min(tile + slot + j * SLOTS, end - 1u);
+                    k[step][j] = load_key(k_at + t * u.k.token, there, u.k_dim);
+                }
+            }
+            for (var step = 0u; step < STEPS; step++) {
+                for (var j = 0u; j < KEYS; j++) {
+                    for (var r = 0u; r < ROWS; r++) {
+                        x[j][r] += dot(q[step][r], k[step][j]);
+                    }
                 }
             }
         }
@@ -142,11 +160,18 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec
                 sum += weights[thread * 8u + i];
             }
         }
-        if share < n_shares {
-            for (var i = share; i < min(TILE, end - tile); i += n_shares) {
-                let v = load_value(v_at + (tile + i) * u.v.token, column, u.v_dim);
+        let n = select(0u, min(TILE, end - tile), share < n_shares);
+        for (var first_value = share; first_value < n; first_value += VALUES * n_shares) {
+            if first_value != share {
+                for (var j = 0u; j < VALUES; j++) {
+                    let t = min(tile + first_value + j * n_shares, end - 1u);
+                    v[j] = load_value(v_at + t * u.v.token, column, u.v_dim);
+                }
+            }
+            for (var j = 0u; j < VALUES; j++) {
+                let i = first_value + j * n_shares;
                 for (var r = 0u; r < ROWS; r++) {
-                    acc[r] += weights[r * TILE + i] * v;
+                    acc[r] += select(0.0, weights[r * TILE + min(i, TILE - 1u)], i < n) * v[j];
                 }
             }
         }
