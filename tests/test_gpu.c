@@ -162,15 +162,15 @@ static void test_groups_are_bounded(void **state) {
     stop(&f);
 }
 
-/* 1024 dispatches have room: one more submits those before it. */
-static void test_full_uniforms_submit(void **state) {
+/* So that the device works on some while others are recorded. */
+static void test_every_64_dispatches_are_submitted(void **state) {
     (void)state;
     fixture f;
     start(&f);
     dbt_hal_buffer *const y = buffer(&f, 64);
-    for (int i = 0; i < 1024; i++) assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    for (int i = 0; i < 63; i++) assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
     assert_int_equal(f.hal->counters.submits, 0);
-    assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    for (int i = 63; i < 100; i++) assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
     assert_int_equal(f.hal->counters.submits, 1);
     assert_int_equal(f.hal->counters.writes, 1);
     uint64_t ticket;
@@ -358,7 +358,7 @@ int main(void) {
         cmocka_unit_test(test_what_shapes_a_pipeline),
         cmocka_unit_test(test_groups_go_with_their_buffers),
         cmocka_unit_test(test_groups_are_bounded),
-        cmocka_unit_test(test_full_uniforms_submit),
+        cmocka_unit_test(test_every_64_dispatches_are_submitted),
         cmocka_unit_test(test_uniforms_go_before_any_submit),
         cmocka_unit_test(test_limits_are_statuses),
         cmocka_unit_test(test_scratch_grows),

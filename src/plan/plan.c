@@ -475,6 +475,7 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
     plan->arena = arena;
     plan->options = *options;
     if (!options->keep_values) DBT_TRY(dbt_rewrite_transposed_gathers(graph, error));
+    DBT_TRY(dbt_fold_views(graph, error));
     DBT_TRY(dbt_rewrite_last_rows(graph, &plan->last_rows, &plan->all_rows, error));
     planner p = {.plan = plan, .error = error};
     DBT_TRY(allocate(&p));

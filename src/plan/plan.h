@@ -138,6 +138,8 @@ bool dbt_node_has_rows(const dbt_node *node);
 
 /* plan/slots.c: liveness, and which tensors share memory. */
 dibit_status dbt_plan_assign_slots(dbt_plan *plan, dibit_error *error);
+/* plan/fold_views.c */
+dibit_status dbt_fold_views(dbt_graph *graph, dibit_error *error);
 /* plan/rewrite_transposed_gather.c */
 dibit_status dbt_rewrite_transposed_gathers(dbt_graph *graph, dibit_error *error);
 
