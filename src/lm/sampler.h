@@ -7,6 +7,9 @@
 /* BAD_ARGUMENT when a value is out of its range. */
 dibit_status dbt_sampling_check(const dibit_sampling *sampling, dibit_error *error);
 
+/* The next number, uniform in [0, 1), of a generator. */
+double dbt_sampler_random(uint64_t *state);
+
 /* A token that may be drawn. */
 typedef struct dbt_choice {
     float logit;
