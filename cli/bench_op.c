@@ -1,5 +1,6 @@
 /* dibit bench-op: how fast single kernels are. The weights of a chain of layers are more than the caches
  * hold, as in a model: each repetition runs through all of them once. */
+#include <math.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -8,34 +9,11 @@
 
 #include "base/cpu.h"
 #include "base/dtype.h"
-#include "cli.h"
-#include "ops/matmul_nbits/nbits_model.h"
-
-typedef struct bench_op_options {
-    dibit_cli_common common;
-    uint32_t m, n, k, bits, block, megabytes;
-    const char *zp, *kernel, *from_model;
-    bool list, all;
-} bench_op_options;
+#include "bench_op.h"
 
 static const char *const verb = "bench-op";
 
 /* ---- Data ---- */
-
-enum { MAX_LAYERS = 4096 };
-
-typedef struct layer {
-    uint8_t *b, *scales, *zero_points;
-} layer;
-
-typedef struct chain {
-    dbt_matmul_nbits p;
-    layer *layers;
-    uint32_t n_layers;
-    uint64_t layer_bytes; /* of weights, scales and zero points */
-    float *a, *bias, *y;
-    int32_t *g_idx;
-} chain;
 
 static uint32_t random_state = 1;
 static uint32_t next_random(void) { /* xorshift32 */
@@ -44,31 +22,33 @@ static uint32_t next_random(void) { /* xorshift32 */
     return random_state ^= random_state << 5;
 }
 
-/* Random bytes, or n floats near one of the type. */
+/* Random bytes, or n floats of the type near `size`. */
 static uint8_t *random_bytes(uint64_t bytes) {
     uint8_t *const out = dibit_cli_alloc((size_t)bytes, 1);
     for (uint64_t i = 0; i < bytes; i++) out[i] = (uint8_t)(next_random() >> 9);
     return out;
 }
-static uint8_t *random_floats(uint64_t n, dibit_type type) {
+static uint8_t *random_floats(uint64_t n, dibit_type type, float size) {
     float *const values = dibit_cli_alloc((size_t)n, sizeof *values);
-    for (uint64_t i = 0; i < n; i++) values[i] = (float)(next_random() >> 8) * 0x1p-24f + 0.5f;
+    for (uint64_t i = 0; i < n; i++)
+        values[i] = size * ((float)(next_random() >> 8) * 0x1p-24f + 0.5f);
     uint8_t *const out = dibit_cli_alloc((size_t)n, dibit_type_bits(type) / 8);
     dbt_pack_elements(type, values, out, (int64_t)n);
     free(values);
     return out;
 }
 
-static chain make_chain(const nbits_config *c, int64_t M, bool int8, uint64_t bytes) {
-    chain out = {.p = {.M = M,
-                       .N = c->N,
-                       .K = c->K,
-                       .block_size = c->block_size,
-                       .bits = c->bits,
-                       .k_blocks = (c->K + c->block_size - 1) / c->block_size,
-                       .scale_type = c->scale_type,
-                       .zero_point_type = c->zero_point_type,
-                       .int8_activations = int8 && !c->g_idx}};
+bench_op_chain bench_op_chain_make(const nbits_config *c, int64_t M, bool int8, uint32_t n_layers,
+                                   uint64_t bytes) {
+    bench_op_chain out = {.p = {.M = M,
+                                .N = c->N,
+                                .K = c->K,
+                                .block_size = c->block_size,
+                                .bits = c->bits,
+                                .k_blocks = (c->K + c->block_size - 1) / c->block_size,
+                                .scale_type = c->scale_type,
+                                .zero_point_type = c->zero_point_type,
+                                .int8_activations = int8 && !c->g_idx}};
     const uint64_t n_scales = (uint64_t)(c->N * out.p.k_blocks);
     const uint64_t b_bytes = (uint64_t)(c->N * dbt_nbits_row_bytes(&out.p));
     const uint64_t zero_bytes = c->zero_point_type == DIBIT_TYPE_UINT8
@@ -76,19 +56,24 @@ static chain make_chain(const nbits_config *c, int64_t M, bool int8, uint64_t by
                                     : n_scales * dibit_type_bits(c->zero_point_type) / 8;
     out.layer_bytes = b_bytes + n_scales * dibit_type_bits(c->scale_type) / 8 + zero_bytes;
     const uint64_t layers = bytes / out.layer_bytes + 1;
-    out.n_layers = layers > MAX_LAYERS ? MAX_LAYERS : (uint32_t)layers;
+    out.n_layers = n_layers                       ? n_layers
+                   : layers > BENCH_OP_MAX_LAYERS ? BENCH_OP_MAX_LAYERS
+                                                  : (uint32_t)layers;
     out.layers = dibit_cli_alloc(out.n_layers, sizeof *out.layers);
+    /* Of a size that keeps what goes through all layers in range. */
+    const double top = (double)(1u << c->bits) - 1, spread = top * (top + 2) / 6;
+    const float size = (float)(1 / sqrt((double)c->K * spread));
     for (uint32_t i = 0; i < out.n_layers; i++) {
-        out.layers[i] =
-            (layer){random_bytes(b_bytes), random_floats(n_scales, c->scale_type), NULL};
+        out.layers[i] = (bench_op_layer){random_bytes(b_bytes),
+                                         random_floats(n_scales, c->scale_type, size), NULL};
         if (c->zero_point_type == DIBIT_TYPE_UINT8) {
             out.layers[i].zero_points = random_bytes(zero_bytes);
         } else if (c->zero_point_type != DIBIT_TYPE_UNDEFINED) {
-            out.layers[i].zero_points = random_floats(n_scales, c->zero_point_type);
+            out.layers[i].zero_points = random_floats(n_scales, c->zero_point_type, (float)top / 2);
         }
     }
-    out.a = (float *)(void *)random_floats((uint64_t)(M * c->K), DIBIT_TYPE_FLOAT);
-    out.bias = (float *)(void *)random_floats((uint64_t)c->N, DIBIT_TYPE_FLOAT);
+    out.a = (float *)(void *)random_floats((uint64_t)(M * c->K), DIBIT_TYPE_FLOAT, 1.0f);
+    out.bias = (float *)(void *)random_floats((uint64_t)c->N, DIBIT_TYPE_FLOAT, 1.0f);
     out.y = dibit_cli_alloc((size_t)(M * c->N), sizeof(float));
     out.g_idx = dibit_cli_alloc((size_t)c->K, sizeof(int32_t));
     for (int64_t k = 0; k < c->K; k++) out.g_idx[k] = (int32_t)(k / c->block_size);
@@ -99,7 +84,7 @@ static chain make_chain(const nbits_config *c, int64_t M, bool int8, uint64_t by
     return out;
 }
 
-static void free_chain(chain *c) {
+void bench_op_chain_free(bench_op_chain *c) {
     for (uint32_t i = 0; i < c->n_layers; i++) {
         free(c->layers[i].b);
         free(c->layers[i].scales);
@@ -118,12 +103,12 @@ typedef struct timing {
     double median, least; /* seconds a layer */
 } timing;
 
-static int compare_doubles(const void *a, const void *b) {
+int bench_op_compare_doubles(const void *a, const void *b) {
     const double x = *(const double *)a, y = *(const double *)b;
     return (x > y) - (x < y);
 }
 
-static timing measure(chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) {
+static timing measure(bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) {
     enum { MOST = 200 };
     const uint64_t bytes = dbt_nbits_scratch_bytes(&c->p, kernel, dbt_pool_threads(pool));
     void *const scratch = aligned_alloc(64, (size_t)(bytes + 64) / 64 * 64);
@@ -144,26 +129,27 @@ static timing measure(chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) 
         seconds[n++] = took / c->n_layers;
     }
     free(scratch);
-    qsort(seconds, (size_t)n, sizeof *seconds, compare_doubles);
+    qsort(seconds, (size_t)n, sizeof *seconds, bench_op_compare_doubles);
     return (timing){seconds[n / 2], seconds[0]};
 }
 
 /* ---- Reporting ---- */
 
-static const char *zp_name(dibit_type type) {
+const char *bench_op_zp_name(dibit_type type) {
     return type == DIBIT_TYPE_UNDEFINED ? "none"
            : type == DIBIT_TYPE_UINT8   ? "packed"
                                         : dibit_type_name(type);
 }
 
-static void report(const chain *c, const dbt_nbits_kernel *kernel, timing t, json_t *rows) {
+static void report(const bench_op_chain *c, const dbt_nbits_kernel *kernel, timing t,
+                   json_t *rows) {
     const dbt_matmul_nbits *const p = &c->p;
     const double gb = (double)c->layer_bytes / t.median / 1e9;
     const double gflops = 2.0 * (double)p->M * (double)p->N * (double)p->K / t.median / 1e9;
     if (!rows) {
         printf("%6lld %6lld %6lld %4u %6lld %-8s %-6s %11.1f %11.1f %8.2f %9.1f  %s\n",
                (long long)p->M, (long long)p->N, (long long)p->K, (unsigned)p->bits,
-               (long long)p->block_size, zp_name(p->zero_point_type),
+               (long long)p->block_size, bench_op_zp_name(p->zero_point_type),
                p->int8_activations ? "int8" : "float", t.median * 1e6, t.least * 1e6, gb, gflops,
                kernel->name);
         fflush(stdout);
@@ -173,7 +159,7 @@ static void report(const chain *c, const dbt_nbits_kernel *kernel, timing t, jso
         rows, json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:f, s:f, s:f, s:f}", "kernel",
                         kernel->name, "m", (json_int_t)p->M, "n", (json_int_t)p->N, "k",
                         (json_int_t)p->K, "bits", (int)p->bits, "block", (json_int_t)p->block_size,
-                        "zero_points", zp_name(p->zero_point_type), "activations",
+                        "zero_points", bench_op_zp_name(p->zero_point_type), "activations",
                         p->int8_activations ? "int8" : "float", "us", t.median * 1e6, "us_least",
                         t.least * 1e6, "gb_per_s", gb, "gflop_per_s", gflops));
 }
@@ -187,8 +173,8 @@ static int run_config(const bench_op_options *o, const nbits_config *config, dbt
     const uint64_t isa = dbt_cpu_isa(o->common.isa);
     bool ran = false;
     for (int i = 0; i < (o->m ? 1 : 3); i++) {
-        chain c = make_chain(config, o->m ? (int64_t)o->m : some_m[i], int8,
-                             (uint64_t)o->megabytes << 20);
+        bench_op_chain c = bench_op_chain_make(config, o->m ? (int64_t)o->m : some_m[i], int8, 0,
+                                               (uint64_t)o->megabytes << 20);
         const dbt_nbits_kernel *const chosen = dbt_nbits_choose(&c.p, isa);
         for (size_t k = 0; k < dbt_nbits_kernel_count; k++) {
             const dbt_nbits_kernel *const kernel = &dbt_nbits_kernels[k];
@@ -198,7 +184,7 @@ static int run_config(const bench_op_options *o, const nbits_config *config, dbt
             report(&c, kernel, measure(&c, kernel, pool), rows);
             ran = true;
         }
-        free_chain(&c);
+        bench_op_chain_free(&c);
     }
     if (ran) return 0;
     return dibit_cli_usage(
@@ -245,20 +231,54 @@ static int run_all(const bench_op_options *o, const nbits_config *configs, uint3
     return code;
 }
 
+static bool zp_of(const char *name, dibit_type *out) {
+    *out = strcmp(name, "packed") == 0    ? DIBIT_TYPE_UINT8
+           : strcmp(name, "float") == 0   ? DIBIT_TYPE_FLOAT
+           : strcmp(name, "float16") == 0 ? DIBIT_TYPE_FLOAT16
+                                          : DIBIT_TYPE_UNDEFINED;
+    return *out != DIBIT_TYPE_UNDEFINED || strcmp(name, "none") == 0;
+}
+
+/* What the options ask for, which is one configuration, or on a device 2, 3 and 4 bits; 0: wrong usage. */
+static uint32_t configs_of(const bench_op_options *o, bool device, nbits_config configs[3]) {
+    static const uint32_t some_bits[] = {2, 3, 4};
+    const bool half = o->scales ? strcmp(o->scales, "float16") == 0 : device;
+    dibit_type zero_point_type;
+    if (o->n > INT32_MAX || o->k > INT32_MAX || o->bits > 8 || o->block < 16 ||
+        (o->block & (o->block - 1)) != 0 || !zp_of(o->zp, &zero_point_type) ||
+        (o->scales && !half && strcmp(o->scales, "float") != 0)) {
+        return 0;
+    }
+    const uint32_t n = device && o->bits == 0 ? 3 : 1, size = device ? 4096 : 2048;
+    for (uint32_t i = 0; i < n; i++) {
+        configs[i] = (nbits_config){.N = o->n ? o->n : size,
+                                    .K = o->k ? o->k : size,
+                                    .block_size = o->block,
+                                    .bits = o->bits ? o->bits : some_bits[i],
+                                    .scale_type = half ? DIBIT_TYPE_FLOAT16 : DIBIT_TYPE_FLOAT,
+                                    .zero_point_type = zero_point_type,
+                                    .accuracy_level = 4};
+    }
+    return n;
+}
+
 int dibit_cli_bench_op(int argc, char **argv) {
-    bench_op_options o = {
-        .n = 2048, .k = 2048, .bits = 2, .block = 32, .megabytes = 64, .zp = "packed"};
+    bench_op_options o = {.block = 32, .megabytes = 64, .zp = "packed"};
     const dibit_cli_option options[] = {
-        {"m", 'm', "N", "rows of A (default: 1, 16 and 128)", DIBIT_CLI_U32, &o.m},
-        {"n", 0, "N", "rows of B (default 2048)", DIBIT_CLI_U32, &o.n},
-        {"k", 0, "N", "columns of A and B (default 2048)", DIBIT_CLI_U32, &o.k},
-        {"bits", 0, "N", "1 to 8 (default 2)", DIBIT_CLI_U32, &o.bits},
+        {"m", 'm', "N", "rows of A (default: 1, 16 and 128; on a device 1, 8, 128 and 1024)",
+         DIBIT_CLI_U32, &o.m},
+        {"n", 0, "N", "rows of B (default 2048, on a device 4096)", DIBIT_CLI_U32, &o.n},
+        {"k", 0, "N", "columns of A and B (likewise)", DIBIT_CLI_U32, &o.k},
+        {"bits", 0, "N", "1 to 8 (default 2; on a device 2, 3 and 4)", DIBIT_CLI_U32, &o.bits},
         {"block", 0, "N", "block size (default 32)", DIBIT_CLI_U32, &o.block},
         {"zp", 0, "KIND", "none, packed (default), float or float16", DIBIT_CLI_STRING, &o.zp},
+        {"scales", 0, "TYPE", "float (default), or float16 (default on a device)", DIBIT_CLI_STRING,
+         &o.scales},
         {"kernel", 0, "NAME", "this kernel instead of the one that is chosen", DIBIT_CLI_STRING,
          &o.kernel},
         {"all", 0, NULL, "every kernel that fits", DIBIT_CLI_FLAG, &o.all},
-        {"megabytes", 0, "N", "weights to go through (default 64; 0: one layer)", DIBIT_CLI_U32,
+        {"megabytes", 0, "N",
+         "weights to go through (default 64; 0: one layer; on a device 32 layers)", DIBIT_CLI_U32,
          &o.megabytes},
         {"from-model", 0, "FILE", "the configurations of a model", DIBIT_CLI_STRING, &o.from_model},
         {"list", 0, NULL, "show the kernels", DIBIT_CLI_FLAG, &o.list},
@@ -270,7 +290,8 @@ int dibit_cli_bench_op(int argc, char **argv) {
                 "Activations are int8 unless --activations float, or auto with --from-model, where "
                 "the\n"
                 "accuracy_level says it. GB/s counts weights, scales and zero points, read once a "
-                "layer.\n",
+                "layer.\n"
+                "On a device layers depend on each other, and auto measures both activations.\n",
         .options = options,
         .common = &o.common,
         .min_arguments = 1,
@@ -280,40 +301,23 @@ int dibit_cli_bench_op(int argc, char **argv) {
     if (n_arguments < 0) return dibit_cli_exit_code(n_arguments);
     if (strcmp(argv[1], "matmul_nbits") != 0)
         return dibit_cli_usage(verb, "no such op: %s", argv[1]);
+    const bool device = o.common.device != DIBIT_CLI_CPU;
     if (o.list) {
-        list_kernels(dbt_cpu_isa(o.common.isa));
+        if (device) bench_op_list_device_kernels();
+        if (!device) list_kernels(dbt_cpu_isa(o.common.isa));
         return 0;
     }
-    if (o.from_model) {
-        nbits_config *configs = NULL;
-        uint32_t n = 0;
-        dibit_error error;
-        if (nbits_model_configs(o.from_model, &configs, &n, &error))
-            return dibit_cli_fail(verb, error.text);
-        const int code = run_all(&o, configs, n);
-        free(configs);
-        return code;
+    nbits_config of_options[3], *of_model = NULL;
+    uint32_t n = configs_of(&o, device, of_options);
+    if (n == 0) {
+        return dibit_cli_usage(verb, "bits must be 1 to 8, block a power of two from 16, zp none, "
+                                     "packed, float or float16, scales float or float16");
     }
-    const bool power_of_two = o.block >= 16 && (o.block & (o.block - 1)) == 0;
-    if (o.n == 0 || o.k == 0 || o.n > INT32_MAX || o.k > INT32_MAX || o.bits < 1 || o.bits > 8 ||
-        !power_of_two) {
-        return dibit_cli_usage(
-            verb, "n and k must be at least 1, bits 1 to 8, block a power of two from 16");
-    }
-    nbits_config config = {.N = o.n,
-                           .K = o.k,
-                           .block_size = o.block,
-                           .bits = o.bits,
-                           .scale_type = DIBIT_TYPE_FLOAT,
-                           .accuracy_level = 4};
-    if (strcmp(o.zp, "packed") == 0) {
-        config.zero_point_type = DIBIT_TYPE_UINT8;
-    } else if (strcmp(o.zp, "float") == 0) {
-        config.zero_point_type = DIBIT_TYPE_FLOAT;
-    } else if (strcmp(o.zp, "float16") == 0) {
-        config.zero_point_type = DIBIT_TYPE_FLOAT16;
-    } else if (strcmp(o.zp, "none") != 0) {
-        return dibit_cli_usage(verb, "--zp must be none, packed, float or float16, got '%s'", o.zp);
-    }
-    return run_all(&o, &config, 1);
+    dibit_error error;
+    if (o.from_model && nbits_model_configs(o.from_model, &of_model, &n, &error))
+        return dibit_cli_fail(verb, error.text);
+    const nbits_config *const configs = of_model ? of_model : of_options;
+    const int code = device ? bench_op_on_device(&o, configs, n) : run_all(&o, configs, n);
+    free(of_model);
+    return code;
 }

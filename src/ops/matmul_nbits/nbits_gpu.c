@@ -44,11 +44,13 @@ const uint32_t dbt_nbits_gpu_kernel_count =
     sizeof dbt_nbits_gpu_kernels / sizeof dbt_nbits_gpu_kernels[0];
 
 enum { UNIT = 32, THREADS = 128 /* of a matvec */, TILE_THREADS = 256, QUANTIZE_THREADS = 64 };
-enum { M_STRIDE = 128 /* of activations in scratch: a multiple of every tile's rows */ };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 static int64_t units_of(const dbt_matmul_nbits *p) { return (p->K + UNIT - 1) / UNIT; }
+
+/* A row of activations as int8, which nbits_quantize.wgsl makes for tiles. */
+static uint64_t quads_row_bytes(const dbt_matmul_nbits *p) { return (uint64_t)units_of(p) * 32; }
 
 /* ---- Variants ---- */
 
@@ -111,6 +113,9 @@ bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_
         (!(hal->features & DBT_HAL_SUBGROUPS) || limits->max_subgroup > kernel->lanes)) {
         return false;
     }
+    const bool quantized = kernel->int8 && kernel->tile;
+    if (quantized && quads_row_bytes(&problem->p) * kernel->m_rows > limits->max_binding_bytes)
+        return false;
     return workgroup_bytes(kernel, &v) <= limits->max_workgroup_bytes &&
            limits->max_invocations >= TILE_THREADS;
 }
@@ -170,7 +175,13 @@ static uint32_t log2_of(int64_t power) {
     return n;
 }
 
-static uniforms uniforms_of(const dbt_matmul_nbits *p, const part *at) {
+/* Rows of quantized activations in scratch: whole tiles. */
+static int64_t m_stride_of(const recording *r, const part *at) {
+    return round_up(at->m_count, r->kernel->m_rows);
+}
+
+static uniforms uniforms_of(const recording *r, const part *at) {
+    const dbt_matmul_nbits *const p = &r->problem->p;
     return (uniforms){.M = (uint32_t)at->m_count,
                       .N = (uint32_t)p->N,
                       .K = (uint32_t)p->K,
@@ -181,7 +192,7 @@ static uniforms uniforms_of(const dbt_matmul_nbits *p, const part *at) {
                       .zero_row_bytes = (uint32_t)dbt_nbits_zero_row_bytes(p),
                       .n_begin = (uint32_t)at->n_begin,
                       .n_count = (uint32_t)at->n_count,
-                      .m_stride = (uint32_t)round_up(at->m_count, M_STRIDE)};
+                      .m_stride = (uint32_t)m_stride_of(r, at)};
 }
 
 /* Rows [begin, begin + count) of row_bytes each; NULL stays absent. */
@@ -202,15 +213,14 @@ static uint64_t scale_row_bytes(const dbt_matmul_nbits *p) {
     return (uint64_t)p->k_blocks * float_bytes(p->scale_type);
 }
 
-static uint64_t quads_row_bytes(const dbt_matmul_nbits *p) { return (uint64_t)units_of(p) * 32; }
 static uint64_t parts_row_bytes(const recording *r) {
     return (uint64_t)units_of(&r->problem->p) * (uint64_t)r->variant.unit_blocks * 8;
 }
 
 static dibit_status record_quantize(const recording *r, const part *at) {
     const dbt_matmul_nbits *const p = &r->problem->p;
-    const int64_t m_stride = round_up(at->m_count, M_STRIDE);
-    const uniforms u = uniforms_of(p, at);
+    const int64_t m_stride = m_stride_of(r, at);
+    const uniforms u = uniforms_of(r, at);
     const dbt_shader_param params[] = {{"BITS", r->variant.bits},
                                        {"UNIT_BLOCKS", r->variant.unit_blocks},
                                        {"A_VEC4", r->variant.a_vec4}};
@@ -259,9 +269,9 @@ static dibit_status record_part(const recording *r, const part *at) {
     enum { A, B, SCALES, ZERO_POINTS, BIAS, G_IDX, Y, N_BINDINGS }; /* binding - 1 */
     const dbt_nbits_gpu_problem *const problem = r->problem;
     const dbt_matmul_nbits *const p = &problem->p;
-    const int64_t m_stride = round_up(at->m_count, M_STRIDE);
+    const int64_t m_stride = m_stride_of(r, at);
     const bool quantized = r->kernel->int8 && r->kernel->tile;
-    const uniforms u = uniforms_of(p, at);
+    const uniforms u = uniforms_of(r, at);
     dbt_shader_param params[16];
     dbt_hal_binding bindings[N_BINDINGS] = {
         [A] = rows_of(problem->a, (uint64_t)p->K * 4, at->m_begin, at->m_count),
@@ -312,13 +322,19 @@ dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kern
                    .problem = problem,
                    .variant = variant_of(problem),
                    .error = error};
-    /* Parts begin where bindings may. */
-    const int64_t n_step = limits->binding_alignment, m_step = round_up(n_step, M_STRIDE);
+    /* Parts begin where bindings may, rows of bytes or of words. */
+    const int64_t n_step = limits->binding_alignment;
+    int64_t m_step = round_up(n_step, 4) / 4;
     const bool quantized = kernel->int8 && kernel->tile;
     int64_t n_part = p->N, m_part = p->M;
     DBT_TRY(rows_at_once(&r, (uint64_t)dbt_nbits_row_bytes(p), p->N, n_step, &n_part));
     DBT_TRY(rows_at_once(&r, scale_row_bytes(p), p->N, n_step, &n_part));
     DBT_TRY(rows_at_once(&r, zero_row_bytes(p), p->N, n_step, &n_part));
+    if (quantized) {
+        m_step = round_up(m_step, kernel->m_rows);
+        const int64_t rows = round_up(p->M, kernel->m_rows);
+        DBT_TRY(rows_at_once(&r, quads_row_bytes(p), rows, m_step, &m_part));
+    }
     DBT_TRY(rows_at_once(&r, (uint64_t)p->K * 4, p->M, m_step, &m_part));
     DBT_TRY(rows_at_once(&r, (uint64_t)p->N * 4, p->M, m_step, &m_part));
     if (m_groups(kernel, m_part) > limits->max_workgroups) {
@@ -327,7 +343,7 @@ dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kern
     for (int64_t m = 0; m < p->M; m += m_part) {
         part at = {.m_begin = m, .m_count = least(m_part, p->M - m)};
         if (quantized) {
-            const uint64_t m_stride = (uint64_t)round_up(at.m_count, M_STRIDE);
+            const uint64_t m_stride = (uint64_t)m_stride_of(&r, &at);
             DBT_TRY(dbt_gpu_scratch(gpu, 0, m_stride * quads_row_bytes(p), &r.quads, error));
             DBT_TRY(dbt_gpu_scratch(gpu, 1, m_stride * parts_row_bytes(&r), &r.parts, error));
             DBT_TRY(record_quantize(&r, &at));

@@ -56,48 +56,59 @@ fn end_block(quartet: u32, scale: vec4<f32>) {
     }
 }
 
+// What a block's weights take, of four rows.
+struct Block {
+    offset: vec4<f32>,
+    scale: vec4<f32>,
+}
+
 #if G_IDX == 1
-fn add_unit(quartet: u32, rows: Rows, unit: u32, lane: u32) {
+// Weights come with their scales.
+fn load_block(n: vec4<u32>, g: u32) -> Block {
+    return Block(vec4<f32>(), vec4<f32>(1.0));
+}
+
+fn add_unit(quartet: u32, rows: Rows, block: Block, unit: u32, lane: u32) {
     for (var q = 0u; q < QUADS; q++) {
         add_quad(weights_of_groups(quad_of(rows.u0, q), rows.n.x, unit, q),
                  weights_of_groups(quad_of(rows.u1, q), rows.n.y, unit, q),
                  weights_of_groups(quad_of(rows.u2, q), rows.n.z, unit, q),
                  weights_of_groups(quad_of(rows.u3, q), rows.n.w, unit, q), lane, q);
     }
-    end_block(quartet, vec4<f32>(1.0));
+    end_block(quartet, block.scale);
 }
 #else
+fn load_block(n: vec4<u32>, g: u32) -> Block {
+    return Block(vec4<f32>(weight_offset(n.x, g), weight_offset(n.y, g), weight_offset(n.z, g),
+                           weight_offset(n.w, g)),
+                 scales_at(n, g));
+}
+
 fn add_rows_quad(rows: Rows, offset: vec4<f32>, lane: u32, q: u32) {
     add_quad(weights(quad_of(rows.u0, q), q, offset.x), weights(quad_of(rows.u1, q), q, offset.y),
-             weights(quad_of(rows.u2, q), q, offset.z), weights(quad_of(rows.u3, q), q, offset.w), lane, q);
+             weights(quad_of(rows.u2, q), q, offset.z), weights(quad_of(rows.u3, q), q, offset.w),
+             lane, q);
 }
 
-// Quads [begin, begin + 4) and their block; the calls are written out so that q is a constant in each.
-fn add_unit(quartet: u32, rows: Rows, unit: u32, lane: u32) {
-    var g = block_of(unit, 0u);
-    var offset = weight_offsets(rows.n, g);
-    add_rows_quad(rows, offset, lane, 0u);
-    add_rows_quad(rows, offset, lane, 1u);
-    add_rows_quad(rows, offset, lane, 2u);
-    add_rows_quad(rows, offset, lane, 3u);
+// `first` is the unit's first block. The calls are written out so that q is a constant in each.
+fn add_unit(quartet: u32, rows: Rows, first: Block, unit: u32, lane: u32) {
+    var block = first;
+    add_rows_quad(rows, block.offset, lane, 0u);
+    add_rows_quad(rows, block.offset, lane, 1u);
+    add_rows_quad(rows, block.offset, lane, 2u);
+    add_rows_quad(rows, block.offset, lane, 3u);
 #if UNIT_BLOCKS == 2
-    end_block(quartet, scales_at(rows.n, g));
-    g += 1u;
-    if (g >= problem.k_blocks) {
+    end_block(quartet, block.scale);
+    if (block_of(unit, 1u) >= problem.k_blocks) {
         return;
     }
-    offset = weight_offsets(rows.n, g);
+    block = load_block(rows.n, block_of(unit, 1u));
 #endif
-    add_rows_quad(rows, offset, lane, 4u);
-    add_rows_quad(rows, offset, lane, 5u);
-    add_rows_quad(rows, offset, lane, 6u);
-    add_rows_quad(rows, offset, lane, 7u);
-    end_block(quartet, scales_at(rows.n, g));
-}
-
-fn weight_offsets(n: vec4<u32>, g: u32) -> vec4<f32> {
-    return vec4<f32>(weight_offset(n.x, g), weight_offset(n.y, g), weight_offset(n.z, g),
-                     weight_offset(n.w, g));
+    add_rows_quad(rows, block.offset, lane, 4u);
+    add_rows_quad(rows, block.offset, lane, 5u);
+    add_rows_quad(rows, block.offset, lane, 6u);
+    add_rows_quad(rows, block.offset, lane, 7u);
+    end_block(quartet, block.scale);
 }
 #endif
 
@@ -120,16 +131,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         // B comes from afar: it is asked for before A is waited for.
         let unit = min(first_unit + lane, problem.units - 1u);
         let rows = load_rows(first_n, unit);
+        let block = load_block(rows.n, block_of(unit, 0u));
 #if ROWS == 8
         let more_rows = load_rows(first_n + 4u, unit);
+        let more_block = load_block(more_rows.n, block_of(unit, 0u));
 #endif
         workgroupBarrier();
         stage_a(first_m, first_unit, t);
         workgroupBarrier();
         if (first_unit + lane < problem.units) {
-            add_unit(0u, rows, unit, lane);
+            add_unit(0u, rows, block, unit, lane);
 #if ROWS == 8
-            add_unit(1u, more_rows, unit, lane);
+            add_unit(1u, more_rows, more_block, unit, lane);
 #endif
         }
     }

@@ -76,34 +76,48 @@ fn packed_rows(rows: Rows, q: u32) -> vec4<u32> {
                      pack_quad(quad_of(rows.u2, q), q), pack_quad(quad_of(rows.u3, q), q));
 }
 
-fn end_block(quartet: u32, rows: Rows, lane: u32, part: u32, g: u32) {
-    let z0 = split_zero_point(rows.n.x, g);
-    let z1 = split_zero_point(rows.n.y, g);
-    let z2 = split_zero_point(rows.n.z, g);
-    let z3 = split_zero_point(rows.n.w, g);
-    let scale = scales_at(rows.n, g);
+// What a block's dots take, of four rows.
+struct Block {
+    whole: vec4<i32>, // zero points, as in ZeroPoint
+    rest: vec4<f32>,
+    scale: vec4<f32>,
+}
+
+fn load_block(n: vec4<u32>, g: u32) -> Block {
+    let z0 = split_zero_point(n.x, g);
+    let z1 = split_zero_point(n.y, g);
+    let z2 = split_zero_point(n.z, g);
+    let z3 = split_zero_point(n.w, g);
+    return Block(vec4<i32>(z0.whole, z1.whole, z2.whole, z3.whole),
+                 vec4<f32>(z0.rest, z1.rest, z2.rest, z3.rest), scales_at(n, g));
+}
+
+fn end_block(quartet: u32, block: Block, lane: u32, part: u32) {
     for (var m = 0u; m < M_ROWS; m++) {
         let staged = shared_quads[staged_slot(2u, m, lane)];
         let sum = bitcast<i32>(staged[2u * part + 1u]);
-        var dot = vec4<f32>(dots[m] - sum * vec4<i32>(z0.whole, z1.whole, z2.whole, z3.whole));
+        var dot = vec4<f32>(dots[m] - sum * block.whole);
 #if ZERO_POINT >= 2
-        dot -= f32(sum) * vec4<f32>(z0.rest, z1.rest, z2.rest, z3.rest);
+        dot -= f32(sum) * block.rest;
 #endif
-        sums[quartet * M_ROWS + m] += bitcast<f32>(staged[2u * part]) * dot * scale;
+        sums[quartet * M_ROWS + m] += bitcast<f32>(staged[2u * part]) * dot * block.scale;
         dots[m] = vec4<i32>();
     }
 }
 
-fn add_unit(quartet: u32, rows: Rows, unit: u32, lane: u32) {
+// `first` is the unit's first block.
+fn add_unit(quartet: u32, rows: Rows, first: Block, unit: u32, lane: u32) {
+    var block = first;
     add_quads(rows, lane, 0u);
 #if UNIT_BLOCKS == 2
-    end_block(quartet, rows, lane, 0u, 2u * unit);
-    if (2u * unit + 1u >= problem.k_blocks) {
+    end_block(quartet, block, lane, 0u);
+    if (block_of(unit, 1u) >= problem.k_blocks) {
         return;
     }
+    block = load_block(rows.n, block_of(unit, 1u));
 #endif
     add_quads(rows, lane, 1u);
-    end_block(quartet, rows, lane, UNIT_BLOCKS - 1u, block_of(unit, UNIT_BLOCKS - 1u));
+    end_block(quartet, block, lane, UNIT_BLOCKS - 1u);
 }
 
 @compute @workgroup_size(THREADS)
@@ -125,16 +139,18 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         // B comes from afar: it is asked for before A is waited for.
         let unit = min(first_unit + lane, problem.units - 1u);
         let rows = load_rows(first_n, unit);
+        let block = load_block(rows.n, block_of(unit, 0u));
 #if ROWS == 8
         let more_rows = load_rows(first_n + 4u, unit);
+        let more_block = load_block(more_rows.n, block_of(unit, 0u));
 #endif
         workgroupBarrier();
         stage_a(first_m, first_unit, t);
         workgroupBarrier();
         if (first_unit + lane < problem.units) {
-            add_unit(0u, rows, unit, lane);
+            add_unit(0u, rows, block, unit, lane);
 #if ROWS == 8
-            add_unit(1u, more_rows, unit, lane);
+            add_unit(1u, more_rows, more_block, unit, lane);
 #endif
         }
     }

@@ -98,8 +98,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         stage_a(m_begin, unit, t);
         stage_w(n_begin, unit, t);
         workgroupBarrier();
-        for (var p = 0u; p < 32u; p++) {
+        for (var p = 0u; p < 32u; p += 8u) {
             add_element(p, t / 16u, t % 16u);
+            add_element(p + 1u, t / 16u, t % 16u);
+            add_element(p + 2u, t / 16u, t % 16u);
+            add_element(p + 3u, t / 16u, t % 16u);
+            add_element(p + 4u, t / 16u, t % 16u);
+            add_element(p + 5u, t / 16u, t % 16u);
+            add_element(p + 6u, t / 16u, t % 16u);
+            add_element(p + 7u, t / 16u, t % 16u);
         }
     }
     store_tile(m_begin, n_begin, t);

@@ -108,16 +108,21 @@ var<private> dots: array<vec4<i32>, SUMS>;
 // Each of these does four m times four n.
 
 fn begin_four(begin: u32, part: u32, m: u32, n: u32) {
-    for (var i = 0u; i < 4u; i++) {
 #if BITS == 8 || ZERO_POINT >= 2
-        let w = part * TILE_N + n;
-        let whole = vec4<i32>(w_zero[w].whole, w_zero[w + 1u].whole, w_zero[w + 2u].whole,
-                              w_zero[w + 3u].whole);
-        dots[begin + i] = vec4<i32>(EXPONENT) - whole * a_sum[part * TILE_M + m + i];
+    let w = part * TILE_N + n;
+    let a = part * TILE_M + m;
+    let whole = vec4<i32>(w_zero[w].whole, w_zero[w + 1u].whole, w_zero[w + 2u].whole,
+                          w_zero[w + 3u].whole);
+    dots[begin] = vec4<i32>(EXPONENT) - whole * a_sum[a];
+    dots[begin + 1u] = vec4<i32>(EXPONENT) - whole * a_sum[a + 1u];
+    dots[begin + 2u] = vec4<i32>(EXPONENT) - whole * a_sum[a + 2u];
+    dots[begin + 3u] = vec4<i32>(EXPONENT) - whole * a_sum[a + 3u];
 #else
-        dots[begin + i] = vec4<i32>(EXPONENT);
+    dots[begin] = vec4<i32>(EXPONENT);
+    dots[begin + 1u] = vec4<i32>(EXPONENT);
+    dots[begin + 2u] = vec4<i32>(EXPONENT);
+    dots[begin + 3u] = vec4<i32>(EXPONENT);
 #endif
-    }
 }
 
 fn add_dots(begin: u32, x: vec4<u32>, w: vec4<u32>) {
@@ -127,18 +132,25 @@ fn add_dots(begin: u32, x: vec4<u32>, w: vec4<u32>) {
     dots[begin + 3u] += dot_rows(x.w, w);
 }
 
+// The dots of row m with four n, without what they began with and what is left of their zero points.
+fn end_row(dots_of_row: vec4<i32>, part: u32, m: u32, w: u32) -> vec4<f32> {
+    let dot = bitcast<vec4<f32>>(dots_of_row) - vec4<f32>(EXPONENT_VALUE);
+#if ZERO_POINT >= 2
+    let rest = vec4<f32>(w_zero[w].rest, w_zero[w + 1u].rest, w_zero[w + 2u].rest,
+                         w_zero[w + 3u].rest);
+    return (dot - rest * f32(a_sum[part * TILE_M + m])) * a_scale[part * TILE_M + m];
+#else
+    return dot * a_scale[part * TILE_M + m];
+#endif
+}
+
 fn end_four(begin: u32, part: u32, m: u32, n: u32) {
     let w = part * TILE_N + n;
     let scale = vec4<f32>(w_scale[w], w_scale[w + 1u], w_scale[w + 2u], w_scale[w + 3u]);
-    for (var i = 0u; i < 4u; i++) {
-        var dot = bitcast<vec4<f32>>(dots[begin + i]) - vec4<f32>(EXPONENT_VALUE);
-#if ZERO_POINT >= 2
-        let rest = vec4<f32>(w_zero[w].rest, w_zero[w + 1u].rest, w_zero[w + 2u].rest,
-                             w_zero[w + 3u].rest);
-        dot -= rest * f32(a_sum[part * TILE_M + m + i]);
-#endif
-        sums[begin + i] += dot * a_scale[part * TILE_M + m + i] * scale;
-    }
+    sums[begin] += end_row(dots[begin], part, m, w) * scale;
+    sums[begin + 1u] += end_row(dots[begin + 1u], part, m + 1u, w) * scale;
+    sums[begin + 2u] += end_row(dots[begin + 2u], part, m + 2u, w) * scale;
+    sums[begin + 3u] += end_row(dots[begin + 3u], part, m + 3u, w) * scale;
 }
 
 fn begin_part(part: u32, m: u32, n: u32) {
@@ -202,9 +214,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         workgroupBarrier();
         for (var part = 0u; part < STEP_PARTS; part++) {
             begin_part(part, 4u * m4, 4u * n4);
-            for (var q = 0u; q < BLOCK_QUADS; q++) {
-                add_quad(part * BLOCK_QUADS + q, m4, n4);
-            }
+            let p = part * BLOCK_QUADS;
+            add_quad(p, m4, n4);
+            add_quad(p + 1u, m4, n4);
+            add_quad(p + 2u, m4, n4);
+            add_quad(p + 3u, m4, n4);
+#if UNIT_BLOCKS == 1
+            add_quad(p + 4u, m4, n4);
+            add_quad(p + 5u, m4, n4);
+            add_quad(p + 6u, m4, n4);
+            add_quad(p + 7u, m4, n4);
+#endif
             end_part(part, 4u * m4, 4u * n4);
         }
     }

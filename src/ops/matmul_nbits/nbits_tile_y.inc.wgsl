@@ -30,11 +30,25 @@ fn store_row(m: u32, first_n: u32, sum: vec4<f32>) {
     }
 }
 
+// Indices of sums are constants here as elsewhere in tiles: an array indexed by a loop's variable may go to memory.
+fn store_four(begin: u32, m: u32, n: u32) {
+    store_row(m, n, sums[begin]);
+    store_row(m + 1u, n, sums[begin + 1u]);
+    store_row(m + 2u, n, sums[begin + 2u]);
+    store_row(m + 3u, n, sums[begin + 3u]);
+}
+
 fn store_tile(m_begin: u32, n_begin: u32, t: u32) {
-    for (var i = 0u; i < SUMS; i++) {
-        let fours = i / 4u;
-        let m = m_begin + fours / (TILE_N / 64u) * 64u + t / 16u * 4u + i % 4u;
-        let n = n_begin + fours % (TILE_N / 64u) * 64u + t % 16u * 4u;
-        store_row(m, n, sums[i]);
-    }
+    let m = m_begin + t / 16u * 4u;
+    let n = n_begin + t % 16u * 4u;
+    store_four(0u, m, n);
+#if TILE_N == 128
+    store_four(4u, m, n + 64u);
+#endif
+#if TILE_M == 128
+    store_four(SUMS / 2u, m + 64u, n);
+#if TILE_N == 128
+    store_four(SUMS / 2u + 4u, m + 64u, n + 64u);
+#endif
+#endif
 }

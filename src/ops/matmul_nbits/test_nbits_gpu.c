@@ -1,0 +1,525 @@
+/* MatMulNBits on a device, kernel by kernel: the matrix of cases against ref.c, the int8 roundings bit for bit,
+ * splitting by what a binding holds, and the proof before first use, with a shader that is wrong.
+ *
+ *     test_nbits_gpu [--seed S] [--full]
+ *
+ * A normal run covers every pair of parameter values, with the kernels in turn; --full (or DIBIT_FULL=1) the
+ * product. Without a device in the environment the null device sees all dispatches and computes none. */
+#include "dbt_test.h"
+
+#include "base/os.h"
+#include "ops/matmul_nbits/nbits_gpu.h"
+#include "ops/matmul_nbits/test_nbits_case.h"
+#include "ops/matmul_nbits/test_nbits_matrix.h"
+#include "test_device.h"
+
+static uint64_t seed = 20240229;
+static bool full_product;
+static dbt_gpu *gpu;
+static dbt_hal *hal;
+static dibit_error error;
+
+static void ok(dibit_status status) {
+    if (status) fail_msg("%s", error.text);
+}
+
+/* ---- Buffers ---- */
+
+enum { GUARD_BYTES = 64 };
+
+/* Followed by NaNs, which a kernel that reads too far meets. */
+static dbt_hal_buffer *upload(const void *data, int64_t bytes) {
+    const uint64_t all = ((uint64_t)bytes + 3) / 4 * 4 + GUARD_BYTES;
+    unsigned char *const padded = malloc((size_t)all);
+    assert_non_null(padded);
+    memset(padded, 0xff, (size_t)all);
+    memcpy(padded, data, (size_t)bytes);
+    dbt_hal_buffer *buffer = NULL;
+    ok(dbt_gpu_buffer_create(gpu, all, &buffer, &error));
+    ok(hal->calls->write(hal, buffer, 0, padded, all, &error));
+    free(padded);
+    return buffer;
+}
+
+static void download(dbt_hal_buffer *buffer, void *out, uint64_t bytes) {
+    uint64_t ticket;
+    ok(dbt_gpu_read(gpu, buffer, 0, out, bytes, &ticket, &error));
+    dibit_status status;
+    while ((status = hal->calls->poll(hal, ticket, &error)) == DIBIT_PENDING) dbt_os_yield();
+    ok(status);
+}
+
+static int64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
+
+/* The data on the device; y is filled with NaNs. */
+static dbt_nbits_gpu_problem problem_create(const nbits_data *data) {
+    const dbt_matmul_nbits *const p = &data->p;
+    dbt_nbits_gpu_problem out = {.p = *p};
+    const int64_t n_scales = p->N * p->k_blocks;
+    int64_t zero_bytes = p->N * dbt_nbits_zero_row_bytes(p);
+    if (dbt_nbits_float_zero_points(p)) zero_bytes = n_scales * float_bytes(p->zero_point_type);
+    float *const y = malloc((size_t)(p->M * p->N) * sizeof *y);
+    assert_non_null(y);
+    memset(y, 0xff, (size_t)(p->M * p->N) * sizeof *y);
+    out.a = upload(p->a, p->M * p->K * 4);
+    out.b = upload(p->b, p->N * dbt_nbits_row_bytes(p));
+    out.scales = upload(p->scales, n_scales * float_bytes(p->scale_type));
+    if (p->zero_points) out.zero_points = upload(p->zero_points, zero_bytes);
+    if (p->g_idx) out.g_idx = upload(p->g_idx, p->K * 4);
+    if (p->bias) out.bias = upload(p->bias, p->N * 4);
+    out.y = upload(y, p->M * p->N * 4);
+    free(y);
+    return out;
+}
+
+static void problem_free(const dbt_nbits_gpu_problem *problem) {
+    dbt_hal_buffer *const buffers[] = {
+        problem->a,     problem->b,    problem->scales, problem->zero_points,
+        problem->g_idx, problem->bias, problem->y};
+    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
+        dbt_gpu_buffer_destroy(gpu, buffers[i]);
+    }
+}
+
+/* ---- One case on one kernel ---- */
+
+/* NULL, or what is wrong with y; exact fills are equal, others within twice what one order of summation may
+ * be off, as gpu_bound has it. */
+static const char *wrong(const nbits_case *c, const nbits_data *data, const float *y) {
+    static char text[200];
+    const size_t count = (size_t)(c->M * c->N);
+    double *const want = malloc(2 * count * sizeof *want), *const s = want + count;
+    assert_non_null(want);
+    dbt_matmul_nbits_ref(&data->p, want, s);
+    const double gamma = 2 * dbt_nbits_gamma(&data->p);
+    const char *problem = NULL;
+    for (size_t i = 0; i < count && !problem; i++) {
+        const bool exact = c->fill == FILL_EXACT && s[i] < 0x1p22;
+        const double bound = exact ? 0.0 : gamma * s[i] + 0x1p-100;
+        if (fabs((double)y[i] - want[i]) <= bound) continue;
+        snprintf(text, sizeof text, "y[%zu, %zu] is %.9g, expected %.9g within %.3g",
+                 i / (size_t)c->N, i % (size_t)c->N, (double)y[i], want[i], bound);
+        problem = text;
+    }
+    free(want);
+    for (int i = 0; i < GUARD_BYTES / 4 && !problem; i++) {
+        uint32_t guard;
+        memcpy(&guard, y + count + i, sizeof guard);
+        if (guard != 0xffffffffu) problem = "wrote past y";
+    }
+    return problem;
+}
+
+static bool run_case(const nbits_case *c, const dbt_nbits_gpu_kernel *kernel) {
+    const uint64_t case_seed = seed;
+    nbits_data data;
+    nbits_data_create(c, &seed, &data);
+    const dbt_nbits_gpu_problem problem = problem_create(&data);
+    const uint64_t bytes = (uint64_t)(c->M * c->N) * 4 + GUARD_BYTES;
+    float *const y = malloc((size_t)bytes);
+    assert_non_null(y);
+    ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
+    download(problem.y, y, bytes);
+    const char *const what = test_device_computes() ? wrong(c, &data, y) : NULL;
+    if (what) {
+        char text[300];
+        nbits_case_text(c, text, sizeof text);
+        printf("FAIL %s, %s: %s (--seed %llu)\n", kernel->name, text, what,
+               (unsigned long long)case_seed);
+    }
+    free(y);
+    problem_free(&problem);
+    nbits_data_free(&data);
+    return !what;
+}
+
+/* ---- The matrix ---- */
+
+static const int64_t all_m[] = {1, 4, 9, 100};
+static const int64_t all_n[] = {1, 3, 17, 40, 129};
+static const int64_t all_k[] = {16, 31, 48, 257, 1030};
+static const int64_t all_blocks[] = {16, 32, 64, 128, 1024};
+static const dibit_type all_scales[] = {DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT16, DIBIT_TYPE_BFLOAT16};
+
+enum { P_M, P_N, P_K, P_BLOCK, P_BITS, P_ZP, P_FILL, P_SCALES, P_G_IDX, P_BIAS, N_P };
+static const char *const m_names[] = {"1", "4", "9", "100"};
+static const char *const n_names[] = {"1", "3", "17", "40", "129"};
+static const char *const k_names[] = {"16", "31", "48", "257", "1030"};
+static const char *const block_names[] = {"16", "32", "64", "128", "1024"};
+static const char *const bit_names[] = {"1", "2", "3", "4", "5", "6", "7", "8"};
+static const char *const zp_names[] = {"none", "packed", "float", "float16"};
+static const char *const fill_names[] = {"exact", "random", "edges"};
+static const char *const scale_names[] = {"float", "float16", "bfloat16"};
+static const char *const yes_no[] = {"no", "yes"};
+#define COUNT(a) (int)(sizeof(a) / sizeof *(a))
+static const matrix_parameter parameters[N_P] = {
+    [P_M] = {"M", COUNT(m_names), m_names},
+    [P_N] = {"N", COUNT(n_names), n_names},
+    [P_K] = {"K", COUNT(k_names), k_names},
+    [P_BLOCK] = {"block", COUNT(block_names), block_names},
+    [P_BITS] = {"bits", COUNT(bit_names), bit_names},
+    [P_ZP] = {"zero points", COUNT(zp_names), zp_names},
+    [P_FILL] = {"fill", COUNT(fill_names), fill_names},
+    [P_SCALES] = {"scales", COUNT(scale_names), scale_names},
+    [P_G_IDX] = {"g_idx", COUNT(yes_no), yes_no},
+    [P_BIAS] = {"bias", COUNT(yes_no), yes_no},
+};
+
+typedef struct tally {
+    uint32_t runs, failed, skipped;
+} tally;
+
+static void run_row(const int *row, const dbt_nbits_gpu_kernel *kernel, tally *t) {
+    const nbits_case c = {
+        .M = all_m[row[P_M]],
+        .N = all_n[row[P_N]],
+        .K = all_k[row[P_K]],
+        .block_size = all_blocks[row[P_BLOCK]],
+        .bits = (uint32_t)row[P_BITS] + 1,
+        .zp = (nbits_zp)row[P_ZP],
+        .fill = (nbits_fill)row[P_FILL],
+        .scale_type = all_scales[row[P_SCALES]],
+        .g_idx = row[P_G_IDX] != 0 && !kernel->int8, /* which goes with float activations */
+        .bias = row[P_BIAS] != 0,
+        .int8_activations = kernel->int8,
+    };
+    dbt_nbits_gpu_problem problem = {.p = {.M = c.M,
+                                           .N = c.N,
+                                           .K = c.K,
+                                           .k_blocks = (c.K + c.block_size - 1) / c.block_size,
+                                           .block_size = c.block_size,
+                                           .bits = c.bits,
+                                           .int8_activations = c.int8_activations}};
+    if (!dbt_nbits_gpu_fits(kernel, &problem, hal)) {
+        t->skipped++;
+        return;
+    }
+    t->runs++;
+    t->failed += !run_case(&c, kernel);
+}
+
+static void run_pairs(tally *t) {
+    int n_rows;
+    int *const rows = matrix_pairwise(parameters, N_P, &seed, &n_rows);
+    for (int i = 0; i < n_rows; i++) {
+        /* In turn; a kernel that this device cannot run gives way to the next. */
+        uint32_t k = (uint32_t)i % dbt_nbits_gpu_kernel_count;
+        const uint32_t before = t->runs;
+        while (t->runs == before) {
+            run_row(rows + i * N_P, &dbt_nbits_gpu_kernels[k], t);
+            k = (k + 1) % dbt_nbits_gpu_kernel_count;
+        }
+    }
+    free(rows);
+}
+
+/* Of kernels, bits, blocks, zero points, bias and M; the rest is drawn. */
+static void run_product(tally *t) {
+    static const int drawn[] = {P_N, P_K, P_FILL, P_SCALES, P_G_IDX};
+    for (uint32_t k = 0; k < dbt_nbits_gpu_kernel_count; k++) {
+        int row[N_P] = {0};
+        for (int i = 0; i >= 0;) {
+            for (int d = 0; d < COUNT(drawn); d++) {
+                const uint64_t n = (uint64_t)parameters[drawn[d]].n_values;
+                row[drawn[d]] = (int)(dbt_test_random(&seed) % n);
+            }
+            run_row(row, &dbt_nbits_gpu_kernels[k], t);
+            static const int counted[] = {P_M, P_BLOCK, P_BIAS, P_ZP, P_BITS};
+            for (i = COUNT(counted) - 1; i >= 0; i--) {
+                if (++row[counted[i]] < parameters[counted[i]].n_values) break;
+                row[counted[i]] = 0;
+            }
+        }
+    }
+}
+
+static void test_every_kernel_over_the_matrix(void **state) {
+    (void)state;
+    tally t = {0};
+    if (full_product) {
+        run_product(&t);
+    } else {
+        run_pairs(&t);
+    }
+    printf("matrix on %s: %u runs, %u failed, %u not for this device\n", hal->name,
+           (unsigned)t.runs, (unsigned)t.failed, (unsigned)t.skipped);
+    assert_int_equal(t.failed, 0);
+}
+
+/* ---- Splitting ---- */
+
+/* How many dispatches the case takes when a binding holds so many bytes; it has to be right. */
+static uint64_t dispatches_within(const nbits_case *c, uint64_t binding_bytes) {
+    const dbt_nbits_gpu_problem problem = {.p = {.M = c->M,
+                                                 .N = c->N,
+                                                 .K = c->K,
+                                                 .k_blocks = c->K / c->block_size,
+                                                 .block_size = c->block_size,
+                                                 .bits = c->bits,
+                                                 .int8_activations = c->int8_activations}};
+    const uint64_t before = hal->counters.dispatches, limit = hal->limits.max_binding_bytes;
+    const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
+    hal->limits.max_binding_bytes = binding_bytes;
+    const bool right = run_case(c, kernel);
+    hal->limits.max_binding_bytes = limit;
+    assert_true(right);
+    return hal->counters.dispatches - before;
+}
+
+static void test_bindings_are_split_by_rows(void **state) {
+    (void)state;
+    for (int int8 = 0; int8 < 2; int8++) {
+        nbits_case c = {.M = 300,
+                        .N = 1100,
+                        .K = 96,
+                        .block_size = 32,
+                        .bits = 3,
+                        .zp = ZP_PACKED,
+                        .fill = FILL_EXACT,
+                        .scale_type = DIBIT_TYPE_FLOAT16,
+                        .bias = true,
+                        .int8_activations = int8 != 0};
+        /* Of Y: 300 rows of 4400 bytes. A part of M is quantized first. */
+        assert_int_equal(dispatches_within(&c, 150 * 4400), int8 ? 6 : 3);
+        /* Of B: 600 rows of 384 bytes. */
+        c.M = 10;
+        c.N = 600;
+        c.K = 1024;
+        assert_int_equal(dispatches_within(&c, 300 * 384), int8 ? 4 : 3);
+    }
+}
+
+/* ---- int8 roundings ---- */
+
+/* Blocks of every size of number, halves that go to even, and what no number is. */
+static void fill_activations(float *a, int64_t n_blocks, int64_t block) {
+    for (int64_t g = 0; g < n_blocks; g++) {
+        float *const at = a + g * block;
+        const float size = ldexpf(dbt_test_uniform(&seed, 1, 2), (int)(g % 250) - 124);
+        for (int64_t i = 0; i < block; i++) at[i] = size * dbt_test_uniform(&seed, -1, 1);
+        if (g % 7 == 0) { /* absmax 127 * 2^k: multiples of half a step */
+            const float step = ldexpf(1.0f, (int)(g % 60) - 30);
+            for (int64_t i = 0; i < block; i++)
+                at[i] = step * 0.5f * (float)((int)(dbt_test_random(&seed) % 509) - 254);
+            at[0] = step * 127;
+        }
+        if (g % 101 == 3) memset(at, 0, (size_t)block * sizeof *at);
+        if (g % 101 == 5) at[2] = INFINITY;
+        if (g % 101 == 6) at[3] = NAN;
+    }
+}
+
+static void test_int8_roundings_are_the_cpus(void **state) {
+    (void)state;
+    enum { M = 128, K = 1024, BLOCK = 32, BLOCKS = K / BLOCK };
+    const nbits_case c = {.M = M,
+                          .N = 1,
+                          .K = K,
+                          .block_size = BLOCK,
+                          .bits = 8,
+                          .scale_type = DIBIT_TYPE_FLOAT,
+                          .int8_activations = true};
+    nbits_data data;
+    nbits_data_create(&c, &seed, &data);
+    fill_activations(data.a, M * BLOCKS, BLOCK);
+    const dbt_nbits_gpu_problem problem = problem_create(&data);
+    const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
+    assert_true(kernel->tile);
+    ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
+    /* What nbits_quantize.wgsl has left: quads [K / 4, M] and parts [BLOCKS, M]. */
+    dbt_hal_buffer *buffers[2] = {0};
+    uint32_t *const quads = malloc(M * K), *const parts = malloc(M * BLOCKS * 8);
+    assert_non_null(quads);
+    assert_non_null(parts);
+    ok(dbt_gpu_scratch(gpu, 0, M * K, &buffers[0], &error));
+    ok(dbt_gpu_scratch(gpu, 1, M * BLOCKS * 8, &buffers[1], &error));
+    download(buffers[0], quads, M * K);
+    download(buffers[1], parts, M * BLOCKS * 8);
+    for (int64_t i = 0; i < M * BLOCKS && test_device_computes(); i++) {
+        const int64_t m = i / BLOCKS, g = i % BLOCKS;
+        const float *const a = data.a + m * K + g * BLOCK;
+        float scale;
+        const float inverse = dbt_nbits_int8_scale(a, BLOCK, &scale);
+        const float got = dbt_bits_to_float(parts[2 * (g * M + m)]);
+        const bool same = dbt_float_to_bits(got) == dbt_float_to_bits(scale);
+        if (!same && !(isnan(got) && isnan(scale)))
+            fail_msg("scale of block %d is %.9g, not %.9g", (int)i, (double)got, (double)scale);
+        for (int64_t k = 0; k < BLOCK; k++) {
+            const int want = inverse > 0.0f ? (int)nearbyintf(a[k] * inverse) : 0;
+            const uint32_t quad = quads[(g * BLOCK + k) / 4 * M + m];
+            assert_int_equal((int8_t)(uint8_t)(quad >> 8 * (k % 4)), want);
+        }
+    }
+    free(quads);
+    free(parts);
+    problem_free(&problem);
+    nbits_data_free(&data);
+}
+
+/* ---- The proof ---- */
+
+static uint64_t prove(const dbt_nbits_gpu_problem *problem, uint64_t kernels) {
+    dbt_nbits_gpu_proof proof = {0};
+    uint64_t proved = 0;
+    dibit_status status;
+    do {
+        proved = 0;
+        status = dbt_nbits_gpu_prove(gpu, problem, kernels, &proof, &proved, &error);
+    } while (status == DIBIT_PENDING);
+    ok(status);
+    return proved;
+}
+
+/* The embedded shaders with one text in a file of them replaced. */
+static dbt_shader_library mutant(const char *file, const char *from, const char *to) {
+    dbt_shader_file *const files = malloc(dbt_shaders.n * sizeof *files);
+    assert_non_null(files);
+    memcpy(files, dbt_shaders.files, dbt_shaders.n * sizeof *files);
+    for (size_t i = 0; i < dbt_shaders.n; i++) {
+        if (strcmp(files[i].name, file) != 0) continue;
+        char *const text = calloc(1, files[i].bytes + strlen(to) + 1);
+        assert_non_null(text);
+        memcpy(text, files[i].text, files[i].bytes);
+        char *const at = strstr(text, from);
+        assert_non_null(at);
+        memmove(at + strlen(to), at + strlen(from), strlen(at + strlen(from)) + 1);
+        memcpy(at, to, strlen(to));
+        files[i].text = text;
+        files[i].bytes = strlen(text);
+    }
+    return (dbt_shader_library){files, dbt_shaders.n};
+}
+
+static void mutant_free(const dbt_shader_library *library) {
+    for (size_t i = 0; i < library->n; i++) {
+        if (library->files[i].text != dbt_shaders.files[i].text)
+            free((void *)(uintptr_t)library->files[i].text);
+    }
+    free((void *)(uintptr_t)library->files);
+}
+
+/* A device of its own, so that nothing is proved there. */
+static void open_device(const dbt_shader_library *library) {
+    hal = test_device_open();
+    /* lavapipe says 128 and has 8. */
+    if (hal->features & DBT_HAL_SOFTWARE && hal->limits.max_subgroup > 16)
+        hal->limits.max_subgroup = 16;
+    ok(dbt_gpu_create(&dbt_default_allocator, hal, &gpu, &error));
+    if (library) dbt_gpu_use_shaders(gpu, library);
+}
+
+static dbt_nbits_gpu_problem two_bits(bool int8) {
+    return (dbt_nbits_gpu_problem){.p = {.M = 1,
+                                         .N = 64,
+                                         .K = 64,
+                                         .k_blocks = 2,
+                                         .block_size = 32,
+                                         .bits = 2,
+                                         .int8_activations = int8,
+                                         .scale_type = DIBIT_TYPE_FLOAT16,
+                                         .zero_point_type = DIBIT_TYPE_UINT8}};
+}
+
+static uint64_t fitting(const dbt_nbits_gpu_problem *problem, bool tiles) {
+    uint64_t mask = 0;
+    for (uint32_t i = 0; i < dbt_nbits_gpu_kernel_count; i++) {
+        const dbt_nbits_gpu_kernel *const kernel = &dbt_nbits_gpu_kernels[i];
+        if (kernel->tile != tiles || !dbt_nbits_gpu_fits(kernel, problem, hal)) continue;
+        mask |= (uint64_t)1 << i;
+        if (!full_product) break;
+    }
+    return mask;
+}
+
+static void test_a_wrong_kernel_is_dropped(void **state) {
+    (void)state;
+    static const struct {
+        const char *file, *from, *to;
+        bool int8, tiles; /* which are wrong */
+    } mutants[] = {
+        {"nbits_unpack.inc.wgsl", "bits >> BITS, bits >> (2u * BITS)",
+         "bits >> (2u * BITS), bits >> BITS", false, true},
+        {"nbits_unpack.inc.wgsl", "words.x >> (2u * (q % 4u))", "words.x >> (2u * (q % 3u))", true,
+         false},
+        {"nbits_zero_point.inc.wgsl", "let shift = byte % 4u * 8u + g * BITS % 8u;",
+         "let shift = byte % 4u * 8u;", false, false},
+        {"nbits_int8.inc.wgsl", "round(load_a(m, k) * inverse)", "floor(load_a(m, k) * inverse)",
+         true, true},
+    };
+    dbt_gpu *const shared_gpu = gpu;
+    dbt_hal *const shared_hal = hal;
+    for (int i = 0; i < COUNT(mutants); i++) {
+        const dbt_nbits_gpu_problem problem = two_bits(mutants[i].int8);
+        const dbt_shader_library library = mutant(mutants[i].file, mutants[i].from, mutants[i].to);
+        open_device(&library);
+        const uint64_t kernels = fitting(&problem, mutants[i].tiles);
+        const bool seen = prove(&problem, kernels) == 0;
+        const bool counted = dbt_gpu_dropped_kernels(gpu) > 0;
+        const bool again = prove(&problem, kernels) == 0;
+        dbt_gpu_destroy(&gpu);
+        mutant_free(&library);
+        if (!test_device_computes()) continue;
+        if (!seen || !counted || !again) fail_msg("nothing saw '%s'", mutants[i].to);
+    }
+    gpu = shared_gpu;
+    hal = shared_hal;
+}
+
+static void test_proofs_are_kept(void **state) {
+    (void)state;
+    const dbt_nbits_gpu_problem problem = two_bits(false);
+    const uint64_t kernels = fitting(&problem, false);
+    assert_int_equal(prove(&problem, kernels), kernels);
+    const uint64_t before = hal->counters.dispatches;
+    dbt_nbits_gpu_proof proof = {0};
+    uint64_t proved = 0;
+    ok(dbt_nbits_gpu_prove(gpu, &problem, kernels, &proof, &proved, &error));
+    assert_int_equal(proved, kernels);
+    assert_int_equal(hal->counters.dispatches, before);
+    assert_int_equal(dbt_gpu_dropped_kernels(gpu), 0);
+}
+
+/* ---- The choice ---- */
+
+static void test_every_problem_has_a_kernel(void **state) {
+    (void)state;
+    for (uint32_t bits = 1; bits <= 8; bits++) {
+        for (int mode = 0; mode < 8; mode++) {
+            dbt_nbits_gpu_problem problem = two_bits(mode & 1);
+            problem.p.bits = bits;
+            if (mode & 2) problem.p.block_size = 16;
+            if (mode & 4) problem.p.K = 4096;
+            for (int64_t M = 1; M < 5000; M = 2 * M + 1) {
+                problem.p.M = M;
+                const dbt_nbits_gpu_kernel *const kernel =
+                    dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
+                assert_non_null(kernel);
+                assert_true(dbt_nbits_gpu_fits(kernel, &problem, hal));
+                assert_int_equal(kernel->tile, M > 8);
+            }
+        }
+    }
+}
+
+int main(int argc, char **argv) {
+    const char *const from_environment = getenv("DBT_SEED"), *const full = getenv("DIBIT_FULL");
+    if (from_environment) seed = strtoull(from_environment, NULL, 10);
+    full_product = full && strcmp(full, "1") == 0;
+    for (int i = 1; i < argc; i++) {
+        if (strcmp(argv[i], "--full") == 0) full_product = true;
+        if (strcmp(argv[i], "--seed") == 0 && i + 1 < argc) seed = strtoull(argv[++i], NULL, 10);
+    }
+    printf("seed %llu\n", (unsigned long long)seed);
+    open_device(NULL);
+    const struct CMUnitTest tests[] = {
+        cmocka_unit_test(test_every_problem_has_a_kernel),
+        cmocka_unit_test(test_int8_roundings_are_the_cpus),
+        cmocka_unit_test(test_bindings_are_split_by_rows),
+        cmocka_unit_test(test_a_wrong_kernel_is_dropped),
+        cmocka_unit_test(test_proofs_are_kept),
+        cmocka_unit_test(test_every_kernel_over_the_matrix),
+    };
+    const int failed = cmocka_run_group_tests(tests, NULL, NULL);
+    dbt_gpu_destroy(&gpu);
+    return failed;
+}
