@@ -10,6 +10,10 @@
 dibit_status dbt_matmul_problem(const dbt_cpu_call *call, dbt_gemm *g);
 
 dibit_status dbt_matmul_encode(const dbt_gpu_call *call);
+/* Records g, whose pointers do not count: the operands lie at the beginning of these buffers. c: NULL where
+ * beta is 0. */
+dibit_status dbt_gemm_record(const dbt_gpu_call *call, const dbt_gemm *g, dbt_hal_buffer *a,
+                             dbt_hal_buffer *b, dbt_hal_buffer *c, dbt_hal_buffer *y);
 const char *dbt_matmul_refuses(const dbt_node *node, const dbt_hal *hal);
 
 #endif

@@ -47,29 +47,23 @@ static int64_t tiles(const dbt_gemm *g, int64_t m, int64_t n) {
     return g->n_batches * ((g->M + m - 1) / m) * ((g->N + n - 1) / n);
 }
 
-dibit_status dbt_matmul_encode(const dbt_gpu_call *call) {
-    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
-    dbt_gemm g;
-    DBT_TRY(dbt_matmul_problem(&shapes, &g));
-    if (dbt_tensor_count(call->out[0]) == 0) return DIBIT_OK;
-    const gemm_uniforms uniforms = uniforms_of(&g);
-    const bool has_c = g.beta != 0.0f, few = g.M <= FEW_ROWS;
-    dbt_hal_buffer *a = call->in_buffers[0], *b = call->in_buffers[1];
+dibit_status dbt_gemm_record(const dbt_gpu_call *call, const dbt_gemm *g, dbt_hal_buffer *a,
+                             dbt_hal_buffer *b, dbt_hal_buffer *c, dbt_hal_buffer *y) {
+    const gemm_uniforms uniforms = uniforms_of(g);
+    const bool has_c = g->beta != 0.0f, few = g->M <= FEW_ROWS;
     DBT_TRY(dbt_gpu_bindable(call, &a));
     DBT_TRY(dbt_gpu_bindable(call, &b));
-    const dbt_hal_binding bindings[4] = {{.buffer = a},
-                                         {.buffer = b},
-                                         {.buffer = has_c ? call->in_buffers[2] : NULL},
-                                         {.buffer = call->out_buffers[0]}};
-    const int32_t b_lines = g.b_k == 1 && g.b_n != 1;
-    int32_t tile_m = few ? (g.M > 2 ? 4 : (int32_t)g.M) : g.M <= 16 ? 16 : 64;
+    const dbt_hal_binding bindings[4] = {
+        {.buffer = a}, {.buffer = b}, {.buffer = has_c ? c : NULL}, {.buffer = y}};
+    const int32_t b_lines = g->b_k == 1 && g->b_n != 1;
+    int32_t tile_m = few ? (g->M > 2 ? 4 : (int32_t)g->M) : g->M <= 16 ? 16 : 64;
     int32_t tile_n = !few ? 64 : b_lines ? 8 : 32;
-    if (g.M >= 128 && g.N >= 128 && tiles(&g, 128, 128) >= MANY_TILES) tile_m = tile_n = 128;
+    if (g->M >= 128 && g->N >= 128 && tiles(g, 128, 128) >= MANY_TILES) tile_m = tile_n = 128;
     const dbt_shader_param few_params[4] = {
-        {"RAW", dbt_gpu_raw(g.b_type)}, {"C", has_c}, {"B_LINES", b_lines}, {"ROWS", tile_m}};
+        {"RAW", dbt_gpu_raw(g->b_type)}, {"C", has_c}, {"B_LINES", b_lines}, {"ROWS", tile_m}};
     const dbt_shader_param tile_params[6] = {
-        {"RAW", dbt_gpu_raw(g.b_type)},        {"C", has_c},       {"B_LINES", b_lines},
-        {"A_LINES", g.a_m == 1 && g.a_k != 1}, {"TILE_M", tile_m}, {"TILE_N", tile_n}};
+        {"RAW", dbt_gpu_raw(g->b_type)},         {"C", has_c},       {"B_LINES", b_lines},
+        {"A_LINES", g->a_m == 1 && g->a_k != 1}, {"TILE_M", tile_m}, {"TILE_N", tile_n}};
     dbt_gpu_dispatch dispatch = {.shader = few ? "gemm_few.wgsl" : "gemm_tile.wgsl",
                                  .params = few ? few_params : tile_params,
                                  .n_params = few ? 4 : 6,
@@ -78,7 +72,16 @@ dibit_status dbt_matmul_encode(const dbt_gpu_call *call) {
                                  .written = 1 << 3,
                                  .uniforms = &uniforms,
                                  .uniform_bytes = sizeof uniforms};
-    DBT_TRY(dbt_gpu_grid(call->gpu, (uint64_t)tiles(&g, tile_m, tile_n), dispatch.workgroups,
+    DBT_TRY(dbt_gpu_grid(call->gpu, (uint64_t)tiles(g, tile_m, tile_n), dispatch.workgroups,
                          call->error));
     return dbt_gpu_record(call->gpu, &dispatch, call->error);
+}
+
+dibit_status dbt_matmul_encode(const dbt_gpu_call *call) {
+    const dbt_cpu_call shapes = dbt_gpu_shapes(call);
+    dbt_gemm g;
+    DBT_TRY(dbt_matmul_problem(&shapes, &g));
+    if (dbt_tensor_count(call->out[0]) == 0) return DIBIT_OK;
+    return dbt_gemm_record(call, &g, call->in_buffers[0], call->in_buffers[1],
+                           g.beta != 0.0f ? call->in_buffers[2] : NULL, call->out_buffers[0]);
 }

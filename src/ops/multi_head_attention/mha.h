@@ -10,6 +10,7 @@
 
 #include "ops/attention_core/attention_gpu.h"
 #include "ops/attention_core/attention_kv.h"
+#include "ops/matmul/gemm.h"
 
 typedef struct dbt_mha_attrs {
     int64_t num_heads, unidirectional;
@@ -72,6 +73,9 @@ dibit_status dbt_mha_bias_strides(const dbt_mha_attrs *a, const dibit_tensor *bi
 /* Mask input i on a device: the term of batch row 0, and the stride of batch rows. */
 dibit_status dbt_mha_gpu_mask(const dbt_gpu_call *call, uint32_t i, const dbt_mha_shape *shape,
                               dbt_gpu_term *term, int64_t *batch_stride);
+/* attention_bias input i, likewise. */
+dibit_status dbt_mha_gpu_bias(const dbt_gpu_call *call, uint32_t i, const dbt_mha_shape *shape,
+                              dbt_gpu_term *term, int64_t *batch_stride);
 
 /* ---- What a run of MultiHeadAttention is to do, as its dims say, on any device (mha_shape.c) ---- */
 
@@ -99,6 +103,22 @@ dibit_status dbt_mha_check(const dbt_mha_step *step, bool has_states, dibit_erro
 /* Refuses caches that differ, or, where a mask or bias has columns for them, are not as long as past. */
 dibit_status dbt_mha_check_lengths(const dbt_mha_step *step, int64_t k_length, int64_t v_length,
                                    bool has_columns, dibit_error *error);
+/* What a run of Attention is to do (contrib_attention_shape.c). */
+typedef struct dbt_attn_step {
+    const dbt_mha_attrs *a;
+    const dibit_tensor *const *in; /* [n_inputs]; NULL where absent */
+    uint32_t n_inputs;
+    int64_t heads, inner, k_width, v_width, width, k_dim, v_dim;
+    dbt_mha_shape shape;
+} dbt_attn_step;
+
+void dbt_attn_read(const dbt_mha_attrs *a, const dibit_tensor *const *in, uint32_t n_inputs,
+                   dbt_attn_step *step);
+/* Refuses what does not fit. cached: keys and values lie in past or present. */
+dibit_status dbt_attn_check(const dbt_attn_step *step, bool cached, dibit_error *error);
+/* [batch * queries, width], without the operands. */
+dbt_gemm dbt_attn_projection(const dbt_attn_step *step);
+
 float dbt_mha_scale(const dbt_mha_attrs *a, int64_t k_dim);
 
 uint64_t dbt_mha_cpu_scratch(const dbt_cpu_call *call);
@@ -106,6 +126,7 @@ dibit_status dbt_mha_cpu_run(const dbt_cpu_call *call);
 dibit_status dbt_mha_cpu_bound(const dbt_cpu_call *call, float *const *bound);
 dibit_status dbt_mha_gpu_encode(const dbt_gpu_call *call);
 const char *dbt_mha_gpu_refuses(const dbt_node *node, const dbt_hal *hal);
+dibit_status dbt_attn_gpu_encode(const dbt_gpu_call *call);
 uint64_t dbt_attn_cpu_scratch(const dbt_cpu_call *call);
 dibit_status dbt_attn_cpu_run(const dbt_cpu_call *call);
 dibit_status dbt_attn_cpu_bound(const dbt_cpu_call *call, float *const *bound);

@@ -21,20 +21,11 @@ static bool has_states(const dbt_gpu_call *c) {
 static dibit_status make_terms(mha *m) {
     const dbt_gpu_call *const c = m->call;
     const dbt_mha_shape *const shape = &m->step.shape;
-    const dibit_tensor *const mask = in(m, DBT_MHA_MASK), *const bias = in(m, DBT_MHA_TERM);
-    if (mask) {
+    if (in(m, DBT_MHA_MASK)) {
         DBT_TRY(dbt_mha_gpu_mask(c, DBT_MHA_MASK, shape, &m->terms[0], &m->term_batch[0]));
     }
-    if (bias) {
-        int64_t stride[4];
-        DBT_TRY(dbt_mha_bias_strides(m->step.a, bias, shape, stride, c->error));
-        m->terms[1] = (dbt_gpu_term){.buffer = c->in_buffers[DBT_MHA_TERM],
-                                     .head = (uint64_t)stride[1],
-                                     .query = (uint64_t)stride[2],
-                                     .column = (uint64_t)stride[3]};
-        m->term_batch[1] = stride[0];
-    }
-    return DIBIT_OK;
+    if (!in(m, DBT_MHA_TERM)) return DIBIT_OK;
+    return dbt_mha_gpu_bias(c, DBT_MHA_TERM, shape, &m->terms[1], &m->term_batch[1]);
 }
 
 static dbt_gpu_rows rows_at(const mha *m, const dbt_mha_rows *r, int64_t b) {

@@ -114,3 +114,15 @@ dibit_status dbt_mha_gpu_mask(const dbt_gpu_call *c, uint32_t i, const dbt_mha_s
     term->column = 1;
     return dbt_gpu_mask_term(c->gpu, &m, &term->buffer, c->error);
 }
+
+dibit_status dbt_mha_gpu_bias(const dbt_gpu_call *c, uint32_t i, const dbt_mha_shape *s,
+                              dbt_gpu_term *term, int64_t *batch_stride) {
+    int64_t stride[4] = {0};
+    DBT_TRY(dbt_mha_bias_strides(c->attrs, c->in[i], s, stride, c->error));
+    *term = (dbt_gpu_term){.buffer = c->in_buffers[i],
+                           .head = (uint64_t)stride[1],
+                           .query = (uint64_t)stride[2],
+                           .column = (uint64_t)stride[3]};
+    *batch_stride = stride[0];
+    return DIBIT_OK;
+}

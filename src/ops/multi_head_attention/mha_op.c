@@ -219,6 +219,7 @@ const dbt_op dbt_multi_head_attention_ops[] = {
      .infer = infer_attention,
      .cpu_scratch = dbt_attn_cpu_scratch,
      .cpu_run = dbt_attn_cpu_run,
-     .cpu_bound = dbt_attn_cpu_bound},
+     .cpu_bound = dbt_attn_cpu_bound,
+     .gpu_encode = dbt_attn_gpu_encode},
     {0},
 };
