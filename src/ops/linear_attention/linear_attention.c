@@ -1,19 +1,9 @@
-/* com.microsoft LinearAttention: attention with a matrix per head as its memory.
- *
- * For every batch row and key/value head, with S of [d_k, d_v], token by token:
- *     S[i, :] *= exp(decay[i])                  gated, gated_delta; one decay a head, or one a row
- *     e = v, or beta * (v - sum_i k[i] S[i, :]) delta, gated_delta
- *     S[i, :] += k[i] * e
- *     output = scale * sum_i q[i] S[i, :]       for each query head of the group
- * There may be more query heads than key/value heads (a group shares S) or fewer (an output for
- * each S), and fewer key heads (which the key's width tells). */
+/* LinearAttention: its shapes, and the CPU. */
 #include <float.h>
 #include <string.h>
 
 #include "base/math.h"
-#include "ops/op.h"
-
-enum { QUERY, KEY, VALUE, PAST, DECAY, BETA };
+#include "ops/linear_attention/linear_attention.h"
 
 typedef struct linear_attrs {
     const char *update_rule;
@@ -51,9 +41,10 @@ static dibit_status check_attrs(const dbt_infer *infer) {
     DBT_FAIL_IF(!rule_of(a->update_rule, &decays, &deltas), infer->error, DIBIT_BAD_FILE,
                 "attribute 'update_rule' must be linear, gated, delta or gated_delta, got '%s'",
                 a->update_rule);
-    DBT_FAIL_IF((decays && !has(infer, DECAY)) || (deltas && !has(infer, BETA)), infer->error,
-                DIBIT_BAD_FILE, "update_rule '%s' needs %s", a->update_rule,
-                decays && !has(infer, DECAY) ? "decay" : "beta");
+    DBT_FAIL_IF((decays && !has(infer, DBT_LINEAR_DECAY)) ||
+                    (deltas && !has(infer, DBT_LINEAR_BETA)),
+                infer->error, DIBIT_BAD_FILE, "update_rule '%s' needs %s", a->update_rule,
+                decays && !has(infer, DBT_LINEAR_DECAY) ? "decay" : "beta");
     const int64_t q = a->q_num_heads, kv = a->kv_num_heads;
     DBT_FAIL_IF(q < 1 || kv < 1 || q > INT32_MAX || kv > INT32_MAX || (q % kv != 0 && kv % q != 0),
                 infer->error, DIBIT_BAD_FILE, "%lld query heads do not go with %lld others",
@@ -68,12 +59,14 @@ static dibit_status infer_linear(dbt_infer *infer) {
     dbt_dims *const dims = infer->dims;
     DBT_TRY(check_attrs(infer));
     const int32_t windowed = a->state_window > 0;
-    for (uint32_t i = QUERY; i <= BETA; i++) {
+    for (uint32_t i = DBT_LINEAR_QUERY; i <= DBT_LINEAR_BETA; i++) {
         DBT_TRY(dbt_infer_type(infer, i, DBT_TYPES_FLOAT));
-        const int32_t rank = i == PAST ? 4 + windowed : 3;
+        const int32_t rank = i == DBT_LINEAR_PAST ? 4 + windowed : 3;
         DBT_TRY(dbt_infer_rank(infer, i, rank, rank));
     }
-    const dbt_shape *const q = &infer->in[QUERY]->shape, *const v = &infer->in[VALUE]->shape;
+    const dbt_shape *const q = &infer->in[DBT_LINEAR_QUERY]->shape, *const v =
+                                                                        &infer->in[DBT_LINEAR_VALUE]
+                                                                             ->shape;
     const dbt_dim q_heads = dbt_dim_const(dims, a->q_num_heads);
     const dbt_dim kv_heads = dbt_dim_const(dims, a->kv_num_heads);
     const dbt_dim d_k = dbt_dim_apply(dims, DBT_DIM_DIV, q->dims[2], q_heads);
@@ -84,9 +77,12 @@ static dibit_status infer_linear(dbt_infer *infer) {
     if (windowed) state.dims[0] = dbt_dim_const(dims, a->state_window);
     const dbt_dim last[4] = {q->dims[0], kv_heads, d_k, d_v};
     memcpy(state.dims + windowed, last, sizeof last);
-    for (int32_t i = 0; i < state.rank; i++) DBT_TRY(dbt_infer_dim(infer, PAST, i, state.dims[i]));
-    dbt_infer_output(infer, 0, infer->in[QUERY]->type, &y);
-    dbt_infer_output(infer, 1, infer->in[has(infer, PAST) ? PAST : QUERY]->type, &state);
+    for (int32_t i = 0; i < state.rank; i++)
+        DBT_TRY(dbt_infer_dim(infer, DBT_LINEAR_PAST, i, state.dims[i]));
+    dbt_infer_output(infer, 0, infer->in[DBT_LINEAR_QUERY]->type, &y);
+    dbt_infer_output(
+        infer, 1, infer->in[has(infer, DBT_LINEAR_PAST) ? DBT_LINEAR_PAST : DBT_LINEAR_QUERY]->type,
+        &state);
     return DIBIT_OK;
 }
 
@@ -97,58 +93,66 @@ static dbt_state_kind state_kind(const dbt_node *node) {
 }
 
 typedef struct linear_job {
+    dbt_linear_layout l;
     const float *in[6];
     float *y, *present;           /* NULL where not wanted */
     float *y_bound, *state_bound; /* with `bounds` */
-    bool bounds, decays, deltas;
-    int64_t batch, length, q_heads, k_heads, kv_heads, d_k, d_v, windows;
-    int64_t decay_width, beta_width; /* elements a token */
-    float scale;
+    bool bounds;
+    float
+        roundings; /* of `bounds`: behind a result, at first order, per magnitude of its summands */
     float *scratch; /* for every unit: S, magnitudes, e */
     int64_t n_tasks;
 } linear_job;
 
-static dibit_status make_job(const dbt_cpu_call *call, linear_job *job) {
+dibit_status dbt_linear_layout_of(const dbt_cpu_call *call, dbt_linear_layout *out) {
     const linear_attrs *const a = call->attrs;
-    const dibit_tensor *const q = call->in[QUERY];
-    *job = (linear_job){.batch = q->dims[0],
-                        .length = q->dims[1],
-                        .q_heads = a->q_num_heads,
-                        .kv_heads = a->kv_num_heads,
-                        .windows = a->state_window,
-                        .d_k = q->dims[2] / a->q_num_heads,
-                        .scratch = call->scratch,
-                        .d_v = call->in[VALUE]->dims[2] / a->kv_num_heads};
-    rule_of(a->update_rule, &job->decays, &job->deltas);
+    const dibit_tensor *const q = call->in[DBT_LINEAR_QUERY];
+    dbt_linear_layout l = {.batch = q->dims[0],
+                           .length = q->dims[1],
+                           .q_heads = a->q_num_heads,
+                           .kv_heads = a->kv_num_heads,
+                           .slots = a->state_window > 0 ? a->state_window : 1,
+                           .d_k = q->dims[2] / a->q_num_heads,
+                           .d_v = call->in[DBT_LINEAR_VALUE]->dims[2] / a->kv_num_heads};
+    rule_of(a->update_rule, &l.decays, &l.deltas);
     int64_t width[6] = {0};
     for (uint32_t i = 0; i < call->n_inputs; i++) {
         if (!call->in[i]) continue;
-        job->in[i] = call->in[i]->data;
         width[i] = call->in[i]->dims[2];
-        DBT_FAIL_IF(i != PAST &&
-                        (call->in[i]->dims[0] != job->batch || call->in[i]->dims[1] != job->length),
+        DBT_FAIL_IF(i != DBT_LINEAR_PAST &&
+                        (call->in[i]->dims[0] != l.batch || call->in[i]->dims[1] != l.length),
                     call->error, DIBIT_BAD_INPUT, "input %u must have the query's batch and length",
                     (unsigned)i);
     }
-    const int64_t d_k = job->d_k, kv = job->kv_heads;
-    job->k_heads = d_k > 0 ? width[KEY] / d_k : 0;
-    job->decay_width = width[DECAY];
-    job->beta_width = width[BETA];
-    const bool fits = job->k_heads > 0 && width[QUERY] == d_k * job->q_heads &&
-                      width[KEY] == d_k * job->k_heads && kv % job->k_heads == 0 &&
-                      width[VALUE] == job->d_v * kv &&
-                      (!job->decays || width[DECAY] == kv || width[DECAY] == kv * d_k) &&
-                      (!job->deltas || width[BETA] == kv || width[BETA] == 1);
+    const int64_t kv = l.kv_heads;
+    l.k_heads = l.d_k > 0 ? width[DBT_LINEAR_KEY] / l.d_k : 0;
+    l.decay_width = width[DBT_LINEAR_DECAY];
+    l.beta_width = width[DBT_LINEAR_BETA];
+    l.decay_by_row = l.decay_width != kv || l.d_k == 1;
+    const bool fits = l.k_heads > 0 && width[DBT_LINEAR_QUERY] == l.d_k * l.q_heads &&
+                      width[DBT_LINEAR_KEY] == l.d_k * l.k_heads && kv % l.k_heads == 0 &&
+                      width[DBT_LINEAR_VALUE] == l.d_v * kv &&
+                      (!l.decays || l.decay_width == kv || l.decay_width == kv * l.d_k) &&
+                      (!l.deltas || l.beta_width == kv || l.beta_width == 1);
     DBT_FAIL_IF(!fits, call->error, DIBIT_BAD_INPUT,
                 "the widths of query, key, value, decay and beta do not fit the heads");
-    if (job->in[PAST]) {
-        const int64_t slots = job->windows > 0 ? job->windows : 1;
-        const int64_t slot = job->batch * kv * d_k * job->d_v;
-        DBT_FAIL_IF(dbt_tensor_count(call->in[PAST]) != slots * slot, call->error, DIBIT_BAD_INPUT,
-                    "past_state must have %lld elements", (long long)(slots * slot));
-        job->in[PAST] += (slots - 1) * slot;
+    const dibit_tensor *const past =
+        call->n_inputs > DBT_LINEAR_PAST ? call->in[DBT_LINEAR_PAST] : NULL;
+    l.slot = l.batch * kv * l.d_k * l.d_v;
+    DBT_FAIL_IF(past && dbt_tensor_count(past) != l.slots * l.slot, call->error, DIBIT_BAD_INPUT,
+                "past_state must have %lld elements", (long long)(l.slots * l.slot));
+    l.scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)l.d_k);
+    *out = l;
+    return DIBIT_OK;
+}
+
+static dibit_status make_job(const dbt_cpu_call *call, linear_job *job) {
+    *job = (linear_job){.scratch = call->scratch};
+    DBT_TRY(dbt_linear_layout_of(call, &job->l));
+    for (uint32_t i = 0; i < call->n_inputs; i++) {
+        if (call->in[i]) job->in[i] = call->in[i]->data;
     }
-    job->scale = a->scale != 0 ? a->scale : 1 / sqrtf((float)d_k);
+    if (job->in[DBT_LINEAR_PAST]) job->in[DBT_LINEAR_PAST] += (job->l.slots - 1) * job->l.slot;
     job->y = call->out[0] ? call->out[0]->data : NULL;
     job->present = call->n_outputs > 1 && call->out[1] ? call->out[1]->data : NULL;
     return DIBIT_OK;
@@ -161,9 +165,10 @@ typedef struct unit {
 } unit;
 
 static void decay(const linear_job *job, const unit *u, int64_t token) {
-    const int64_t width = job->decay_width, d_k = job->d_k, d_v = job->d_v;
-    const bool per_row = width != job->kv_heads || (d_k == 1 && width == job->kv_heads);
-    const float *const g = job->in[DECAY] + token * width + u->head * (per_row ? d_k : 1);
+    const int64_t width = job->l.decay_width, d_k = job->l.d_k, d_v = job->l.d_v;
+    const bool per_row = job->l.decay_by_row;
+    const float *const g =
+        job->in[DBT_LINEAR_DECAY] + token * width + u->head * (per_row ? d_k : 1);
     for (int64_t i = 0; i < d_k; i++) {
         const float factor = dbt_expf(g[per_row ? i : 0]);
         for (int64_t j = 0; j < d_v; j++) u->s[i * d_v + j] *= factor;
@@ -172,14 +177,14 @@ static void decay(const linear_job *job, const unit *u, int64_t token) {
 }
 
 static void update(const linear_job *job, const unit *u, int64_t token) {
-    const int64_t d_k = job->d_k, d_v = job->d_v;
-    const int64_t k_head = u->head / (job->kv_heads / job->k_heads);
-    const float *const k = job->in[KEY] + (token * job->k_heads + k_head) * d_k;
-    const float *const v = job->in[VALUE] + (token * job->kv_heads + u->head) * d_v;
+    const int64_t d_k = job->l.d_k, d_v = job->l.d_v;
+    const int64_t k_head = u->head / (job->l.kv_heads / job->l.k_heads);
+    const float *const k = job->in[DBT_LINEAR_KEY] + (token * job->l.k_heads + k_head) * d_k;
+    const float *const v = job->in[DBT_LINEAR_VALUE] + (token * job->l.kv_heads + u->head) * d_v;
     memcpy(u->e, v, (size_t)d_v * sizeof *v);
-    if (job->deltas) {
-        const float beta =
-            job->in[BETA][token * job->beta_width + (job->beta_width == 1 ? 0 : u->head)];
+    if (job->l.deltas) {
+        const float beta = job->in[DBT_LINEAR_BETA][token * job->l.beta_width +
+                                                    (job->l.beta_width == 1 ? 0 : u->head)];
         for (int64_t j = 0; j < d_v; j++) u->e[j] = 0;
         for (int64_t i = 0; i < d_k; i++) {
             for (int64_t j = 0; j < d_v; j++) u->e[j] += k[i] * u->s[i * d_v + j];
@@ -194,22 +199,17 @@ static void update(const linear_job *job, const unit *u, int64_t token) {
     }
 }
 
-/* The roundings that a result has behind it, at first order, per magnitude of its summands. */
-static float gamma_of(const linear_job *job) {
-    return (float)(job->d_k + job->length + 8) * (FLT_EPSILON / 2);
-}
-
 static void read_out(const linear_job *job, const unit *u, int64_t token) {
-    const int64_t d_k = job->d_k, d_v = job->d_v;
-    const int64_t group = job->q_heads > job->kv_heads ? job->q_heads / job->kv_heads : 1;
-    const int64_t shared = job->kv_heads > job->q_heads ? job->kv_heads / job->q_heads : 1;
+    const int64_t d_k = job->l.d_k, d_v = job->l.d_v;
+    const int64_t group = job->l.q_heads > job->l.kv_heads ? job->l.q_heads / job->l.kv_heads : 1;
+    const int64_t shared = job->l.kv_heads > job->l.q_heads ? job->l.kv_heads / job->l.q_heads : 1;
     const float *const from = job->bounds ? u->magnitude : u->s;
-    const float scale = job->bounds ? fabsf(job->scale) * gamma_of(job) : job->scale;
+    const float scale = job->bounds ? fabsf(job->l.scale) * job->roundings : job->l.scale;
     float *const to = job->bounds ? job->y_bound : job->y;
     for (int64_t m = 0; to && m < group; m++) {
         const int64_t q_head = group > 1 ? u->head * group + m : u->head / shared;
-        const float *const q = job->in[QUERY] + (token * job->q_heads + q_head) * d_k;
-        float *const y = to + (token * job->kv_heads * group + u->head * group + m) * d_v;
+        const float *const q = job->in[DBT_LINEAR_QUERY] + (token * job->l.q_heads + q_head) * d_k;
+        float *const y = to + (token * job->l.kv_heads * group + u->head * group + m) * d_v;
         for (int64_t j = 0; j < d_v; j++) y[j] = 0;
         for (int64_t i = 0; i < d_k; i++) {
             const float w = job->bounds ? fabsf(q[i]) : q[i];
@@ -221,28 +221,29 @@ static void read_out(const linear_job *job, const unit *u, int64_t token) {
 
 /* What present holds of the state after `done` tokens. */
 static void store(const linear_job *job, int64_t index, const unit *u, int64_t done) {
-    const int64_t n = job->d_k * job->d_v, slot = job->batch * job->kv_heads * n;
-    const int64_t slots = job->windows > 0 ? job->windows : 1;
-    const int64_t at = slots - 1 - (job->length - done);
+    const int64_t n = job->l.d_k * job->l.d_v;
+    const int64_t at = job->l.slots - 1 - (job->l.length - done);
     if (at < 0 || !job->present) return;
-    float *const to = (job->bounds ? job->state_bound : job->present) + at * slot + index * n;
-    for (int64_t i = 0; i < n; i++) to[i] = job->bounds ? u->magnitude[i] * gamma_of(job) : u->s[i];
+    float *const to =
+        (job->bounds ? job->state_bound : job->present) + at * job->l.slot + index * n;
+    for (int64_t i = 0; i < n; i++)
+        to[i] = job->bounds ? u->magnitude[i] * job->roundings : u->s[i];
 }
 
 static void run_unit(const linear_job *job, int64_t index) {
-    const int64_t n = job->d_k * job->d_v;
-    float *const memory = job->scratch + index * (2 * n + job->d_v);
-    const unit u = {index / job->kv_heads, index % job->kv_heads, memory, memory + n,
+    const int64_t n = job->l.d_k * job->l.d_v;
+    float *const memory = job->scratch + index * (2 * n + job->l.d_v);
+    const unit u = {index / job->l.kv_heads, index % job->l.kv_heads, memory, memory + n,
                     memory + 2 * n};
-    const float *const past = job->in[PAST];
+    const float *const past = job->in[DBT_LINEAR_PAST];
     for (int64_t i = 0; i < n; i++) {
         u.s[i] = past ? past[index * n + i] : 0;
         if (job->bounds) u.magnitude[i] = fabsf(u.s[i]);
     }
-    if (job->length == 0) store(job, index, &u, 0);
-    for (int64_t t = 0; t < job->length; t++) {
-        const int64_t token = u.b * job->length + t;
-        if (job->decays) decay(job, &u, token);
+    if (job->l.length == 0) store(job, index, &u, 0);
+    for (int64_t t = 0; t < job->l.length; t++) {
+        const int64_t token = u.b * job->l.length + t;
+        if (job->l.decays) decay(job, &u, token);
         update(job, &u, token);
         read_out(job, &u, token);
         store(job, index, &u, t + 1);
@@ -252,7 +253,7 @@ static void run_unit(const linear_job *job, int64_t index) {
 static void run_task(void *ctx, int64_t task, uint32_t thread) {
     (void)thread;
     const linear_job *const job = ctx;
-    const int64_t units = job->batch * job->kv_heads;
+    const int64_t units = job->l.batch * job->l.kv_heads;
     const int64_t end = dbt_task_begin(units, job->n_tasks, task + 1);
     for (int64_t u = dbt_task_begin(units, job->n_tasks, task); u < end; u++) run_unit(job, u);
 }
@@ -261,9 +262,9 @@ static void run_all(linear_job *job, dbt_pool *pool, uint64_t present_count) {
     float *const present = job->bounds ? job->state_bound : job->present;
     if (present)
         memset(present, 0, (size_t)present_count * sizeof *present); /* slots of no token */
-    const int64_t units = job->batch * job->kv_heads;
+    const int64_t units = job->l.batch * job->l.kv_heads;
     if (units == 0) return;
-    job->n_tasks = dbt_task_count(units, job->length * job->d_k * job->d_v * 4);
+    job->n_tasks = dbt_task_count(units, job->l.length * job->l.d_k * job->l.d_v * 4);
     dbt_parallel_for(pool, job->n_tasks, run_task, job);
 }
 
@@ -276,8 +277,8 @@ static uint64_t linear_scratch(const dbt_cpu_call *call) {
     quiet.error = NULL;
     linear_job job;
     if (make_job(&quiet, &job)) return 0; /* cpu_run says why */
-    return (uint64_t)(job.batch * job.kv_heads) * (uint64_t)(2 * job.d_k * job.d_v + job.d_v) *
-           sizeof(float);
+    return (uint64_t)(job.l.batch * job.l.kv_heads) *
+           (uint64_t)(2 * job.l.d_k * job.l.d_v + job.l.d_v) * sizeof(float);
 }
 
 static dibit_status linear_run(const dbt_cpu_call *call) {
@@ -287,10 +288,12 @@ static dibit_status linear_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
-static dibit_status linear_bound(const dbt_cpu_call *call, float *const *bound) {
+/* of_token: roundings of S in a token, of FLT_EPSILON / 2 each. */
+static dibit_status bound_of(const dbt_cpu_call *call, float *const *bound, int64_t of_token) {
     linear_job job;
     DBT_TRY(make_job(call, &job));
     job.bounds = true;
+    job.roundings = (float)(job.l.d_k + job.l.length * of_token + 8 * of_token) * (FLT_EPSILON / 2);
     job.y_bound = bound[0];
     job.state_bound = call->n_outputs > 1 ? bound[1] : NULL;
     if (!job.state_bound) job.present = NULL;
@@ -298,7 +301,16 @@ static dibit_status linear_bound(const dbt_cpu_call *call, float *const *bound) 
     return DIBIT_OK;
 }
 
-static const dbt_state_pair state_pairs[] = {{.past = PAST, .present = 1}};
+static dibit_status linear_bound(const dbt_cpu_call *call, float *const *bound) {
+    return bound_of(call, bound, 1);
+}
+
+/* A device's exponential is off by 4 roundings; the product with it and the sum are two more. */
+static dibit_status gpu_bound(const dbt_cpu_call *call, float *const *bound) {
+    return bound_of(call, bound, 6);
+}
+
+static const dbt_state_pair state_pairs[] = {{.past = DBT_LINEAR_PAST, .present = 1}};
 
 const dbt_op dbt_linear_attention_ops[] = {
     {.domain = "com.microsoft",
@@ -317,6 +329,8 @@ const dbt_op dbt_linear_attention_ops[] = {
      .cpu_scratch = linear_scratch,
      .cpu_run = linear_run,
      .cpu_bound = linear_bound,
+     .gpu_encode = dbt_linear_encode,
+     .gpu_bound = gpu_bound,
      .state_kind = state_kind},
     {.name = NULL},
 };
