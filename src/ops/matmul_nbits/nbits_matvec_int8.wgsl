@@ -67,7 +67,10 @@ fn add_quads(rows: Rows, lane: u32, which: u32) {
     let w3 = packed_rows(rows, q + 3u);
     for (var m = 0u; m < M_ROWS; m++) {
         let x = shared_quads[staged_slot(which, m, lane)];
-        dots[m] += dot_rows(x.x, w0) + dot_rows(x.y, w1) + dot_rows(x.z, w2) + dot_rows(x.w, w3);
+        var sum = dots[m] + dot_rows(x.x, w0); // one after the other, as devices add to a dot
+        sum += dot_rows(x.y, w1);
+        sum += dot_rows(x.z, w2);
+        dots[m] = sum + dot_rows(x.w, w3);
     }
 }
 
