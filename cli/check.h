@@ -65,6 +65,10 @@ typedef struct check_case {
 void check_case_load(check_case *c, const char *folder, const char *name, const char *model_path);
 void check_case_free(check_case *c);
 
+/* One set: its files, for a model that says what those without names are called. */
+void check_set_load(check_set *set, const char *folder, const dibit_model *model);
+void check_set_free(check_set *set);
+
 /* Runs all sets, first as they are and then noise_runs times with noise, and judges them. */
 void check_case_run(check_case *c, const check_options *options);
 

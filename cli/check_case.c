@@ -48,8 +48,8 @@ static uint32_t list_numbers(const char *folder, const char *prefix, const char 
 }
 
 /* Loads input_*.pb or output_*.pb into a list of tensors. Tensors without a name get the graph's. */
-static bool load_tensors(check_set *set, const check_case *c, const char *folder, bool is_input,
-                         uint32_t *n_out, dibit_tensor **out) {
+static bool load_tensors(check_set *set, const dibit_model *model, const char *folder,
+                         bool is_input, uint32_t *n_out, dibit_tensor **out) {
     const char *prefix = is_input ? "input_" : "output_";
     long *numbers;
     const uint32_t n = list_numbers(folder, prefix, ".pb", &numbers);
@@ -69,8 +69,7 @@ static bool load_tensors(check_set *set, const check_case *c, const char *folder
             *tensor = *dibit_tensors_get(file, 0);
             const uint32_t index = (uint32_t)numbers[i];
             if (tensor->name && tensor->name[0]) {
-            } else if ((is_input ? dibit_model_input : dibit_model_output)(c->model, index,
-                                                                           &info)) {
+            } else if ((is_input ? dibit_model_input : dibit_model_output)(model, index, &info)) {
                 snprintf(set->reason, sizeof set->reason, "%s: the graph has no %s %u", path,
                          is_input ? "input" : "output", index);
                 ok = false;
@@ -85,8 +84,7 @@ static bool load_tensors(check_set *set, const check_case *c, const char *folder
     return ok;
 }
 
-static void load_set(check_case *c, check_set *set) {
-    char *folder = dibit_cli_format("%s/%s", c->folder, set->name);
+void check_set_load(check_set *set, const char *folder, const dibit_model *model) {
     long *numbers;
     uint32_t n = list_numbers(folder, "input_", ".pb", &numbers);
     free(numbers);
@@ -94,15 +92,35 @@ static void load_set(check_case *c, check_set *set) {
     free(numbers);
     set->files = dibit_cli_alloc(n, sizeof *set->files);
     set->parent = -1;
-    if (!load_tensors(set, c, folder, true, &set->n_inputs, &set->inputs) ||
-        !load_tensors(set, c, folder, false, &set->n_expected, &set->expected)) {
+    if (!load_tensors(set, model, folder, true, &set->n_inputs, &set->inputs) ||
+        !load_tensors(set, model, folder, false, &set->n_expected, &set->expected)) {
         set->result = CHECK_FAILED;
-    } else if (set->n_expected == 0) {
+    }
+    set->outputs = dibit_cli_alloc(set->n_expected, sizeof *set->outputs);
+}
+
+void check_set_free(check_set *set) {
+    for (uint32_t i = 0; set->outputs && i < set->n_expected; i++) {
+        check_output *const out = &set->outputs[i];
+        if (out->still.data != out->got.data) free(out->still.data);
+        free(out->got.data);
+    }
+    for (uint32_t i = 0; i < set->n_files; i++) dibit_tensors_destroy(&set->files[i]);
+    free(set->name);
+    free(set->files);
+    free(set->inputs);
+    free(set->expected);
+    free(set->outputs);
+}
+
+static void load_set(const check_case *c, check_set *set) {
+    char *folder = dibit_cli_format("%s/%s", c->folder, set->name);
+    check_set_load(set, folder, c->model);
+    free(folder);
+    if (set->result == CHECK_PASSED && set->n_expected == 0) {
         snprintf(set->reason, sizeof set->reason, "there are no expected outputs");
         set->result = CHECK_SKIPPED;
     }
-    set->outputs = dibit_cli_alloc(set->n_expected, sizeof *set->outputs);
-    free(folder);
 }
 
 void check_case_load(check_case *c, const char *folder, const char *name, const char *model_path) {
@@ -133,20 +151,7 @@ void check_case_load(check_case *c, const char *folder, const char *name, const 
 }
 
 void check_case_free(check_case *c) {
-    for (uint32_t i = 0; i < c->n_sets; i++) {
-        check_set *set = &c->sets[i];
-        for (uint32_t j = 0; set->outputs && j < set->n_expected; j++) {
-            check_output *const out = &set->outputs[j];
-            if (out->still.data != out->got.data) free(out->still.data);
-            free(out->got.data);
-        }
-        for (uint32_t j = 0; j < set->n_files; j++) dibit_tensors_destroy(&set->files[j]);
-        free(set->name);
-        free(set->files);
-        free(set->inputs);
-        free(set->expected);
-        free(set->outputs);
-    }
+    for (uint32_t i = 0; i < c->n_sets; i++) check_set_free(&c->sets[i]);
     dibit_model_destroy(&c->model);
     free(c->sets);
     free(c->folder);

@@ -90,6 +90,38 @@ static void test_tensors_are_written(void **state) {
     assert_int_equal(none.n, 0);
 }
 
+static void test_tensors_change_their_type(void **state) {
+    (void)state;
+    dibit_error error;
+    float f[3] = {1, -2.5f, 0x1.001p0f}, back[3];
+    uint16_t half[3];
+    dibit_tensor from = {"f", F32, 1, {3}, f, 0};
+    dibit_tensor to = {.type = DIBIT_TYPE_FLOAT16, .data = half, .bytes = sizeof half};
+    assert_int_equal(dibit_tensor_convert(&from, &to, &error), DIBIT_OK);
+    assert_int_equal(half[1], 0xc100);
+    assert_int_equal(to.dims[0], 3);
+    dibit_tensor float_again = {.type = F32, .data = back, .bytes = sizeof back};
+    assert_int_equal(dibit_tensor_convert(&to, &float_again, &error), DIBIT_OK);
+    assert_float_equal(back[1], -2.5f, 0);
+    assert_float_equal(back[2], 1, 0); /* to even */
+    int64_t v[2] = {-1, 300};
+    uint8_t bytes[2];
+    from = (dibit_tensor){"v", DIBIT_TYPE_INT64, 1, {2}, v, 0};
+    to = (dibit_tensor){.type = DIBIT_TYPE_UINT8, .data = bytes, .bytes = 2};
+    assert_int_equal(dibit_tensor_convert(&from, &to, &error), DIBIT_OK);
+    assert_int_equal(bytes[0], 255);
+    assert_int_equal(bytes[1], 44);
+    to.bytes = 1;
+    assert_int_equal(dibit_tensor_convert(&from, &to, &error), DIBIT_TOO_LARGE);
+    to = (dibit_tensor){.type = F32, .data = back, .bytes = sizeof back};
+    assert_int_equal(dibit_tensor_convert(&from, &to, &error), DIBIT_UNSUPPORTED);
+    uint8_t codes[3] = {1, 2, 3}, packed[2];
+    from = (dibit_tensor){"q", DIBIT_TYPE_UINT8, 1, {3}, codes, 0};
+    to = (dibit_tensor){.type = DIBIT_TYPE_UINT4, .data = packed, .bytes = 2};
+    assert_int_equal(dibit_tensor_convert(&from, &to, &error), DIBIT_OK);
+    assert_int_equal(packed[0], 0x21);
+}
+
 /* ---- Extraction ---- */
 
 /* s = Shape(x); h = MatMul(x, w); r = Reshape(h, s * 1); y = Clip(r, , top) */
@@ -293,6 +325,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_what_is_written_reads_the_same),
         cmocka_unit_test(test_tensors_are_written),
+        cmocka_unit_test(test_tensors_change_their_type),
         cmocka_unit_test(test_nodes_run_by_themselves),
         cmocka_unit_test(test_extraction_says_what_is_missing),
         cmocka_unit_test(test_nodes_tell_what_they_read_and_make),

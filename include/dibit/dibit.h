@@ -155,6 +155,12 @@ typedef struct dibit_tensor {
 DIBIT_API const char *dibit_type_name(dibit_type type);
 /* Bits an element takes: 32 for float, 4 for int4; 0 for string, undefined and unknown values. */
 DIBIT_API uint32_t dibit_type_bits(dibit_type type);
+/* Writes the elements of `from` to to->data as to->type; to->bytes says how many there is room for
+ * (TOO_LARGE), rank and dims are filled in. Any floating type becomes float and float any floating type,
+ * rounded to nearest even; 2- and 4-bit integers become (u)int8 and back; int64 any integer type or bool,
+ * whose low bits it keeps. UNSUPPORTED for others. */
+DIBIT_API dibit_status dibit_tensor_convert(const dibit_tensor *from, dibit_tensor *to,
+                                            dibit_error *error);
 
 /* Receives text, or a file's bytes, in pieces; `bytes` of them, not NUL-terminated. */
 typedef void (*dibit_write)(void *user, const char *text, size_t bytes);

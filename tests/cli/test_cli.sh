@@ -92,6 +92,29 @@ expect "check: a wrong element" 1 "test_data_set_0: output 'logits' \[0,6,511\]:
 rm "$work/wrong/model.onnx"
 expect "check: test data without a model" 1 '^0 passed, 1 failed' 'no model.onnx' check "$work/wrong"
 
+# ---- diff: the null device computes nothing, so the first node that it runs is wrong --------------------
+expect "diff names the first node" 1 '^FIRST prompt: node 1, Gather by itself$' '' \
+    diff "$cases/llama.q2" --device null --save "$work/saved"
+expect "diff says where and by how much" 1 \
+    "alone: '/model/embed_tokens/Gather/output_0' \[0,[0-9],[0-9]+\] is 0, on the CPU .*: off by .*, allowed .*; 320 of 320" '' \
+    diff "$cases/llama.q2" --device null
+expect "diff says why a node is not compared" 1 'Sub; on the CPU: its integers are known on the host$' '' \
+    diff "$cases/llama.q2" --device null
+expect "diff --json" 1 '"first_alone": true' '' diff "$cases/llama.q2" --device null --json
+expect "diff --decode" 1 '^FIRST step: node 1, Gather' '' diff "$cases/llama.q2" --device null --decode
+expect "diff: files as inputs" 1 '^FIRST prompt: node 1' '' \
+    diff "$cases/llama.q2" --device null --input "$cases/llama.q2/test_data_set_2"
+expect "diff: files as reference" 1 '^FIRST prompt: node 1' '' \
+    diff "$cases/llama.q2" --device null --against "$cases/llama.q2/test_data_set_1"
+expect "check replays what diff saved, on the CPU" 0 '^1 passed' '' check "$work/saved"
+expect "and on the device" 1 "FAILED saved/test_data_set_0: output '/model/embed_tokens/Gather/output_0'" '' \
+    check "$work/saved" --device null
+expect "diff: nothing on the device" 1 'there is nothing to compare$' '' \
+    diff "$cases/moe_swiglu" --device null --input "$cases/moe_swiglu"
+expect "diff of the CPU with itself" 2 '' '--device cpu is the reference itself' diff "$cases/llama.q2" --device cpu
+expect "diff: a step after files" 2 '' '--decode follows a prompt' diff "$cases/llama.q2" --device null --decode --input x
+expect "diff: no such inputs" 1 '' 'nowhere: there is no test data' diff "$cases/llama.q2" --device null --input "$work/nowhere"
+
 # ---- broken models ------------------------------------------------------------------------------
 mkdir "$work/cut" "$work/noise"
 for bytes in 0 1 100 5000 20000; do
