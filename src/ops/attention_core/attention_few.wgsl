@@ -1,216 +1,219 @@
-// Attention of few queries to many keys (decoding). A workgroup of 128 takes ROWS rows of a head and one
-// part of the keys; all rows share the keys and values that it loads. Bindings: attention.inc.wgsl,
-// attention_scores.inc.wgsl.
-// Dispatch: heads * ceil(rows / ROWS) * parts * ceil(v_dim / 512) workgroups. No features.
+// Attention of few queries to many keys (decoding). A workgroup of 128 takes 4 rows of a head, the components
+// of vectors here, and one part of the keys; all rows share the keys and values that it loads. Bindings:
+// attention.inc.wgsl, attention_scores.inc.wgsl.
+// Dispatch: parts x ceil(rows / 4) x heads * ceil(v_dim / 512) workgroups. No features.
 // Of several parts, (row i of head h, part p) gives v_dim sums of weighted values, the maximum and the sum
 // of weights at ((h * rows + i) * parts + p) * (v_dim + 2) of y, for attention_merge.wgsl.
 
-#param ROWS 1 2 4 8
-
 #include "attention_scores.inc.wgsl"
-#include "grid.inc.wgsl"
 
 const THREADS = 128u;
 const TILE = 64u; // keys at a time
-// Threads that share the dot products of a key, and keys of a thread.
-#if ROWS == 8
-const LANES = 4u;
-const KEYS = 2u;
-#else
-const LANES = 8u;
-const KEYS = 4u;
-#endif
+const LANES = 8u; // threads that share the dot products of a key
 const SLOTS = THREADS / LANES;
-const STEPS = 2u;  // vectors of a key that a thread loads at a time,
-const VALUES = 8u; // and of values: loads that wait for memory together
-const SCORES = ROWS * TILE;
-// Scores of a lane are followed by 4 that are not used, so that lanes lie in other banks.
-const LANE_STRIDE = SCORES + 4u;
-#if ROWS == 8
-const GROUP = 4u; // rows whose sums of values are put together at a time
-#else
-const GROUP = u32(ROWS);
-#endif
+const KEYS = 4u; // of a thread
+// Scores of a lane are followed by one that is not used, so that lanes lie in other banks.
+const LANE_STRIDE = TILE + 1u;
 
-const POOL = max(LANES * LANE_STRIDE, GROUP * THREADS * 4u);
+var<workgroup> pool: array<vec4<f32>, 4u * THREADS + 8u>; // dot products of lanes; in the end sums of shares
+var<workgroup> weights: array<vec4<f32>, TILE>;
+var<workgroup> eighths: array<vec4<f32>, 8>; // maxima, then sums, of 8 keys each
 
-var<workgroup> pool: array<f32, POOL>; // dot products of lanes; in the end sums of shares
-var<workgroup> weights: array<f32, SCORES>;
-var<workgroup> eighths: array<f32, ROWS * 8>; // of each row: maxima, in the end sums
-var<workgroup> maxima: array<f32, ROWS>;
+// A vector of each row's query.
+fn load_queries(at: vec4<u32>, i: u32) -> mat4x4<f32> {
+    return mat4x4<f32>(load_query(at.x, i, u.k_dim), load_query(at.y, i, u.k_dim),
+                       load_query(at.z, i, u.k_dim), load_query(at.w, i, u.k_dim));
+}
+
+// Four values, `step` keys apart.
+struct Values {
+    a: vec4<f32>,
+    b: vec4<f32>,
+    c: vec4<f32>,
+    d: vec4<f32>,
+}
+fn load_values(at: u32, t: u32, step: u32, last: u32, column: u32) -> Values {
+    return Values(load_value(at + min(t, last) * u.v.token, column, u.v_dim),
+                  load_value(at + min(t + step, last) * u.v.token, column, u.v_dim),
+                  load_value(at + min(t + 2u * step, last) * u.v.token, column, u.v_dim),
+                  load_value(at + min(t + 3u * step, last) * u.v.token, column, u.v_dim));
+}
+
+// The weights of key i of the tile; zeros from n on.
+fn weights_of(i: u32, n: u32) -> vec4<f32> {
+    return select(vec4<f32>(), weights[min(i, TILE - 1u)], i < n);
+}
+
+fn shrinks(old: vec4<f32>, top: vec4<f32>) -> vec4<f32> {
+    return vec4<f32>(shrink(old.x, top.x), shrink(old.y, top.y), shrink(old.z, top.z),
+                     shrink(old.w, top.w));
+}
 
 @compute @workgroup_size(128)
-fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(num_workgroups) size: vec3<u32>,
-        @builtin(local_invocation_index) thread: u32) {
+fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) thread: u32) {
     let k_blocks = (u.k_dim + 3u) / 4u;
     let v_blocks = (u.v_dim + 3u) / 4u;
-    let blocks = (u.rows + ROWS - 1u) / ROWS;
-    let slices = (v_blocks + THREADS - 1u) / THREADS;
-    var unit = grid_index(id, size);
-    let part = unit % u.parts;
-    unit /= u.parts;
-    let slice = unit % slices;
-    unit /= slices;
-    let first = unit % blocks * ROWS;
-    let kv = unit / blocks;
-    if kv >= u.heads {
-        return;
+    let part = id.x;
+    let first = id.y * 4u;
+    var kv = id.z;
+    var slice = 0u; // of THREADS vectors of an output row
+    while kv >= u.heads {
+        kv -= u.heads;
+        slice++;
     }
-    let last = min(first + ROWS, u.rows) - 1u;
-    let begin = max(visible(first / u.group).x, u.first_key + part * u.part_keys);
-    let end = min(visible(last / u.group).y, u.first_key + (part + 1u) * u.part_keys);
+    let last = min(first + 4u, u.rows) - 1u;
+    let rows = min(vec4<u32>(first, first + 1u, first + 2u, first + 3u), vec4<u32>(last));
+    let q_at = vec4<u32>(query_at(kv, rows.x), query_at(kv, rows.y), query_at(kv, rows.z),
+                         query_at(kv, rows.w));
+    let seen0 = visible(query_of(rows.x));
+    let seen1 = visible(query_of(rows.y));
+    let seen2 = visible(query_of(rows.z));
+    let seen3 = visible(query_of(rows.w));
+    let begin = max(seen0.x, u.first_key + part * u.part_keys);
+    let end = min(seen3.y, u.first_key + (part + 1u) * u.part_keys);
+    let k_at = u.k.base + kv * u.k.head;
+    let v_at = u.v.base + kv * u.v.head;
 
     // Weighted values: this thread sums column `column` over every n_shares-th key.
     let columns = min(v_blocks - slice * THREADS, THREADS);
     let n_shares = THREADS / columns;
     let share = thread / columns;
-    let column = slice * THREADS + thread % columns;
-    var top: array<f32, ROWS>;
-    var acc: array<vec4<f32>, ROWS>;
-    var q_at: array<u32, ROWS>;
-    for (var r = 0u; r < ROWS; r++) {
-        top[r] = UNSEEN;
-        acc[r] = vec4<f32>();
-        let row = min(first + r, last);
-        q_at[r] = u.q.base + (kv * u.group + row % u.group) * u.q.head + row / u.group * u.q.token;
-    }
-    let k_at = u.k.base + kv * u.k.head;
-    let v_at = u.v.base + kv * u.v.head;
+    let column = slice * THREADS + thread - share * columns;
     let lane = thread % LANES;
     let slot = thread / LANES;
-    var sum = 0.0; // of this thread's eighth of the weights of row thread / 8
+    var top = vec4<f32>(UNSEEN);
+    var sum = vec4<f32>(); // of eighth `thread` of the weights
+    var acc0 = vec4<f32>();
+    var acc1 = vec4<f32>();
+    var acc2 = vec4<f32>();
+    var acc3 = vec4<f32>();
 
     for (var tile = begin; tile < end; tile += TILE) {
         // The first values are on their way while scores are computed.
-        var v: array<vec4<f32>, VALUES>;
-        for (var j = 0u; j < VALUES; j++) {
-            let t = min(tile + share + j * n_shares, end - 1u);
-            v[j] = load_value(v_at + t * u.v.token, column, u.v_dim);
+        let to = end - 1u;
+        var v = load_values(v_at, tile + share, n_shares, to, column);
+        var w = load_values(v_at, tile + share + 4u * n_shares, n_shares, to, column);
+        let at0 = k_at + min(tile + slot, to) * u.k.token;
+        let at1 = k_at + min(tile + slot + SLOTS, to) * u.k.token;
+        let at2 = k_at + min(tile + slot + 2u * SLOTS, to) * u.k.token;
+        let at3 = k_at + min(tile + slot + 3u * SLOTS, to) * u.k.token;
+        var x0 = vec4<f32>();
+        var x1 = vec4<f32>();
+        var x2 = vec4<f32>();
+        var x3 = vec4<f32>();
+        for (var i = lane; i < k_blocks; i += LANES) {
+            let q = load_queries(q_at, i);
+            let k0 = load_key(at0, i, u.k_dim);
+            let k1 = load_key(at1, i, u.k_dim);
+            let k2 = load_key(at2, i, u.k_dim);
+            let k3 = load_key(at3, i, u.k_dim);
+            x0 += k0 * q; // the dot products of a key with the four queries
+            x1 += k1 * q;
+            x2 += k2 * q;
+            x3 += k3 * q;
         }
-        var x = array<array<f32, ROWS>, KEYS>();
-        for (var first_step = lane; first_step < k_blocks; first_step += LANES * STEPS) {
-            var q: array<array<vec4<f32>, ROWS>, STEPS>;
-            var k: array<array<vec4<f32>, KEYS>, STEPS>;
-            for (var step = 0u; step < STEPS; step++) {
-                let i = first_step + step * LANES;
-                let there = min(i, k_blocks - 1u);
-                for (var r = 0u; r < ROWS; r++) {
-                    let loaded = load_query(q_at[r], there, u.k_dim);
-                    q[step][r] = select(vec4<f32>(), loaded, i < k_blocks);
-                }
-                for (var j = 0u; j < KEYS; j++) {
-                    let t = min(tile + slot + j * SLOTS, end - 1u);
-                    k[step][j] = load_key(k_at + t * u.k.token, there, u.k_dim);
-                }
+        pool[lane * LANE_STRIDE + slot] = x0;
+        pool[lane * LANE_STRIDE + slot + SLOTS] = x1;
+        pool[lane * LANE_STRIDE + slot + 2u * SLOTS] = x2;
+        pool[lane * LANE_STRIDE + slot + 3u * SLOTS] = x3;
+        workgroupBarrier();
+        var s = vec4<f32>(UNSEEN);
+        let t = tile + thread;
+        if thread < TILE && t < end {
+            var x = vec4<f32>();
+            for (var l = 0u; l < LANES; l++) {
+                x += pool[l * LANE_STRIDE + thread];
             }
-            for (var step = 0u; step < STEPS; step++) {
-                for (var j = 0u; j < KEYS; j++) {
-                    for (var r = 0u; r < ROWS; r++) {
-                        x[j][r] += dot(q[step][r], k[step][j]);
-                    }
-                }
-            }
+            s = vec4<f32>(score_if(seen0, x.x, kv, rows.x, t), score_if(seen1, x.y, kv, rows.y, t),
+                          score_if(seen2, x.z, kv, rows.z, t), score_if(seen3, x.w, kv, rows.w, t));
         }
-        for (var j = 0u; j < KEYS; j++) {
-            for (var r = 0u; r < ROWS; r++) {
-                pool[lane * LANE_STRIDE + r * TILE + slot + j * SLOTS] = x[j][r];
-            }
+        if thread < TILE {
+            weights[thread] = s;
         }
         workgroupBarrier();
-        for (var i = thread; i < SCORES; i += THREADS) {
-            let row = min(first + i / TILE, last);
-            let t = tile + i % TILE;
-            let seen = visible(row / u.group);
-            var s = UNSEEN;
-            if t >= seen.x && t < min(seen.y, end) {
-                s = 0.0;
-                for (var l = 0u; l < LANES; l++) {
-                    s += pool[l * LANE_STRIDE + i];
-                }
-                s = score(s, kv, row, t);
-            }
-            weights[i] = s;
-        }
-        workgroupBarrier();
-        if thread < ROWS * 8 {
-            var most = UNSEEN;
-            for (var i = 0u; i < 8u; i++) {
+        if thread < 8u {
+            var most = weights[thread * 8u];
+            for (var i = 1u; i < 8u; i++) {
                 most = max(most, weights[thread * 8u + i]);
             }
             eighths[thread] = most;
         }
         workgroupBarrier();
-        var change: array<f32, ROWS>;
-        for (var r = 0u; r < ROWS; r++) {
-            var most = top[r];
-            for (var i = 0u; i < 8u; i++) {
-                most = max(most, eighths[r * 8u + i]);
-            }
-            change[r] = shrink(top[r], most);
-            acc[r] *= change[r];
-            top[r] = most;
-            for (var i = thread; i < TILE; i += THREADS) {
-                weights[r * TILE + i] = weight(weights[r * TILE + i], most);
-            }
+        var most = top;
+        for (var i = 0u; i < 8u; i++) {
+            most = max(most, eighths[i]);
+        }
+        let change = shrinks(top, most);
+        top = most;
+        acc0 *= change.x;
+        acc1 *= change.y;
+        acc2 *= change.z;
+        acc3 *= change.w;
+        if thread < TILE {
+            weights[thread] = vec4<f32>(weight(s.x, most.x), weight(s.y, most.y),
+                                        weight(s.z, most.z), weight(s.w, most.w));
         }
         workgroupBarrier();
-        if thread < ROWS * 8 {
-            sum *= change[thread / 8u];
+        if thread < 8u {
+            sum *= change;
             for (var i = 0u; i < 8u; i++) {
                 sum += weights[thread * 8u + i];
             }
         }
         let n = select(0u, min(TILE, end - tile), share < n_shares);
-        for (var first_value = share; first_value < n; first_value += VALUES * n_shares) {
-            if first_value != share {
-                for (var j = 0u; j < VALUES; j++) {
-                    let t = min(tile + first_value + j * n_shares, end - 1u);
-                    v[j] = load_value(v_at + t * u.v.token, column, u.v_dim);
-                }
+        for (var i = share; i < n; i += 8u * n_shares) {
+            if i != share {
+                v = load_values(v_at, tile + i, n_shares, to, column);
+                w = load_values(v_at, tile + i + 4u * n_shares, n_shares, to, column);
             }
-            for (var j = 0u; j < VALUES; j++) {
-                let i = first_value + j * n_shares;
-                for (var r = 0u; r < ROWS; r++) {
-                    acc[r] += select(0.0, weights[r * TILE + min(i, TILE - 1u)], i < n) * v[j];
-                }
+            let values = array<vec4<f32>, 8>(v.a, v.b, v.c, v.d, w.a, w.b, w.c, w.d);
+            for (var j = 0u; j < 8u; j++) {
+                let by = weights_of(i + j * n_shares, n);
+                acc0 += by.x * values[j];
+                acc1 += by.y * values[j];
+                acc2 += by.z * values[j];
+                acc3 += by.w * values[j];
             }
         }
     }
 
     workgroupBarrier();
-    if thread < ROWS * 8 {
+    if thread < 8u {
         eighths[thread] = sum;
     }
-    if thread == 0u {
-        maxima = top;
-    }
-    for (var r0 = 0u; r0 < ROWS; r0 += GROUP) {
-        workgroupBarrier();
-        for (var r = 0u; r < GROUP; r++) {
-            for (var e = 0u; e < 4u; e++) {
-                pool[(r * 4u + e) * THREADS + thread] = acc[r0 + r][e];
-            }
+    pool[thread] = acc0;
+    pool[THREADS + thread] = acc1;
+    pool[2u * THREADS + thread] = acc2;
+    pool[3u * THREADS + thread] = acc3;
+    workgroupBarrier();
+    for (var i = thread; i < 4u * columns; i += THREADS) {
+        let r = i / columns;
+        if first + r > last {
+            continue;
         }
-        workgroupBarrier();
-        for (var i = thread; i < GROUP * columns; i += THREADS) {
-            let r = i / columns;
-            let row = first + r0 + r;
-            if row > last {
-                continue;
-            }
-            var total = vec4<f32>();
-            for (var j = 0u; j < n_shares; j++) {
-                for (var e = 0u; e < 4u; e++) {
-                    total[e] += pool[(r * 4u + e) * THREADS + j * columns + i % columns];
-                }
-            }
-            var row_sum = 0.0;
-            for (var j = 0u; j < 8u; j++) {
-                row_sum += eighths[(r0 + r) * 8u + j];
-            }
-            write(kv, row, part, slice * THREADS + i % columns, total, maxima[r0 + r], row_sum);
+        let own = i - r * columns;
+        var total = vec4<f32>();
+        for (var j = 0u; j < n_shares; j++) {
+            total += pool[r * THREADS + j * columns + own];
         }
+        var row_sum = 0.0;
+        for (var j = 0u; j < 8u; j++) {
+            row_sum += eighths[j][r];
+        }
+        write(kv, first + r, part, slice * THREADS + own, total, top[r], row_sum);
     }
+}
+
+// Where the query of a row begins.
+fn query_at(kv: u32, row: u32) -> u32 {
+    return u.q.base + head_of(kv, row) * u.q.head + query_of(row) * u.q.token;
+}
+
+fn score_if(seen: vec2<u32>, product: f32, kv: u32, row: u32, t: u32) -> f32 {
+    if t >= seen.x && t < seen.y {
+        return score(product, kv, row, t);
+    }
+    return UNSEEN;
 }
 
 // Column `column` (of four) of a row's sums.
@@ -227,8 +230,8 @@ fn write(kv: u32, row: u32, part: u32, column: u32, total: vec4<f32>, top: f32, 
         }
         return;
     }
-    let h = kv * u.group + row % u.group;
-    let at = u.y.base + h * u.y.head + row / u.group * u.y.token;
+    let h = head_of(kv, row);
+    let at = u.y.base + h * u.y.head + query_of(row) * u.y.token;
     let factor = normalizer(h, top, sum);
     for (var e = 0u; e < n; e++) {
         y[at + 4u * column + e] = factor * total[e];

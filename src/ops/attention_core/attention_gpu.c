@@ -4,7 +4,7 @@
 
 enum {
     FEW_ROWS = 16,     /* of a head: query heads that share keys, times queries */
-    MAX_ROWS = 8,      /* of a workgroup of attention_few */
+    FEW_BLOCK = 4,     /* of a workgroup of attention_few */
     TILE = 64,         /* keys that it takes at a time */
     WHOLE = 2 * TILE,  /* so many keys are not worth a second dispatch */
     MAX_PARTS = 64,    /* that attention_merge can put together */
@@ -30,8 +30,7 @@ typedef struct uniforms { /* Attention of attention.inc.wgsl */
 static const char few[] = "attention_few.wgsl", many[] = "attention_many.wgsl",
                   merge[] = "attention_merge.wgsl", append[] = "attention_append.wgsl",
                   mask_shader[] = "attention_mask.wgsl";
-static const char p_rows[] = "ROWS", p_slices[] = "SLICES", p_half[] = "HALF", p_vec[] = "VEC",
-                  p_form[] = "FORM";
+static const char p_slices[] = "SLICES", p_half[] = "HALF", p_vec[] = "VEC", p_form[] = "FORM";
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -103,9 +102,10 @@ static void split(const dbt_gpu_attention *a, uniforms *u) {
     u->parts = n > keys ? (uint32_t)divide_up(n, keys) : 1;
 }
 
+/* workgroups: y and z 0 where x is a number for dbt_gpu_grid. */
 static dibit_status record(dbt_gpu *gpu, const char *shader, const dbt_shader_param *params,
                            uint32_t n_params, const dbt_hal_binding bindings[7], const uniforms *u,
-                           uint64_t workgroups, dibit_error *error) {
+                           const uint64_t workgroups[3], dibit_error *error) {
     dbt_gpu_dispatch d = {.shader = shader,
                           .params = params,
                           .n_params = n_params,
@@ -114,14 +114,20 @@ static dibit_status record(dbt_gpu *gpu, const char *shader, const dbt_shader_pa
                           .written = 1u << 3,
                           .uniforms = u,
                           .uniform_bytes = sizeof *u};
-    DBT_TRY(dbt_gpu_grid(gpu, workgroups, d.workgroups, error));
+    if (workgroups[1] == 0) {
+        DBT_TRY(dbt_gpu_grid(gpu, workgroups[0], d.workgroups, error));
+    } else {
+        for (int i = 0; i < 3; i++) {
+            DBT_FAIL_IF(workgroups[i] > UINT32_MAX, error, DIBIT_TOO_LARGE, "%llu workgroups of %s",
+                        (unsigned long long)workgroups[i], shader);
+            d.workgroups[i] = (uint32_t)workgroups[i];
+        }
+    }
     return dbt_gpu_record(gpu, &d, error);
 }
 
 static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniforms *u,
                                dbt_hal_binding *bindings, int32_t vec, dibit_error *error) {
-    int32_t rows = 1;
-    while (rows < MAX_ROWS && (uint32_t)rows < u->rows) rows *= 2;
     split(a, u);
     dbt_hal_buffer *parts = NULL;
     if (u->parts > 1) {
@@ -132,15 +138,15 @@ static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniform
             dbt_gpu_scratch(gpu, DBT_ATTENTION_SCRATCH_PARTS, n * sizeof(float), &parts, error));
         bindings[3].buffer = parts;
     }
-    const dbt_shader_param params[] = {
-        {p_rows, rows}, {p_half, a->kv_type == DIBIT_TYPE_FLOAT16}, {p_vec, vec}};
-    const uint64_t blocks = (uint64_t)divide_up(u->rows, rows);
+    const dbt_shader_param params[] = {{p_half, a->kv_type == DIBIT_TYPE_FLOAT16}, {p_vec, vec}};
     const uint64_t slices = (uint64_t)divide_up(a->v_dim, FEW_COLUMNS);
-    DBT_TRY(record(gpu, few, params, 3, bindings, u, u->heads * blocks * u->parts * slices, error));
+    const uint64_t units[] = {u->parts, (uint64_t)divide_up(u->rows, FEW_BLOCK), u->heads * slices};
+    DBT_TRY(record(gpu, few, params, 2, bindings, u, units, error));
     if (!parts) return DIBIT_OK;
     const dbt_hal_binding merged[7] = {
         [0].buffer = parts, [3].buffer = a->y.buffer, [6] = bindings[6]};
-    return record(gpu, merge, NULL, 0, merged, u, (uint64_t)u->heads * u->rows, error);
+    const uint64_t rows[3] = {(uint64_t)u->heads * u->rows};
+    return record(gpu, merge, NULL, 0, merged, u, rows, error);
 }
 
 dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_error *error) {
@@ -167,7 +173,8 @@ dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_erro
         {p_slices, slices}, {p_half, a->kv_type == DIBIT_TYPE_FLOAT16}, {p_vec, vec}};
     const uint64_t blocks = (uint64_t)divide_up(u.rows, MANY_ROWS);
     const uint64_t columns = (uint64_t)divide_up(a->v_dim, (int64_t)slices * SLICE);
-    return record(gpu, many, params, 3, bindings, &u, u.heads * blocks * columns, error);
+    const uint64_t units[3] = {u.heads * blocks * columns};
+    return record(gpu, many, params, 3, bindings, &u, units, error);
 }
 
 /* ---- Appending ---- */

@@ -82,6 +82,20 @@ fn load_value(at: u32, i: u32, n: u32) -> vec4<f32> {
 #endif
 }
 
+// Row `row` of key/value head kv: its query, and its query head. One query alone needs no division.
+fn query_of(row: u32) -> u32 {
+    if u.rows == u.group {
+        return 0u;
+    }
+    return row / u.group;
+}
+fn head_of(kv: u32, row: u32) -> u32 {
+    if u.rows == u.group {
+        return kv * u.group + row;
+    }
+    return kv * u.group + row % u.group;
+}
+
 // The keys [begin, end) that query s sees; begin <= end.
 fn visible(s: u32) -> vec2<u32> {
     let n = i32(u.keys);
@@ -109,8 +123,8 @@ fn score(dot: f32, kv: u32, row: u32, t: u32) -> f32 {
     if u.n_terms == 0u {
         return x;
     }
-    let h = kv * u.group + row % u.group;
-    let s = row / u.group;
+    let h = head_of(kv, row);
+    let s = query_of(row);
     let first = u.terms[0];
     let a = term0[first.base + h * first.head + s * first.token + t * first.column];
     var b = 0.0;
