@@ -129,8 +129,11 @@ static dibit_status open_model(bench *b, const char *path, dibit_error *error) {
     dibit_status status = dibit_cli_open_device(&o->common, &b->device, &why, error);
     if (!status) status = dibit_model_load(&(dibit_model_desc){.path = path}, &b->model, error);
     if (status) return status;
-    const dibit_session_desc desc = {
-        .device = b->device, .activations = o->common.activations, .profile = o->profile};
+    const dibit_session_desc desc = {.device = b->device,
+                                     .activations = o->common.activations,
+                                     .profile = o->profile,
+                                     .sample_output = "logits",
+                                     .feed_input = "input_ids"};
     status = dibit_session_create(b->model, &desc, &b->session, error);
     if (status) return status;
     const dibit_generator_desc generator = {

@@ -32,7 +32,10 @@ static dibit_status open_all(const char *path, const char *model_file,
     if (status) return status;
     status = dibit_model_load(&(dibit_model_desc){.path = t->info.model_path}, &t->model, error);
     if (status) return status;
-    const dibit_session_desc session = {.device = t->device, .activations = common->activations};
+    const dibit_session_desc session = {.device = t->device,
+                                        .activations = common->activations,
+                                        .sample_output = "logits",
+                                        .feed_input = "input_ids"};
     status = dibit_session_create(t->model, &session, &t->session, error);
     if (status) return status;
     const dibit_generator_desc generator = {

@@ -24,6 +24,19 @@ struct dibit_device {
     char name[400], why[600];
 };
 
+/* Tokens that runs have chosen and nobody has read: a queue of reads from the device. */
+enum { DBT_MAX_UNREAD = 4 };
+typedef struct dbt_tokens {
+    struct {
+        uint64_t ticket;
+        int64_t batch;
+        dbt_block words; /* int32 [batch] */
+    } reads[DBT_MAX_UNREAD];
+    uint32_t first, n;
+    int64_t batch; /* rows that the last run chose tokens for; 0: there are none to feed */
+    dbt_block settings;
+} dbt_tokens;
+
 struct dibit_session {
     dbt_arena arena;
     dibit_model *model;
@@ -34,6 +47,7 @@ struct dibit_session {
     dbt_exec exec;
     bool ready, running;
     const dibit_run *run;
+    dbt_tokens tokens;
 };
 
 /* One past/present pair of a state.
@@ -60,5 +74,16 @@ dibit_status dbt_states_bind(dibit_session *session, const dibit_run *run, dibit
 dibit_status dbt_states_begin(dibit_session *session, const dibit_run *run, dibit_error *error);
 /* After the last step: the states take over what the run made. Cannot fail. */
 void dbt_states_commit(dibit_session *session, const dibit_run *run);
+
+/* tokens.c, for a run: checks what it asks for; binds the input that takes the tokens of the run before;
+ * hands over its settings when dims are known; after the last step, starts to read what it chose. */
+dibit_status dbt_tokens_check(const dibit_session *session, const dibit_run *run,
+                              dibit_error *error);
+dibit_status dbt_tokens_feed(dibit_session *session, const dibit_run *run, dibit_error *error);
+dibit_status dbt_tokens_bind(dibit_session *session, const dibit_run *run, dibit_error *error);
+dibit_status dbt_tokens_read(dibit_session *session, dibit_error *error);
+/* Forgets what was not read. */
+void dbt_tokens_forget(dibit_session *session);
+void dbt_tokens_free(dibit_session *session);
 
 #endif

@@ -30,7 +30,9 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
         .keep_bounds = desc->keep_bounds,
         .gpu = session->device->gpu,
         .device_refuses = session->device->gpu ? null_device_refuses : NULL,
-        .device_user = session->device};
+        .device_user = session->device,
+        .sample_output = desc->sample_output,
+        .feed_input = desc->feed_input};
     DBT_TRY(dbt_plan_create(graph, &session->arena, &options, &session->plan, error));
     DBT_TRY(dbt_exec_init(&session->exec, session->plan, &session->arena.allocator, error));
     session->exec.noise = desc->noise_seed;
@@ -100,6 +102,7 @@ dibit_status dibit_session_create(dibit_model *model, const dibit_session_desc *
 void dibit_session_destroy(dibit_session **session) {
     dibit_session *const s = session ? *session : NULL;
     if (!s) return;
+    dbt_tokens_free(s);
     dbt_exec_free(&s->exec);
     dibit_device_destroy(&s->own_device);
     dbt_arena arena = s->arena; /* the session itself lies in it */
@@ -126,8 +129,9 @@ static int32_t find_output(const dbt_graph *graph, const char *name) {
     return -1;
 }
 
-static bool is_bound_by_state(const dbt_plan *plan, const dibit_run *run, int32_t tensor) {
-    return run->n_states && plan->tensors[tensor].in_state;
+/* It is no input of this run: it comes from the states, or is what the run before has chosen. */
+static bool is_bound_by_session(const dbt_plan *plan, const dibit_run *run, int32_t tensor) {
+    return (run->n_states && plan->tensors[tensor].in_state) || (run->feed && tensor == plan->fed);
 }
 
 static dibit_status bind_inputs(dibit_session *session, const dibit_run *run, dibit_error *error) {
@@ -140,8 +144,9 @@ static dibit_status bind_inputs(dibit_session *session, const dibit_run *run, di
         const int32_t index = find_input(graph, given->name, i);
         DBT_FAIL_IF(index < 0, error, DIBIT_BAD_INPUT, "the model has no input '%s'", given->name);
         const int32_t tensor = plan->inputs[index];
-        DBT_FAIL_IF(is_bound_by_state(plan, run, tensor), error, DIBIT_BAD_INPUT,
-                    "input '%s' comes from the states, it cannot be given too", given->name);
+        DBT_FAIL_IF(is_bound_by_session(plan, run, tensor), error, DIBIT_BAD_INPUT,
+                    "input '%s' comes from %s, it cannot be given too", given->name,
+                    tensor == plan->fed ? "the run before" : "the states");
         DBT_FAIL_IF(plan->tensors[tensor].bound, error, DIBIT_BAD_INPUT,
                     "input '%s' is given twice", given->name);
         DBT_TRY(dbt_exec_bind(&session->exec, tensor, given, error));
@@ -149,7 +154,7 @@ static dibit_status bind_inputs(dibit_session *session, const dibit_run *run, di
     }
     for (uint32_t i = 0; i < graph->n_inputs; i++) {
         const int32_t tensor = plan->inputs[i];
-        DBT_FAIL_IF(!plan->tensors[tensor].bound && !is_bound_by_state(plan, run, tensor), error,
+        DBT_FAIL_IF(!plan->tensors[tensor].bound && !is_bound_by_session(plan, run, tensor), error,
                     DIBIT_BAD_INPUT, "input '%s' is missing", graph->inputs[i]->name);
     }
     return DIBIT_OK;
@@ -170,16 +175,31 @@ static dibit_status check_outputs(const dibit_session *session, const dibit_run 
     return DIBIT_OK;
 }
 
+/* What of the plan's steps serves this run. */
+static uint64_t wanted_of(const dibit_session *session, const dibit_run *run) {
+    uint64_t wanted = session->desc.keep_values ? UINT64_MAX : 0;
+    if (run->n_states) wanted |= DBT_SERVES_STATES;
+    for (uint32_t i = 0; i < run->n_outputs; i++) {
+        wanted |=
+            dbt_plan_output_bit((uint32_t)find_output(session->plan->graph, run->outputs[i].name));
+    }
+    return run->sample ? wanted | DBT_SERVES_TOKEN : wanted;
+}
+
 dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run, dibit_error *error) {
     DBT_FAIL_IF(!session || !run, error, DIBIT_BAD_ARGUMENT, "session and run must not be NULL");
     DBT_FAIL_IF(!session->ready, error, DIBIT_BAD_STATE, "the session is not ready yet");
     DBT_FAIL_IF(session->running, error, DIBIT_BAD_STATE, "a run is under way already");
     DBT_TRY(check_outputs(session, run, error));
+    DBT_TRY(dbt_tokens_check(session, run, error));
     dbt_exec_reset(&session->exec);
+    session->exec.wanted = wanted_of(session, run);
     DBT_TRY(bind_inputs(session, run, error));
+    DBT_TRY(dbt_tokens_feed(session, run, error));
     if (run->n_states) DBT_TRY(dbt_states_bind(session, run, error));
     DBT_TRY(dbt_exec_start(&session->exec, run->last_rows, error));
     if (run->n_states) DBT_TRY(dbt_states_begin(session, run, error));
+    DBT_TRY(dbt_tokens_bind(session, run, error));
     session->run = run;
     session->running = true;
     return DIBIT_OK;
@@ -227,12 +247,15 @@ dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
     session->running = false;
     DBT_TRY(status);
     DBT_TRY(give_outputs(session, error));
+    DBT_TRY(dbt_tokens_read(session, error));
     if (session->run->n_states) dbt_states_commit(session, session->run);
     return DIBIT_OK;
 }
 
 void dibit_run_cancel(dibit_session *session) {
-    if (session) session->running = false;
+    if (!session) return;
+    session->running = false;
+    dbt_tokens_forget(session);
 }
 
 dibit_status dibit_session_run(dibit_session *session, const dibit_run *run, dibit_error *error) {
@@ -289,7 +312,9 @@ void dibit_session_get_info(const dibit_session *session, dibit_session_info *ou
                                 .workspace_bytes = session->exec.workspace_bytes,
                                 .n_steps = (uint32_t)plan->n_steps,
                                 .int8_activations = plan->int8_activations,
-                                .has_states = plan->n_states > 0};
+                                .has_states = plan->n_states > 0,
+                                .samples = plan->token >= 0,
+                                .runs_ahead = plan->fed >= 0};
     for (int32_t i = 0; i < plan->n_steps; i++) {
         const dbt_step_kind kind = plan->steps[i].kind;
         if (!plan->steps[i].on_device) out->n_cpu_steps++;

@@ -1,12 +1,14 @@
 /* The generation loop and the sampler on a false engine: its logits are a hash of all tokens so far,
- * so any mistake in feeding, batching or positions changes every token after it. */
+ * so any mistake in feeding, batching or positions changes every token after it. All tests run on an
+ * engine that gives logits, on one whose device chooses tokens, and on one whose runs begin ahead. */
 #include "dbt_test.h"
 
 #include "base/half.h"
 #include "dibit/lm.h"
 #include "lm/sampler.h"
 
-enum { VOCABULARY = 97, MAX_TOKENS = 3000 };
+enum { VOCABULARY = 97, MAX_TOKENS = 3000, MAX_BATCH = 3, MAX_UNREAD = 4 };
+static enum { GIVES_LOGITS, SAMPLES, RUNS_AHEAD } engine;
 
 /* ---- The false engine ---- */
 
@@ -28,6 +30,10 @@ struct dibit_session {
     bool equal_lengths; /* refuses states of different lengths together */
     bool not_numbers;
     uint32_t n_runs, most_rows, widest_batch, n_cancelled;
+    int64_t chosen[MAX_UNREAD][MAX_BATCH]; /* by the last runs, the newest first */
+    uint32_t n_unread, most_unread, n_fed;
+    uint32_t fails_fed; /* the number of the run with `feed` that fails, from 1 */
+    bool fails_late;    /* when it is polled, not when it is begun */
     int64_t largest_chunk;
     void *logits;
 };
@@ -81,9 +87,25 @@ void dibit_state_destroy(dibit_state **state) {
     *state = NULL;
 }
 
+dibit_status dibit_state_truncate(dibit_state *state, uint64_t length, dibit_error *error) {
+    (void)error;
+    assert_true(length <= state->length);
+    state->length = length;
+    return DIBIT_OK;
+}
+void dibit_session_get_info(const dibit_session *session, dibit_session_info *out) {
+    (void)session;
+    *out = (dibit_session_info){.samples = engine >= SAMPLES, .runs_ahead = engine == RUNS_AHEAD};
+}
+
 dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run, dibit_error *error) {
     (void)error;
     assert_null(session->run);
+    if (run->feed) {
+        assert_int_equal(engine, RUNS_AHEAD);
+        assert_true(session->n_unread > 0);
+        if (++session->n_fed == session->fails_fed && !session->fails_late) return DIBIT_CAPACITY;
+    }
     for (uint32_t b = 1; session->equal_lengths && b < run->n_states; b++)
         if (run->states[b]->length != run->states[0]->length) return DIBIT_BAD_INPUT;
     session->run = run;
@@ -94,7 +116,7 @@ static void check_inputs(const dibit_run *run, int64_t s) {
     uint64_t longest = 0;
     for (uint32_t b = 0; b < run->n_states; b++)
         if (run->states[b]->length > longest) longest = run->states[b]->length;
-    const dibit_tensor *mask = &run->inputs[1], *positions = &run->inputs[2];
+    const dibit_tensor *mask = &run->inputs[!run->feed], *positions = mask + 1;
     assert_string_equal(mask->name, "attention_mask");
     assert_string_equal(positions->name, "position_ids");
     assert_int_equal(mask->dims[0], run->n_states);
@@ -109,16 +131,76 @@ static void check_inputs(const dibit_run *run, int64_t s) {
     }
 }
 
+/* As the device does, from the definition: of the best top_k the share top_p, without those below
+ * min_p; the best first. */
+static int64_t false_choice(const dibit_sample *s, const float *row) {
+    int64_t best[DIBIT_SAMPLE_MAX_TOP_K];
+    const uint32_t k = s->temperature > 0 ? s->top_k : 1;
+    double weights[DIBIT_SAMPLE_MAX_TOP_K], total = 0, kept = 0;
+    if (isnan(row[0])) return -1;
+    for (uint32_t n = 0; n < k; n++) {
+        best[n] = -1;
+        for (int64_t i = 0; i < VOCABULARY; i++) {
+            bool taken = false;
+            for (uint32_t m = 0; m < n; m++) taken = taken || best[m] == i;
+            if (!taken && (best[n] < 0 || row[i] > row[best[n]])) best[n] = i;
+        }
+        if (k == 1) return best[0];
+        weights[n] = exp((double)((row[best[n]] - row[best[0]]) / s->temperature));
+        total += weights[n];
+    }
+    uint32_t count = 0;
+    while (count < k && (count == 0 || s->top_p <= 0 || kept < (double)s->top_p * total) &&
+           (s->min_p <= 0 || weights[count] >= (double)s->min_p))
+        kept += weights[count++];
+    double left = (double)s->random * kept;
+    uint32_t i = 0;
+    while ((left -= weights[i]) >= 0 && i + 1 < count) i++;
+    return best[i];
+}
+
+dibit_status dibit_run_tokens(dibit_session *session, int64_t *tokens, uint32_t n,
+                              dibit_error *error) {
+    (void)error;
+    assert_null(session->run);
+    assert_true(session->n_unread > 0);
+    if (session->random && dbt_test_random(&session->random) % 3) return DIBIT_PENDING;
+    memcpy(tokens, session->chosen[--session->n_unread], n * sizeof *tokens);
+    return DIBIT_OK;
+}
+
+/* The tokens that run feeds [n_states, *s]. */
+static const int64_t *fed_tokens(const dibit_session *session, const dibit_run *run, int64_t *s) {
+    static int64_t fed[MAX_BATCH];
+    *s = 1;
+    memcpy(fed, session->chosen[0], sizeof fed);
+    if (run->feed) return fed;
+    const dibit_tensor *ids = &run->inputs[0];
+    assert_string_equal(ids->name, "input_ids");
+    assert_int_equal(ids->dims[0], run->n_states);
+    *s = ids->dims[1];
+    return ids->data;
+}
+
 dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
     (void)error;
     const dibit_run *run = session->run;
     assert_non_null(run);
     if (session->random && dbt_test_random(&session->random) % 3) return DIBIT_PENDING;
-    const dibit_tensor *ids = &run->inputs[0];
-    assert_string_equal(ids->name, "input_ids");
-    assert_int_equal(ids->dims[0], run->n_states);
-    const int64_t s = ids->dims[1];
+    if (run->feed && session->n_fed == session->fails_fed) {
+        session->run = NULL;
+        return DIBIT_CAPACITY;
+    }
+    int64_t s;
+    const int64_t *const ids = fed_tokens(session, run, &s);
     check_inputs(run, s);
+    if (run->sample) {
+        assert_int_equal(run->n_outputs, 0);
+        assert_true(++session->n_unread <= MAX_UNREAD);
+        memmove(session->chosen[1], session->chosen[0],
+                sizeof session->chosen - sizeof session->chosen[0]);
+        if (session->n_unread > session->most_unread) session->most_unread = session->n_unread;
+    }
     const int64_t rows = run->last_rows ? run->last_rows : s;
     free(session->logits);
     session->logits = malloc((size_t)(run->n_states * rows) * VOCABULARY * sizeof(float));
@@ -126,13 +208,15 @@ dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
     for (uint32_t b = 0; b < run->n_states; b++) {
         dibit_state *state = run->states[b];
         for (int64_t i = 0; i < s; i++) {
-            state->tokens[state->length++] = ((const int64_t *)ids->data)[b * s + i];
+            state->tokens[state->length++] = ids[b * s + i];
             if (i < s - rows) continue;
             const int64_t at = (b * rows + i - (s - rows)) * VOCABULARY;
             float row[VOCABULARY];
             false_row(state->tokens, state->length, row);
             for (int64_t v = 0; v < VOCABULARY; v++) {
                 if (session->not_numbers) row[v] = NAN;
+                if (run->sample && v == VOCABULARY - 1)
+                    session->chosen[0][b] = false_choice(&run->sample[b], row);
                 if (session->logits_type == DIBIT_TYPE_FLOAT)
                     ((float *)session->logits)[at + v] = row[v];
                 else
@@ -140,11 +224,12 @@ dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
             }
         }
     }
-    run->outputs[0] = (dibit_tensor){.name = "logits",
-                                     .type = session->logits_type,
-                                     .rank = 3,
-                                     .dims = {run->n_states, rows, VOCABULARY},
-                                     .data = session->logits};
+    if (run->n_outputs)
+        run->outputs[0] = (dibit_tensor){.name = "logits",
+                                         .type = session->logits_type,
+                                         .rank = 3,
+                                         .dims = {run->n_states, rows, VOCABULARY},
+                                         .data = session->logits};
     session->n_runs++;
     if (rows > session->most_rows) session->most_rows = (uint32_t)rows;
     if (run->n_states > session->widest_batch) session->widest_batch = run->n_states;
@@ -155,6 +240,7 @@ dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
 
 void dibit_run_cancel(dibit_session *session) {
     session->run = NULL;
+    session->n_unread = 0;
     session->n_cancelled++;
 }
 
@@ -241,7 +327,9 @@ static void test_greedy_chunks_and_float16(void **unused) {
         assert_int_equal(f.session.largest_chunk, 512);
         assert_int_equal(f.session.n_runs, 3 + 39);
         assert_int_equal(f.session.most_rows, 1);
-        assert_int_equal(dibit_generator_vocabulary(f.generator), VOCABULARY);
+        assert_int_equal(f.session.most_unread, engine);
+        if (engine == GIVES_LOGITS)
+            assert_int_equal(dibit_generator_vocabulary(f.generator), VOCABULARY);
         tear_down(&f);
     }
 }
@@ -368,6 +456,101 @@ static void test_context_and_cancel(void **unused) {
     assert_int_equal(sequence.finish, DIBIT_FINISH_CANCELLED);
     assert_int_equal(dibit_generator_poll(f.generator, &error), DIBIT_BAD_STATE);
     tear_down(&f);
+}
+
+/* Wherever it is cancelled, a state holds what was fed and said, but for the last token. */
+static void test_cancel_anywhere(void **unused) {
+    (void)unused;
+    for (int polls = 0; polls < 60; polls++) {
+        fixture f = {.session = {.random = (uint64_t)polls + 1}};
+        set_up(&f, &(dibit_generator_desc){.max_chunk = 4});
+        int64_t prompt[10], tokens[64];
+        make_prompt(prompt, 10, 6);
+        dibit_state state = {.length = 0};
+        dibit_sequence sequence = {
+            .state = &state, .prompt = prompt, .n_prompt = 10, .tokens = tokens, .max_tokens = 64};
+        const dibit_generation generation = {.sequences = &sequence, .n_sequences = 1};
+        dibit_error error = {0};
+        assert_int_equal(dibit_generator_begin(f.generator, &generation, &error), DIBIT_OK);
+        for (int i = 0; i < polls; i++)
+            assert_int_equal(dibit_generator_poll(f.generator, &error), DIBIT_PENDING);
+        dibit_generator_cancel(f.generator);
+        check_greedy(prompt, 10, tokens, sequence.n_tokens);
+        if (sequence.n_tokens == 0) {
+            assert_true(state.length % 4 == 0 && state.length <= 8);
+        } else {
+            assert_in_range(state.length, 10 + sequence.n_tokens - 1, 10 + sequence.n_tokens);
+            if (engine != GIVES_LOGITS) assert_int_equal(state.length, 10 + sequence.n_tokens - 1);
+        }
+        assert_int_equal(f.session.n_unread, 0);
+        tear_down(&f);
+    }
+}
+
+/* A run ahead that fails is begun again with its token known, and only then counts. */
+static void test_a_run_ahead_fails(void **unused) {
+    (void)unused;
+    for (int kind = 0; kind < 4; kind++) {
+        fixture f = {.session = {.fails_fed = 5, .fails_late = kind & 1, .random = kind & 2}};
+        set_up(&f, NULL);
+        int64_t tokens[2][20];
+        for (int i = 0; i < 2; i++) { /* the second fails nowhere */
+            int64_t prompt[3] = {1, 2, 3};
+            dibit_state state = {.length = 0};
+            dibit_sequence sequence = {.state = &state,
+                                       .prompt = prompt,
+                                       .n_prompt = 3,
+                                       .tokens = tokens[i],
+                                       .max_tokens = 20,
+                                       .sampling = {.temperature = 1, .top_k = 20, .seed = 3}};
+            dibit_error error = {0};
+            assert_int_equal(
+                dibit_generator_run(f.generator,
+                                    &(dibit_generation){.sequences = &sequence, .n_sequences = 1},
+                                    &error),
+                DIBIT_OK);
+            assert_int_equal(state.length, 3 + 19);
+        }
+        assert_memory_equal(tokens[0], tokens[1], sizeof tokens[0]);
+        assert_int_equal(f.session.n_fed, engine == RUNS_AHEAD ? 5 + 19 : 0);
+        tear_down(&f);
+    }
+}
+
+/* The device draws what the sampler would. */
+static void test_who_draws_does_not_matter(void **unused) {
+    (void)unused;
+    static int64_t told[3][4][60]; /* by the engine that gives logits, which comes first */
+    static const dibit_sampling options[3] = {
+        {.temperature = 1, .top_k = 40},
+        {.temperature = 0.8f, .top_k = 64, .top_p = 0.9f},
+        {.temperature = 2, .top_k = 10, .min_p = 0.2f},
+    };
+    for (int o = 0; o < 3; o++) {
+        for (uint64_t seed = 0; seed < 4; seed++) {
+            fixture f = {0};
+            set_up(&f, NULL);
+            int64_t prompt[3] = {1, 2, 3}, tokens[60];
+            dibit_state state = {.length = 0};
+            dibit_sequence sequence = {.state = &state,
+                                       .prompt = prompt,
+                                       .n_prompt = 3,
+                                       .tokens = tokens,
+                                       .max_tokens = 60,
+                                       .sampling = options[o]};
+            sequence.sampling.seed = seed;
+            dibit_error error = {0};
+            assert_int_equal(
+                dibit_generator_run(f.generator,
+                                    &(dibit_generation){.sequences = &sequence, .n_sequences = 1},
+                                    &error),
+                DIBIT_OK);
+            if (engine == GIVES_LOGITS) memcpy(told[o][seed], tokens, sizeof tokens);
+            assert_memory_equal(told[o][seed], tokens, sizeof tokens);
+            assert_int_equal(f.session.most_unread, engine);
+            tear_down(&f);
+        }
+    }
 }
 
 static void test_score(void **unused) {
@@ -619,6 +802,9 @@ int main(void) {
         cmocka_unit_test(test_batch),
         cmocka_unit_test(test_stop_and_next_turn),
         cmocka_unit_test(test_context_and_cancel),
+        cmocka_unit_test(test_cancel_anywhere),
+        cmocka_unit_test(test_a_run_ahead_fails),
+        cmocka_unit_test(test_who_draws_does_not_matter),
         cmocka_unit_test(test_score),
         cmocka_unit_test(test_refuses),
         cmocka_unit_test(test_distributions),
@@ -626,5 +812,8 @@ int main(void) {
         cmocka_unit_test(test_penalty_sees_prompt_and_answer),
         cmocka_unit_test(test_every_allocation_fails),
     };
-    return cmocka_run_group_tests(tests, NULL, NULL);
+    int failed = 0;
+    for (engine = GIVES_LOGITS; engine <= RUNS_AHEAD; engine++)
+        failed += cmocka_run_group_tests(tests, NULL, NULL);
+    return failed;
 }

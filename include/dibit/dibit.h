@@ -351,6 +351,9 @@ typedef struct dibit_session_desc {
     bool keep_bounds;    /* nodes on the CPU also say how far a device may be from their results */
     uint64_t noise_seed; /* not 0: each node's outputs are moved at random within their rounding
                                  bound; how results spread says what they can be compared to */
+    /* "Tokens that the device chooses", below. Read when the session begins. */
+    const char *sample_output; /* logits, float or float16 [batch, rows, vocabulary] */
+    const char *feed_input;    /* token ids [batch, rows] */
 } dibit_session_desc;
 
 /* Plans the model for a device. Also in the form begin / poll; to cancel, destroy. */
@@ -360,6 +363,17 @@ DIBIT_API dibit_status dibit_session_begin(dibit_model *model, const dibit_sessi
                                            dibit_session **out, dibit_error *error);
 DIBIT_API dibit_status dibit_session_poll(dibit_session *session, dibit_error *error);
 DIBIT_API void dibit_session_destroy(dibit_session **session);
+
+/* How to choose a token from a row of logits. At temperature 0 it is the likeliest, and the rest is not
+ * looked at. Else the top_k likeliest are divided by the temperature; the likeliest that together have the
+ * share top_p stay (0: all), without those below min_p times the likeliest; `random` draws one. */
+#define DIBIT_SAMPLE_MAX_TOP_K 64
+typedef struct dibit_sample {
+    float temperature;
+    uint32_t top_k; /* 1 to DIBIT_SAMPLE_MAX_TOP_K */
+    float top_p, min_p;
+    float random; /* uniform in [0, 1) */
+} dibit_sample;
 
 /* One run. Inputs are read, and outputs written, by name.
  *
@@ -380,6 +394,8 @@ typedef struct dibit_run {
     uint32_t n_outputs;
     uint32_t n_states;
     uint32_t last_rows;
+    const dibit_sample *sample; /* NULL, or [batch]: the device chooses a token for each row */
+    bool feed; /* feed_input is not among inputs: it takes the tokens that the run before chose */
 } dibit_run;
 
 /* Runs to the end. BAD_INPUT: a name, type or shape does not fit; OUT_OF_RANGE: for example a token
@@ -387,11 +403,34 @@ typedef struct dibit_run {
 DIBIT_API dibit_status dibit_session_run(dibit_session *session, const dibit_run *run,
                                          dibit_error *error);
 /* The same in pieces. What run points to must stay until poll has answered something else than
- * PENDING. Cancel ends a run that was begun; its states are as before it. */
+ * PENDING. Cancel ends a run that was begun; its states are as before it. It also
+ * forgets tokens that were not read; the states of their runs keep what those appended. */
 DIBIT_API dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run,
                                        dibit_error *error);
 DIBIT_API dibit_status dibit_run_poll(dibit_session *session, dibit_error *error);
 DIBIT_API void dibit_run_cancel(dibit_session *session);
+
+/* Tokens that the device chooses. A session whose desc names its logits (sample_output) can have its
+ * device choose the next token of each row: a few bytes to read instead of all logits. With
+ * dibit_run.sample, poll answers OK when the device has been given all its work, unless `outputs` have
+ * to be read too; states have grown then. dibit_run_tokens gives the tokens of such runs, the oldest run
+ * first. With `feed` the next run takes them on the device, before anybody has read them:
+ *
+ *     begin, poll  sample              the prompt
+ *     begin, poll  sample, feed        the first token goes in
+ *     tokens                           the first token
+ *     begin, poll  sample, feed        the second goes in
+ *     tokens                           the second ...
+ *
+ * A run too many, after a token that ends the text, is undone by dibit_state_truncate. dibit_session_info
+ * says whether the device does it (samples, runs_ahead): not where it has no logits, or where a run waits
+ * for the CPU or states cannot be truncated. At most four runs may have tokens that were not read. */
+
+/* The tokens [n] of the oldest run whose tokens were not read; n is its batch. -1 where no logit was a
+ * number. PENDING: the device is not done. BAD_STATE: there is no such run. What the device found out
+ * after the run was begun (DEVICE_LOST) is answered here. */
+DIBIT_API dibit_status dibit_run_tokens(dibit_session *session, int64_t *tokens, uint32_t n,
+                                        dibit_error *error);
 
 /* With keep_values: a value of the last run by its name in the model, on the CPU whatever device made it.
  * NOT_FOUND when there is none: it lies in a branch that was not taken, or inside a fused step. */
@@ -414,6 +453,8 @@ typedef struct dibit_session_info {
     uint32_t n_copies;     /* steps that move a value from one device to another */
     bool int8_activations; /* some node rounds its activations to int8 */
     bool has_states;       /* the model has past/present pairs */
+    bool samples;          /* dibit_run.sample works */
+    bool runs_ahead;       /* and dibit_run.feed */
 } dibit_session_info;
 
 DIBIT_API void dibit_session_get_info(const dibit_session *session, dibit_session_info *out);

@@ -48,6 +48,8 @@ void dbt_exec_reset(dbt_exec *exec) {
     exec->next_step = 0;
     exec->state_rows = NULL;
     exec->batch = 0;
+    exec->wanted = UINT64_MAX;
+    exec->feeds = false;
 }
 
 dibit_status dbt_exec_bind_dims(dbt_exec *exec, int32_t tensor, const int64_t *given,
@@ -385,6 +387,10 @@ static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error)
 dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error) {
     dbt_step *const step = &exec->plan->steps[exec->next_step];
     *waiting = false;
+    if (!(step->serves & exec->wanted)) {
+        exec->next_step++;
+        return exec->next_step < exec->plan->n_steps ? DIBIT_PENDING : DIBIT_OK;
+    }
     const uint64_t start = exec->profile ? dbt_os_nanoseconds() : 0;
     const dibit_status status = run_step(exec, step, error);
     *waiting = status == DIBIT_PENDING;

@@ -20,6 +20,8 @@ typedef struct dbt_exec {
     uint64_t noise; /* state of the noise generator; 0: none */
     bool profile;
     uint64_t ticket; /* of the download under way; 0: none */
+    uint64_t wanted; /* of steps' `serves`: the others are left out */
+    bool feeds;      /* plan->fed takes the token of the run before */
     /* The run. */
     int32_t next_step;
     int64_t batch; /* rows of states */

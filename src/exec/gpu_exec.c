@@ -212,5 +212,9 @@ dibit_status dbt_gpu_exec_step(dbt_exec *exec, dbt_step *step, dibit_error *erro
     const dbt_plan_tensor *const to = &exec->plan->tensors[step->outputs[0]];
     const bool up = step->kind == DBT_STEP_UPLOAD;
     if (to->bytes == 0 || stays_in_state(exec, up ? from : to)) return DIBIT_OK;
+    if (exec->feeds && step->inputs[0] == exec->plan->fed) {
+        return dbt_gpu_copy(exec->plan->options.gpu, exec->plan->tensors[exec->plan->token].buffer,
+                            0, to->buffer, 0, to->bytes, error);
+    }
     return up ? upload(exec, from, to, error) : download(exec, from, to, error);
 }

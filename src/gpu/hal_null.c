@@ -13,7 +13,7 @@ typedef struct null_buffer {
 typedef struct null_read {
     uint64_t ticket; /* 0: free */
     void *to;
-    unsigned char *from; /* what the buffer held */
+    dbt_block held; /* what the buffer held; kept for the next read */
     uint64_t bytes;
 } null_read;
 
@@ -45,14 +45,11 @@ static void draw_waits(null_hal *hal) {
 
 /* ---- Objects ---- */
 
-static void end_read(null_hal *hal, null_read *read) {
-    if (read->ticket) dbt_release(&hal->objects.allocator, read->from, read->bytes + 1);
-    read->ticket = 0;
-}
-
 static void null_destroy(dbt_hal *base) {
     null_hal *const hal = (null_hal *)base;
-    for (int i = 0; i < DBT_HAL_MAX_READS; i++) end_read(hal, &hal->reads[i]);
+    for (int i = 0; i < DBT_HAL_MAX_READS; i++) {
+        dbt_block_free(&hal->reads[i].held, &hal->objects.allocator);
+    }
     while (hal->objects.first) dbt_hal_object_free(&hal->objects, hal->objects.first);
     const dibit_allocator allocator = hal->objects.allocator;
     dbt_release(&allocator, hal, sizeof *hal);
@@ -174,11 +171,13 @@ static dibit_status null_read_begin(dbt_hal *base, dbt_hal_buffer *buffer, uint6
     while (read < hal->reads + DBT_HAL_MAX_READS && read->ticket) read++;
     DBT_FAIL_IF(read == hal->reads + DBT_HAL_MAX_READS, error, DIBIT_BAD_STATE,
                 "%d reads are under way already", DBT_HAL_MAX_READS);
-    unsigned char *const content = dbt_alloc(&hal->objects.allocator, bytes + 1, 1);
-    if (!content) return dbt_fail_memory(error, "a read", bytes);
-    memcpy(content, content_of(buffer, offset), (size_t)bytes);
-    *read = (null_read){++hal->next_ticket, dst, content, bytes};
-    *ticket = read->ticket;
+    if (!dbt_block_reserve(&read->held, &hal->objects.allocator, bytes + 1)) {
+        return dbt_fail_memory(error, "a read", bytes);
+    }
+    memcpy(read->held.data, content_of(buffer, offset), (size_t)bytes);
+    read->to = dst;
+    read->bytes = bytes;
+    *ticket = read->ticket = ++hal->next_ticket;
     base->counters.reads++;
     return null_submit(base, error);
 }
@@ -192,8 +191,8 @@ static dibit_status null_poll(dbt_hal *base, uint64_t ticket, dibit_error *error
     }
     for (null_read *read = hal->reads; read < hal->reads + DBT_HAL_MAX_READS; read++) {
         if (!read->ticket || (ticket && read->ticket != ticket)) continue;
-        if (read->bytes) memcpy(read->to, read->from, (size_t)read->bytes);
-        end_read(hal, read);
+        if (read->bytes) memcpy(read->to, read->held.data, (size_t)read->bytes);
+        read->ticket = 0;
     }
     return DIBIT_OK;
 }
@@ -201,7 +200,7 @@ static dibit_status null_poll(dbt_hal *base, uint64_t ticket, dibit_error *error
 static void null_cancel(dbt_hal *base, uint64_t ticket) {
     null_hal *const hal = (null_hal *)base;
     for (null_read *read = hal->reads; read < hal->reads + DBT_HAL_MAX_READS; read++) {
-        if (ticket && read->ticket == ticket) end_read(hal, read);
+        if (ticket && read->ticket == ticket) read->ticket = 0;
     }
 }
 

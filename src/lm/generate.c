@@ -3,7 +3,12 @@
  *
  * A generation is a chain of runs. Prompts are fed first, sequence by sequence in chunks; the last
  * chunk's logits give the first token. Then every run feeds the last token of each sequence that
- * goes on. poll moves the current run, or takes its logits and begins the next. */
+ * goes on. poll moves the current run, or takes its logits and begins the next.
+ *
+ * Where the session's device chooses tokens, it does. Then a run has tokens to collect when it is
+ * over, and the next may begin ahead of that, if it certainly feeds the same sequences unless one of
+ * them stops: two runs are uncollected at most. A run ahead that was one too many is taken back from
+ * the states; one that fails is forgotten, and begun again after the tokens before it are known. */
 #include <math.h>
 #include <stdlib.h>
 
@@ -17,7 +22,8 @@ enum { DEFAULT_CHUNK = 512 };
 typedef struct track {
     size_t fed; /* tokens of the prompt */
     uint64_t random;
-    uint64_t *seen; /* bits, for the repetition penalty; NULL: none */
+    uint64_t random_before; /* the run that was begun last */
+    uint64_t *seen;         /* bits, for the repetition penalty; NULL: none */
 } track;
 
 struct dibit_generator {
@@ -37,8 +43,15 @@ struct dibit_generator {
 
     int64_t *ids, *positions, *mask; /* of the run: [n_batch, S], the same, [n_batch, past + S] */
     size_t ids_capacity, positions_capacity, mask_capacity;
+    size_t n_fed; /* S */
     dibit_tensor inputs[3], output;
     dibit_run run;
+
+    bool samples, ahead;    /* in this generation: the device chooses tokens; runs begin ahead */
+    uint32_t n_uncollected; /* runs that are over but for their tokens; all of the same batch */
+    size_t uncollected_fed; /* tokens that they fed each sequence */
+    dibit_sample *settings; /* [batch_capacity] */
+    int64_t *chosen;        /* [batch_capacity] */
 
     float *logits;       /* [vocabulary], one row */
     dbt_choice *choices; /* [vocabulary] */
@@ -163,6 +176,8 @@ void dibit_generator_destroy(dibit_generator **generator) {
     dibit_generator_cancel(g);
     give(g, g->batch, g->batch_capacity, sizeof *g->batch);
     give(g, g->states, g->batch_capacity, sizeof *g->states);
+    give(g, g->settings, g->batch_capacity, sizeof *g->settings);
+    give(g, g->chosen, g->batch_capacity, sizeof *g->chosen);
     give(g, g->ids, g->ids_capacity, sizeof *g->ids);
     give(g, g->positions, g->positions_capacity, sizeof *g->positions);
     give(g, g->mask, g->mask_capacity, sizeof *g->mask);
@@ -182,7 +197,8 @@ static dibit_tensor ids_tensor(const char *name, int64_t *data, int64_t rows, in
         .name = name, .type = DIBIT_TYPE_INT64, .rank = 2, .dims = {rows, columns}, .data = data};
 }
 
-/* Prepares g->run to feed n tokens to each of g->states[0 .. n_batch); the caller fills g->ids. */
+/* Prepares g->run to feed n tokens to each of g->states[0 .. n_batch); the caller fills g->ids, the first
+ * input. */
 static dibit_status prepare_run(dibit_generator *g, size_t n, uint32_t last_rows,
                                 dibit_error *error) {
     uint64_t longest = 0;
@@ -205,6 +221,7 @@ static dibit_status prepare_run(dibit_generator *g, size_t n, uint32_t last_rows
     }
     const int64_t rows = g->n_batch;
     uint32_t n_inputs = 0;
+    g->n_fed = n;
     g->inputs[n_inputs++] = ids_tensor("input_ids", g->ids, rows, (int64_t)n);
     if (g->has_mask)
         g->inputs[n_inputs++] = ids_tensor("attention_mask", g->mask, rows, (int64_t)columns);
@@ -283,17 +300,39 @@ static dibit_status reserve_batch(dibit_generator *g, uint32_t n, dibit_error *e
     if (n <= g->batch_capacity) return DIBIT_OK;
     uint32_t *batch = take(g, n, sizeof *batch);
     dibit_state **states = take(g, n, sizeof *states);
-    if (!batch || !states) {
+    dibit_sample *settings = take(g, n, sizeof *settings);
+    int64_t *chosen = take(g, n, sizeof *chosen);
+    if (!batch || !states || !settings || !chosen) {
         give(g, batch, n, sizeof *batch);
         give(g, states, n, sizeof *states);
+        give(g, settings, n, sizeof *settings);
+        give(g, chosen, n, sizeof *chosen);
         return dbt_lm_fail_memory(error);
     }
     give(g, g->batch, g->batch_capacity, sizeof *g->batch);
     give(g, g->states, g->batch_capacity, sizeof *g->states);
+    give(g, g->settings, g->batch_capacity, sizeof *g->settings);
+    give(g, g->chosen, g->batch_capacity, sizeof *g->chosen);
     g->batch = batch;
     g->states = states;
+    g->settings = settings;
+    g->chosen = chosen;
     g->batch_capacity = n;
     return DIBIT_OK;
+}
+
+/* Whether the device can choose the tokens of all sequences. */
+static void choose_sampler(dibit_generator *g) {
+    dibit_session_info info;
+    dibit_session_get_info(g->desc.session, &info);
+    g->samples = info.samples;
+    for (uint32_t i = 0; i < g->generation.n_sequences; i++) {
+        const dibit_sampling *s = &g->generation.sequences[i].sampling;
+        const bool penalty = s->repetition_penalty > 0 && s->repetition_penalty != 1;
+        const bool top_k = s->top_k >= 1 && s->top_k <= DIBIT_SAMPLE_MAX_TOP_K;
+        if (penalty || (s->temperature > 0 && !top_k)) g->samples = false;
+    }
+    g->ahead = g->samples && info.runs_ahead;
 }
 
 dibit_status dibit_generator_begin(dibit_generator *g, const dibit_generation *generation,
@@ -317,6 +356,9 @@ dibit_status dibit_generator_begin(dibit_generator *g, const dibit_generation *g
     g->generation = *generation;
     g->active = true;
     g->running = false;
+    g->n_uncollected = 0;
+    g->uncollected_fed = 0;
+    choose_sampler(g);
     g->next = 0;
     return DIBIT_OK;
 }
@@ -347,12 +389,34 @@ static bool choose_batch(dibit_generator *g, size_t *n) {
     return g->n_batch > 0;
 }
 
+/* The run's outputs: none while more of a prompt is to come, else logits, or tokens from the device. */
+static void prepare_outputs(dibit_generator *g) {
+    const dibit_sequence *first = &g->generation.sequences[g->batch[0]];
+    const size_t fed = g->tracks[g->batch[0]].fed;
+    if (fed < first->n_prompt && fed + g->n_fed < first->n_prompt) {
+        g->run.n_outputs = 0;
+        return;
+    }
+    if (!g->samples) return;
+    g->run.n_outputs = 0;
+    g->run.sample = g->settings;
+    for (uint32_t b = 0; b < g->n_batch; b++) {
+        const dibit_sampling *s = &g->generation.sequences[g->batch[b]].sampling;
+        track *t = &g->tracks[g->batch[b]];
+        t->random_before = t->random;
+        g->settings[b] = (dibit_sample){
+            .temperature = s->temperature, .top_k = s->top_k, .top_p = s->top_p, .min_p = s->min_p};
+        if (s->temperature > 0) g->settings[b].random = (float)dbt_sampler_random(&t->random);
+    }
+}
+
 static dibit_status begin_run(dibit_generator *g, dibit_error *error) {
     size_t n;
     choose_batch(g, &n);
     for (uint32_t b = 0; b < g->n_batch; b++)
         g->states[b] = g->generation.sequences[g->batch[b]].state;
     DBT_TRY(prepare_run(g, n, 1, error));
+    prepare_outputs(g);
     for (uint32_t b = 0; b < g->n_batch; b++) {
         const dibit_sequence *s = &g->generation.sequences[g->batch[b]];
         const track *t = &g->tracks[g->batch[b]];
@@ -361,6 +425,42 @@ static dibit_status begin_run(dibit_generator *g, dibit_error *error) {
         memcpy(g->ids + b * n, from, n * sizeof *from);
     }
     return dibit_run_begin(g->desc.session, &g->run, error);
+}
+
+/* Every sequence of the last run goes on for certain, unless it stops, and no other one does. */
+static bool can_run_ahead(const dibit_generator *g) {
+    const dibit_generation *all = &g->generation;
+    if (!g->ahead || g->n_uncollected != 1) return false;
+    uint32_t n_going = 0;
+    for (uint32_t i = 0; i < all->n_sequences; i++) {
+        const dibit_sequence *s = &all->sequences[i];
+        if (s->finish != DIBIT_FINISH_NONE) continue;
+        n_going++;
+        if (g->tracks[i].fed < s->n_prompt || s->n_tokens + 1 >= s->max_tokens) return false;
+        if (g->desc.context_length && dibit_state_length(s->state) >= g->desc.context_length)
+            return false;
+    }
+    for (uint32_t b = 0; b < g->n_batch; b++) {
+        if (all->sequences[g->batch[b]].finish != DIBIT_FINISH_NONE) return false;
+    }
+    return n_going == g->n_batch;
+}
+
+/* The tokens that the last run has chosen go in. */
+static dibit_status begin_run_ahead(dibit_generator *g, dibit_error *error) {
+    DBT_TRY(prepare_run(g, 1, 1, error));
+    prepare_outputs(g);
+    g->run.inputs++; /* the ids */
+    g->run.n_inputs--;
+    g->run.feed = true;
+    return dibit_run_begin(g->desc.session, &g->run, error);
+}
+
+/* Takes back from a sequence's state what uncollected runs have fed it. They are of models whose states
+ * can be cut, or the prompt's last. */
+static void rewind_state(const dibit_generator *g, const dibit_sequence *s) {
+    if (g->uncollected_fed == 0) return;
+    (void)dibit_state_truncate(s->state, dibit_state_length(s->state) - g->uncollected_fed, NULL);
 }
 
 static void mark_seen(track *t, const int64_t *ids, size_t n, uint32_t vocabulary) {
@@ -383,43 +483,72 @@ static dibit_status make_seen(dibit_generator *g, const dibit_sequence *s, track
     return DIBIT_OK;
 }
 
-/* Chooses sequence i's next token from row b of the logits. CANCELLED: on_token said so. */
-static dibit_status take_token(dibit_generator *g, uint32_t i, size_t b, dibit_error *error) {
+/* Sequence i's next token. CANCELLED: on_token said so. */
+static dibit_status take_token(dibit_generator *g, uint32_t i, int64_t token, dibit_error *error) {
     dibit_sequence *s = &g->generation.sequences[i];
     track *t = &g->tracks[i];
-    DBT_TRY(make_seen(g, s, t, error));
-    read_row(g, b);
-    uint32_t token;
-    const dbt_sampler sampler = {&s->sampling, &t->random, t->seen, g->choices};
-    DBT_LM_FAIL_IF(!dbt_sample(&sampler, g->logits, g->vocabulary, &token), error,
-                   DIBIT_OUT_OF_RANGE, "the model's logits are not numbers");
+    DBT_LM_FAIL_IF(token < 0, error, DIBIT_OUT_OF_RANGE, "the model's logits are not numbers");
     for (size_t k = 0; k < s->n_stop; k++) {
-        if (s->stop[k] != (int64_t)token) continue;
+        if (s->stop[k] != token) continue;
         s->stop_token = token;
         s->finish = DIBIT_FINISH_STOP;
+        rewind_state(g, s);
         return DIBIT_OK;
     }
     s->tokens[s->n_tokens++] = token;
     if (t->seen) mark_seen(t, &s->tokens[s->n_tokens - 1], 1, g->vocabulary);
     if (s->n_tokens == s->max_tokens)
         s->finish = DIBIT_FINISH_LENGTH;
-    else if (g->desc.context_length && dibit_state_length(s->state) >= g->desc.context_length)
+    else if (g->desc.context_length && g->n_uncollected == 0 &&
+             dibit_state_length(s->state) >= g->desc.context_length)
         s->finish = DIBIT_FINISH_CONTEXT;
-    if (!g->generation.on_token ||
-        g->generation.on_token(g->generation.on_token_user, i, (int64_t)token))
+    if (!g->generation.on_token || g->generation.on_token(g->generation.on_token_user, i, token))
         return DIBIT_OK;
     return dbt_lm_fail(error, DIBIT_CANCELLED, "the generation was cancelled");
 }
 
+/* Chooses sequence i's next token from row b of the logits; -1 when they are not numbers. */
+static dibit_status choose_token(dibit_generator *g, uint32_t i, size_t b, int64_t *token,
+                                 dibit_error *error) {
+    const dibit_sequence *s = &g->generation.sequences[i];
+    track *t = &g->tracks[i];
+    DBT_TRY(make_seen(g, s, t, error));
+    read_row(g, b);
+    uint32_t id;
+    const dbt_sampler sampler = {&s->sampling, &t->random, t->seen, g->choices};
+    *token = dbt_sample(&sampler, g->logits, g->vocabulary, &id) ? (int64_t)id : -1;
+    return DIBIT_OK;
+}
+
 static dibit_status end_run(dibit_generator *g, dibit_error *error) {
-    const size_t fed = (size_t)g->inputs[0].dims[1];
+    for (uint32_t b = 0; b < g->n_batch; b++) {
+        track *t = &g->tracks[g->batch[b]];
+        if (t->fed < g->generation.sequences[g->batch[b]].n_prompt) t->fed += g->n_fed;
+    }
+    if (g->run.sample) {
+        g->n_uncollected++;
+        g->uncollected_fed += g->n_fed;
+        return DIBIT_OK;
+    }
+    if (g->run.n_outputs == 0) return DIBIT_OK;
     DBT_TRY(accept_logits(g, 1, error));
     for (uint32_t b = 0; b < g->n_batch; b++) {
+        int64_t token;
+        DBT_TRY(choose_token(g, g->batch[b], b, &token, error));
+        DBT_TRY(take_token(g, g->batch[b], token, error));
+    }
+    return DIBIT_OK;
+}
+
+/* The tokens of the oldest run, once the device has them. */
+static dibit_status collect(dibit_generator *g, dibit_error *error) {
+    DBT_TRY(dibit_run_tokens(g->desc.session, g->chosen, g->n_batch, error));
+    g->n_uncollected--;
+    g->uncollected_fed = g->n_uncollected; /* a run ahead feeds one token */
+    for (uint32_t b = 0; b < g->n_batch; b++) {
         const uint32_t i = g->batch[b];
-        track *t = &g->tracks[i];
-        const size_t n_prompt = g->generation.sequences[i].n_prompt;
-        if (t->fed < n_prompt) t->fed += fed;
-        if (t->fed == n_prompt) DBT_TRY(take_token(g, i, b, error));
+        if (g->generation.sequences[i].finish != DIBIT_FINISH_NONE) continue;
+        DBT_TRY(take_token(g, i, g->chosen[b], error));
     }
     return DIBIT_OK;
 }
@@ -431,21 +560,46 @@ static bool all_finished(const dibit_generator *g) {
     return true;
 }
 
-static dibit_status advance(dibit_generator *g, dibit_error *error) {
-    if (!g->running) {
-        dibit_status status = begin_run(g, error);
-        if (status == DIBIT_BAD_INPUT && g->n_batch > 1 && !g->one_by_one) {
-            g->one_by_one = true; /* caches that are not addressed by row need equal lengths */
-            status = begin_run(g, error);
-        }
-        if (status != DIBIT_OK) return status;
-        g->running = true;
-    }
+static dibit_status begin_next(dibit_generator *g, dibit_error *error) {
+    const dibit_status status = begin_run(g, error);
+    if (status != DIBIT_BAD_INPUT || g->n_batch == 1 || g->one_by_one) return status;
+    g->one_by_one = true; /* caches that are not addressed by row need equal lengths */
+    return begin_run(g, error);
+}
+
+/* A run ahead failed: what it would have fed is fed again when the tokens before it are known. */
+static void give_up_ahead(dibit_generator *g) {
+    g->ahead = false;
+    for (uint32_t b = 0; b < g->n_batch; b++)
+        g->tracks[g->batch[b]].random = g->tracks[g->batch[b]].random_before;
+}
+
+/* Moves the run under way to its end. */
+static dibit_status finish_run(dibit_generator *g, dibit_error *error) {
     const dibit_status status = dibit_run_poll(g->desc.session, error);
     if (status == DIBIT_PENDING) return DIBIT_PENDING;
     g->running = false;
-    DBT_TRY(status);
-    DBT_TRY(end_run(g, error));
+    if (status == DIBIT_OK) return end_run(g, error);
+    if (g->n_uncollected == 0) return status;
+    give_up_ahead(g);
+    return DIBIT_OK;
+}
+
+static dibit_status advance(dibit_generator *g, dibit_error *error) {
+    if (!g->running && g->n_uncollected == 0) {
+        DBT_TRY(begin_next(g, error));
+        g->running = true;
+    }
+    if (g->running) DBT_TRY(finish_run(g, error));
+    if (can_run_ahead(g)) {
+        g->running = begin_run_ahead(g, error) == DIBIT_OK;
+        if (g->running) {
+            DBT_TRY(finish_run(g, error));
+        } else {
+            give_up_ahead(g);
+        }
+    }
+    if (g->n_uncollected > 0) DBT_TRY(collect(g, error));
     return all_finished(g) ? DIBIT_OK : DIBIT_PENDING;
 }
 
@@ -458,7 +612,11 @@ dibit_status dibit_generator_poll(dibit_generator *g, dibit_error *error) {
 
 void dibit_generator_cancel(dibit_generator *g) {
     if (!g || !g->active) return;
-    if (g->running) dibit_run_cancel(g->desc.session);
+    if (g->running || g->n_uncollected > 0) dibit_run_cancel(g->desc.session);
+    for (uint32_t b = 0; g->n_uncollected > 0 && b < g->n_batch; b++) {
+        const dibit_sequence *s = &g->generation.sequences[g->batch[b]];
+        if (s->finish == DIBIT_FINISH_NONE) rewind_state(g, s);
+    }
     for (uint32_t i = 0; i < g->generation.n_sequences; i++) {
         if (g->generation.sequences[i].finish == DIBIT_FINISH_NONE)
             g->generation.sequences[i].finish = DIBIT_FINISH_CANCELLED;

@@ -432,6 +432,19 @@ static dibit_status plan_outputs(planner *p) {
     return DIBIT_OK;
 }
 
+/* The token is chosen on the device, if the logits are there. */
+static dibit_status plan_sample(planner *p, const dbt_node *sample) {
+    dbt_plan *const plan = p->plan;
+    plan->settings = plan->token = -1;
+    if (!sample || plan->by_value[sample->inputs[0]->id][ON_DEVICE] < 0) return DIBIT_OK;
+    if (refuses_device(p, sample)) return DIBIT_OK;
+    DBT_TRY(new_tensor(p, sample->inputs[1], NATIVE, DBT_PLACE_INPUT, &plan->settings));
+    DBT_TRY(plan_node(p, sample));
+    plan->token = plan->by_value[sample->outputs[0]->id][ON_DEVICE];
+    plan->tensors[plan->token].is_output = plan->tensors[plan->token].own_slot = true;
+    return DIBIT_OK;
+}
+
 /* keep_values: what is on the device alone is brought to the CPU, after all that the run needs. */
 static dibit_status download_values(planner *p) {
     dbt_plan *const plan = p->plan;
@@ -477,6 +490,10 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
     if (!options->keep_values) DBT_TRY(dbt_rewrite_transposed_gathers(graph, error));
     DBT_TRY(dbt_fold_views(graph, error));
     DBT_TRY(dbt_rewrite_last_rows(graph, &plan->last_rows, &plan->all_rows, error));
+    dbt_node *sample = NULL;
+    if (options->sample_output && options->gpu && !options->keep_values && !options->noise) {
+        DBT_TRY(dbt_rewrite_sample(graph, options->sample_output, &sample, error));
+    }
     planner p = {.plan = plan, .error = error};
     DBT_TRY(allocate(&p));
     find_needed(&p);
@@ -485,9 +502,12 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
         if (p.needed[n]) DBT_TRY(plan_node(&p, graph->nodes[n]));
     }
     DBT_TRY(plan_outputs(&p));
+    DBT_TRY(plan_sample(&p, sample));
     DBT_TRY(download_values(&p));
     DBT_TRY(find_states(&p));
     plan->sequence = find_sequence(plan);
+    DBT_TRY(dbt_plan_find_serves(plan, error));
+    dbt_plan_find_fed(plan, options->feed_input);
     DBT_TRY(dbt_plan_assign_slots(plan, error));
     *out = plan;
     return DIBIT_OK;

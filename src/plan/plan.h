@@ -28,6 +28,7 @@ typedef struct dbt_plan_tensor {
     bool bound;     /* INPUT: the caller gave it in this run */
     bool in_state;  /* past or present of a pair: runs with states have no other memory for it */
     bool is_output; /* of the graph: keeps its slot to the end of the run */
+    bool own_slot;  /* which no other tensor gets: it is read in the next run */
     dbt_place place;
     int32_t slot;           /* SLOT */
     bool gives_slot;        /* to the output that is written over it */
@@ -63,7 +64,8 @@ typedef struct dbt_step {
     dbt_hal_buffer **in_buffers, **out_buffers; /* on the device */
     int32_t guard; /* tensor of the guard, or -1: it runs when that is guard_value */
     bool guard_value;
-    int32_t states; /* index of its first pair in plan->states, or -1 */
+    int32_t states;  /* index of its first pair in plan->states, or -1 */
+    uint64_t serves; /* what it helps to make: dbt_plan_output_bit of outputs, DBT_SERVES_* */
     void *prepared;
     const char *name, *op, *kernel, *why;
     uint64_t runs, nanoseconds;
@@ -96,6 +98,8 @@ typedef struct dbt_plan_options {
     /* NULL when the device takes the node, else why not. */
     const char *(*device_refuses)(void *user, const dbt_node *node);
     void *device_user;
+    /* NULL, or the output that the device chooses tokens from, and the input that takes them. */
+    const char *sample_output, *feed_input;
 } dbt_plan_options;
 
 typedef struct dbt_plan {
@@ -110,13 +114,15 @@ typedef struct dbt_plan {
     int32_t *outputs; /* tensor of graph output i */
     int32_t n_tensors, n_steps, n_states, n_slots;
     int32_t tensors_capacity, steps_capacity;
-    int32_t (*by_value)[4]; /* value id -> tensor for [native + 2 * on_device], or -1 */
-    dbt_dim last_rows;      /* the symbol, or DBT_DIM_NONE when nothing selects rows */
-    dbt_dim all_rows;       /* what it is by default */
-    dbt_dim sequence;       /* how many tokens a run appends to its states, or DBT_DIM_NONE */
-    int32_t n_loaded;       /* tensors whose constants are resident */
-    int32_t n_prepared;     /* steps whose kernels are chosen */
-    dbt_block fetched;      /* the bytes of the constant that is being loaded and converted */
+    int32_t (*by_value)[4];  /* value id -> tensor for [native + 2 * on_device], or -1 */
+    dbt_dim last_rows;       /* the symbol, or DBT_DIM_NONE when nothing selects rows */
+    dbt_dim all_rows;        /* what it is by default */
+    dbt_dim sequence;        /* how many tokens a run appends to its states, or DBT_DIM_NONE */
+    int32_t settings, token; /* of dibit.Sample, on the CPU and on the device; -1: there is none */
+    int32_t fed;             /* input that can take the token of the run before, or -1 */
+    int32_t n_loaded;        /* tensors whose constants are resident */
+    int32_t n_prepared;      /* steps whose kernels are chosen */
+    dbt_block fetched;       /* the bytes of the constant that is being loaded and converted */
     uint64_t weight_bytes, packed_bytes;
     bool int8_activations;
 } dbt_plan;
@@ -135,6 +141,16 @@ void dbt_plan_release(dbt_plan *plan);
 
 /* The node's pairs are rows of sequences that it appends to, not plain tensors. */
 bool dbt_node_has_rows(const dbt_node *node);
+
+/* plan/serves.c: finds steps' `serves`. */
+#define DBT_SERVES_TOKEN (UINT64_C(1) << 62)
+#define DBT_SERVES_STATES (UINT64_C(1) << 63)
+uint64_t dbt_plan_output_bit(uint32_t output);
+dibit_status dbt_plan_find_serves(dbt_plan *plan, dibit_error *error);
+/* plan/token.c: *node NULL when there are no such logits. */
+dibit_status dbt_rewrite_sample(dbt_graph *graph, const char *output, dbt_node **node,
+                                dibit_error *error);
+void dbt_plan_find_fed(dbt_plan *plan, const char *input);
 
 /* plan/slots.c: liveness, and which tensors share memory. */
 dibit_status dbt_plan_assign_slots(dbt_plan *plan, dibit_error *error);

@@ -139,7 +139,7 @@ dibit_status dbt_plan_assign_slots(dbt_plan *plan, dibit_error *error) {
                 t->slot = root->slot;
                 root->gives_slot = true;
             } else {
-                t->slot = take_slot(plan, &free[t->on_device], bytes);
+                t->slot = t->own_slot ? -1 : take_slot(plan, &free[t->on_device], bytes);
                 if (t->slot < 0) {
                     t->slot = plan->n_slots++;
                     plan->slots[t->slot].on_device = t->on_device;

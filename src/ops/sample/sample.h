@@ -17,7 +17,7 @@
 
 enum {
     DBT_SAMPLE_SETTINGS = 5, /* numbers in a row of settings */
-    DBT_SAMPLE_MAX_K = 64
+    DBT_SAMPLE_MAX_K = DIBIT_SAMPLE_MAX_TOP_K
 };
 /* For min_p 0. Not infinity, which shaders need not know. */
 #define DBT_SAMPLE_NO_LIMIT 1e30f
