@@ -87,7 +87,7 @@ stage_webgpu() {
         return 0
     }
     build test && run_ctest test -L gpu &&
-        run_script build/test/dibit check --device webgpu --webgpu-lib "$library" tests/data/cases
+        check_both_ways --device webgpu --webgpu-lib "$library" tests/data/cases
 }
 
 # Every variant of every shader under the browsers' other compiler.
@@ -105,9 +105,9 @@ stage_tint() {
 
 # From files, and with states kept in the session.
 check_both_ways() {
-    run_script build/test/dibit check "$1"
+    run_script build/test/dibit check "$@"
     from_files=$?
-    run_script build/test/dibit check --chain "$1" && [ $from_files = 0 ]
+    run_script build/test/dibit check --chain "$@" && [ $from_files = 0 ]
 }
 
 # Reference models beside the repository's own.

@@ -161,7 +161,7 @@ static dibit_status encode(dbt_exec *exec, dbt_step *step, dibit_error *error) {
 
 /* The past lies in a state on the device already, and the present stays there. */
 static bool stays_in_state(const dbt_exec *exec, const dbt_plan_tensor *cpu) {
-    return exec->state_rows && cpu->in_state;
+    return exec->state_rows && cpu->in_device_state;
 }
 
 static dibit_status upload(dbt_exec *exec, const dbt_plan_tensor *from, const dbt_plan_tensor *to,

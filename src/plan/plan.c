@@ -290,6 +290,8 @@ static int64_t window_of(const dbt_node *node) {
 static void add_state(dbt_plan *plan, const dbt_plan_state *state) {
     plan->tensors[state->past].in_state = true;
     plan->tensors[state->present].in_state = true;
+    plan->tensors[state->past].in_device_state = state->on_device;
+    plan->tensors[state->present].in_device_state = state->on_device;
     plan->states[plan->n_states++] = *state;
 }
 

@@ -27,8 +27,9 @@ typedef struct dbt_plan_tensor {
     bool on_device; /* else in CPU memory */
     bool bound;     /* INPUT: the caller gave it in this run */
     bool in_state;  /* past or present of a pair: runs with states have no other memory for it */
-    bool is_output; /* of the graph: keeps its slot to the end of the run */
-    bool own_slot;  /* which no other tensor gets: it is read in the next run */
+    bool in_device_state; /* besides, that memory is the device's: nothing is copied */
+    bool is_output;       /* of the graph: keeps its slot to the end of the run */
+    bool own_slot;        /* which no other tensor gets: it is read in the next run */
     dbt_place place;
     int32_t slot;           /* SLOT */
     bool gives_slot;        /* to the output that is written over it */
