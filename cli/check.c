@@ -193,6 +193,8 @@ int dibit_cli_check(int argc, char **argv) {
         {"atol", 0, "A", "allow A besides", DIBIT_CLI_DOUBLE, &options.atol},
         {"noise-runs", 0, "N", "runs with noise for the derived bound (default 6)", DIBIT_CLI_U32,
          &options.noise_runs},
+        {"no-proof", 0, NULL, "also use kernels that fail their proof on the device",
+         DIBIT_CLI_FLAG, &options.no_proof},
         {"verbose", 'v', NULL, "also say how much of its bound each output used", DIBIT_CLI_FLAG,
          &options.verbose},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},

@@ -214,6 +214,7 @@ static bool run_pass(check_case *c, const check_options *options, pass_kind kind
     pass p = {.c = c, .options = options, .kind = kind};
     const dibit_session_desc desc = {.device = kind == PASS_DEVICE ? options->device : options->cpu,
                                      .activations = options->common.activations,
+                                     .no_proof = options->no_proof,
                                      .noise_seed = noise_seed};
     dibit_error error;
     const dibit_status created = dibit_session_create(c->model, &desc, &p.session, &error);

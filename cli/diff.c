@@ -41,6 +41,7 @@ static bool run_all(diff_context *c, dibit_error *error) {
     if (dibit_session_create(c->model, &desc, &c->reference, error)) return false;
     desc.device = c->device;
     desc.no_fusion = c->options.no_fusion;
+    desc.no_proof = c->options.no_proof;
     if (dibit_session_create(c->model, &desc, &c->tested, error)) return false;
     dibit_node_info info;
     while (dibit_model_node(c->model, c->n_nodes, &info) == DIBIT_OK) c->n_nodes++;
@@ -108,7 +109,9 @@ static void print_first(const diff_context *c, const diff_pass *pass, const char
     dibit_model_dump_node(c->model, (uint32_t)pass->first, write_stdout, NULL);
     print_worst("  alone", &node->local);
     print_worst("  in the chain", &node->chain);
-    if (saved) printf("saved: dibit check %s --device webgpu\n", saved);
+    if (saved)
+        printf("saved: dibit check %s --device webgpu%s\n", saved,
+               c->options.no_proof ? " --no-proof" : "");
 }
 
 /* ---- JSON ---------------------------------------------------------------------------------------- */
@@ -237,6 +240,8 @@ int dibit_cli_diff(int argc, char **argv) {
          DIBIT_CLI_FLAG, &o->decode},
         {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
          &o->no_fusion},
+        {"no-proof", 0, NULL, "also use kernels that fail their proof on this device",
+         DIBIT_CLI_FLAG, &o->no_proof},
         {"noise-runs", 0, "N", "runs with noise for the chain's bounds (default 6)", DIBIT_CLI_U32,
          &o->noise_runs},
         {"save", 0, "DIR", "write the first node over its bound as an ONNX test folder",

@@ -78,6 +78,7 @@ static bool start(const diff_context *c, const diff_part *part, bool tested,
                                      .activations = c->options.common.activations,
                                      .keep_values = true,
                                      .no_fusion = true,
+                                     .no_proof = c->options.no_proof,
                                      .keep_bounds = !tested};
     const dibit_run run = {.inputs = part->inputs.list, .n_inputs = part->inputs.n};
     return !dibit_session_create(part->model, &desc, session, error) &&

@@ -27,6 +27,7 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
         .keep_values = desc->keep_values,
         .noise = desc->noise_seed != 0,
         .no_fusion = desc->no_fusion,
+        .no_proof = desc->no_proof,
         .keep_bounds = desc->keep_bounds,
         .gpu = session->device->gpu,
         .device_refuses = session->device->gpu ? null_device_refuses : NULL,

@@ -345,10 +345,11 @@ typedef enum dibit_activations {
 typedef struct dibit_session_desc {
     dibit_device *device; /* borrowed until the session is destroyed; default: a CPU of its own */
     dibit_activations activations;
-    bool profile;        /* collect times per step (dibit_session_profile) */
-    bool keep_values;    /* every value keeps its memory, to be read by name: for `diff` */
-    bool no_fusion;      /* a device runs each node as a step of its own */
-    bool keep_bounds;    /* nodes on the CPU also say how far a device may be from their results */
+    bool profile;     /* collect times per step (dibit_session_profile) */
+    bool keep_values; /* every value keeps its memory, to be read by name: for `diff` */
+    bool no_fusion;   /* a device runs each node as a step of its own */
+    bool no_proof;    /* a device's kernels are used whether or not they prove right: for `diff` */
+    bool keep_bounds; /* nodes on the CPU also say how far a device may be from their results */
     uint64_t noise_seed; /* not 0: each node's outputs are moved at random within their rounding
                                  bound; how results spread says what they can be compared to */
     /* "Tokens that the device chooses", below. Read when the session begins. */

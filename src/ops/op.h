@@ -172,6 +172,7 @@ typedef struct dbt_gpu_prepare {
     dbt_hal_buffer *const *in_buffers; /* of constants; else NULL */
     dbt_arena *arena;                  /* for *prepared: lives as long as the plan */
     dbt_gpu *gpu;
+    bool no_proof;         /* take the kernels as they are */
     void *prepared;        /* out: handed to gpu_encode and gpu_release */
     const char *kernel;    /* out: for `dibit info`; "" by default */
     const char *why;       /* out: why that kernel; "" by default */

@@ -94,7 +94,7 @@ typedef struct dbt_plan_options {
     dbt_cpu_options cpu;
     dbt_pool *pool;
     bool keep_values, noise, no_fusion;
-    bool keep_bounds;
+    bool keep_bounds, no_proof;
     dbt_gpu *gpu; /* NULL: the session's device is the CPU */
     /* NULL when the device takes the node, else why not. */
     const char *(*device_refuses)(void *user, const dbt_node *node);
