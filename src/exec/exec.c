@@ -201,7 +201,9 @@ static dibit_status reserve_tensor(dbt_exec *exec, dbt_plan_tensor *t, dibit_err
     DBT_FAIL_IF(t->bytes == UINT64_MAX, error, DIBIT_BAD_INPUT,
                 "output '%s' would have a negative or too large dim", t->value->name);
     if (t->on_device) {
-        const uint64_t bound = bound_bytes(exec, t);
+        const dbt_slot *const slot = &exec->plan->slots[t->slot];
+        const bool fits = slot->buffer && slot->buffer_bytes >= t->bytes;
+        const uint64_t bound = fits ? t->bytes : bound_bytes(exec, t);
         return dbt_gpu_reserve(exec, t, bound > t->bytes ? bound : t->bytes, error);
     }
     dbt_slot *const slot = &exec->plan->slots[t->slot];
