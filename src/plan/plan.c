@@ -213,10 +213,13 @@ static bool is_host_work(const planner *p, const dbt_node *node) {
 static const char *refuses_device(const planner *p, const dbt_node *node) {
     const dbt_plan_options *const o = &p->plan->options;
     if (!o->gpu) return "";
-    if (!node->op->gpu_encode) return "it has no GPU kernel";
     if (is_host_work(p, node)) return "its integers are known on the host";
+    if (!node->op->gpu_encode) return "it has no GPU kernel";
     if (node->guard) return "it is in a branch of If";
-    if (has_fresh_dims(p, node)) return "the size of its output depends on data";
+    /* How long a present gets, the host can tell: its lengths are host inputs. */
+    if (has_fresh_dims(p, node) && !dbt_node_has_rows(node)) {
+        return "the size of its output depends on data";
+    }
     const char *const why =
         node->op->gpu_refuses ? node->op->gpu_refuses(node, dbt_gpu_hal(o->gpu)) : NULL;
     return why || !o->device_refuses ? why : o->device_refuses(o->device_user, node);
