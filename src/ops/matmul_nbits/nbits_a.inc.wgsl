@@ -1,11 +1,12 @@
-// a: [M, K] floats. What is past a row's end or the last row reads as 0.
+// a: [M, K] floats, or their RMS norm (nbits_norm.inc.wgsl). What is past a row's end or the last row
+// reads as 0.
 #param A_VEC4 0 1 // 1: K is a multiple of 4
 #include "nbits_problem.inc.wgsl"
 
 #if A_VEC4 == 1
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 
-fn load_a(m: u32, k: u32) -> vec4<f32> {
+fn load_raw_a(m: u32, k: u32) -> vec4<f32> {
     if (m >= problem.M || k >= problem.K) {
         return vec4<f32>();
     }
@@ -21,9 +22,17 @@ fn load_a_element(m: u32, k: u32) -> f32 {
     return a[m * problem.K + k];
 }
 
-// k is a multiple of 4.
-fn load_a(m: u32, k: u32) -> vec4<f32> {
+fn load_raw_a(m: u32, k: u32) -> vec4<f32> {
     return vec4<f32>(load_a_element(m, k), load_a_element(m, k + 1u), load_a_element(m, k + 2u),
                      load_a_element(m, k + 3u));
 }
 #endif
+
+// k is a multiple of 4.
+fn load_a(m: u32, k: u32) -> vec4<f32> {
+#if defined NORM && NORM == 1
+    return norm_quad(m, k, load_raw_a(m, k));
+#else
+    return load_raw_a(m, k);
+#endif
+}

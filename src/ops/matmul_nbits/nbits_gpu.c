@@ -152,7 +152,8 @@ const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *pr
 typedef struct uniforms {
     uint32_t M, N, K, k_blocks;
     uint32_t units, row_units, block_shift, zero_row_bytes;
-    uint32_t n_begin, n_count, m_stride, padding;
+    uint32_t n_begin, n_count, m_stride;
+    float norm_share, norm_epsilon;
 } uniforms;
 
 /* Rows [m_begin, m_begin + m_count) of A and Y, and rows [n_begin, n_begin + n_count) of B. */
@@ -192,7 +193,9 @@ static uniforms uniforms_of(const recording *r, const part *at) {
                       .zero_row_bytes = (uint32_t)dbt_nbits_zero_row_bytes(p),
                       .n_begin = (uint32_t)at->n_begin,
                       .n_count = (uint32_t)at->n_count,
-                      .m_stride = (uint32_t)m_stride_of(r, at)};
+                      .m_stride = (uint32_t)m_stride_of(r, at),
+                      .norm_share = 1.0f / (float)p->K,
+                      .norm_epsilon = r->problem->epsilon};
 }
 
 /* Rows [begin, begin + count) of row_bytes each; NULL stays absent. */
@@ -251,6 +254,7 @@ static uint32_t params_of(const recording *r, dbt_shader_param *out) {
     out[n++] = (dbt_shader_param){"ZERO_POINT", v->zero_point};
     out[n++] = (dbt_shader_param){"UNIT_BLOCKS", v->unit_blocks};
     out[n++] = (dbt_shader_param){"BIAS", v->bias};
+    out[n++] = (dbt_shader_param){"EPILOGUE", (int32_t)r->problem->epilogue};
     if (!k->int8) out[n++] = (dbt_shader_param){"G_IDX", v->g_idx};
     if (!k->int8 || !k->tile) out[n++] = (dbt_shader_param){"A_VEC4", v->a_vec4};
     if (k->tile) {
@@ -261,12 +265,13 @@ static uint32_t params_of(const recording *r, dbt_shader_param *out) {
         out[n++] = (dbt_shader_param){"ROWS", (int32_t)k->n_rows};
         out[n++] = (dbt_shader_param){"LANES", (int32_t)k->lanes};
         out[n++] = (dbt_shader_param){"REDUCE", k->subgroups};
+        out[n++] = (dbt_shader_param){"NORM", r->problem->gain != NULL};
     }
     return n;
 }
 
 static dibit_status record_part(const recording *r, const part *at) {
-    enum { A, B, SCALES, ZERO_POINTS, BIAS, G_IDX, Y, N_BINDINGS }; /* binding - 1 */
+    enum { A, B, SCALES, ZERO_POINTS, BIAS, G_IDX, Y, GAIN, OTHER, N_BINDINGS }; /* binding - 1 */
     const dbt_nbits_gpu_problem *const problem = r->problem;
     const dbt_matmul_nbits *const p = &problem->p;
     const int64_t m_stride = m_stride_of(r, at);
@@ -281,6 +286,8 @@ static dibit_status record_part(const recording *r, const part *at) {
         [BIAS] = rows_of(problem->bias, 4, 0, p->N),
         [G_IDX] = rows_of(problem->g_idx, 4, 0, p->K),
         [Y] = rows_of(problem->y, (uint64_t)p->N * 4, at->m_begin, at->m_count),
+        [GAIN] = rows_of(problem->gain, 4, 0, p->K),
+        [OTHER] = rows_of(problem->other, (uint64_t)p->N * 4, at->m_begin, at->m_count),
     };
     bindings[Y].offset += problem->y_offset;
     if (quantized) {
@@ -317,6 +324,7 @@ dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kern
                                   const dbt_nbits_gpu_problem *problem, dibit_error *error) {
     const dbt_matmul_nbits *const p = &problem->p;
     const dbt_hal_limits *const limits = &dbt_gpu_hal(gpu)->limits;
+    assert(!problem->gain || (!kernel->tile && !problem->g_idx));
     recording r = {.gpu = gpu,
                    .kernel = kernel,
                    .problem = problem,

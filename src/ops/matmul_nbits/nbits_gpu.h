@@ -5,6 +5,7 @@
 
 #include "gpu/gpu.h"
 #include "ops/matmul_nbits/matmul_nbits.h"
+#include "ops/op.h"
 
 typedef struct dbt_nbits_gpu_kernel {
     const char *name;
@@ -25,12 +26,25 @@ typedef struct dbt_nbits_gpu_kernel {
 extern const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[];
 extern const uint32_t dbt_nbits_gpu_kernel_count;
 
+/* EPILOGUE of nbits_y.inc.wgsl: what becomes of a sum (with its bias) last. */
+typedef enum dbt_nbits_epilogue {
+    DBT_NBITS_EPILOGUE_NONE,
+    DBT_NBITS_EPILOGUE_ADD,  /* sum + other */
+    DBT_NBITS_EPILOGUE_SILU, /* sum * silu(other) */
+    DBT_NBITS_EPILOGUE_GELU_TANH
+} dbt_nbits_epilogue;
+
 /* A multiplication over buffers, which hold what op.h says: p's own memory is not looked at. Absent ones are
  * NULL. */
 typedef struct dbt_nbits_gpu_problem {
     dbt_matmul_nbits p;
     dbt_hal_buffer *a, *b, *scales, *zero_points, *g_idx, *bias, *y;
     uint64_t y_offset; /* bytes; a multiple of the binding alignment */
+    dbt_hal_buffer
+        *gain;     /* [K]: a matvec without g_idx takes the RMS norm of A's rows in A's place */
+    float epsilon; /* of the norm */
+    dbt_nbits_epilogue epilogue;
+    dbt_hal_buffer *other; /* [M, N], of the epilogue */
 } dbt_nbits_gpu_problem;
 
 /* Whether the kernel can compute p on the device, fast or not. */
@@ -47,6 +61,14 @@ uint32_t dbt_nbits_gpu_variant(const dbt_nbits_gpu_kernel *kernel,
 /* Records the dispatches. */
 dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
                                   const dbt_nbits_gpu_problem *problem, dibit_error *error);
+
+/* ---- nbits_gpu_op.c, for ops that are prepared and released as MatMulNBits is ---- */
+
+/* A node's multiplication, over the call's buffers. */
+dbt_nbits_gpu_problem dbt_nbits_gpu_node_problem(const dbt_gpu_call *call);
+/* The best of the kernels that were proved for it. */
+const dbt_nbits_gpu_kernel *dbt_nbits_gpu_node_kernel(const dbt_gpu_call *call,
+                                                      const dbt_nbits_gpu_problem *problem);
 
 /* ---- nbits_gpu_proof.c ---- */
 

@@ -147,17 +147,27 @@ dibit_status dbt_nbits_gpu_prepare(dbt_gpu_prepare *prepare) {
     return describe(plan, prepare);
 }
 
-dibit_status dbt_nbits_gpu_encode(const dbt_gpu_call *call) {
+dbt_nbits_gpu_problem dbt_nbits_gpu_node_problem(const dbt_gpu_call *call) {
     const nbits_gpu_plan *const plan = call->prepared;
     dbt_nbits_gpu_problem problem = plan->problem;
     problem.p.M = dbt_tensor_count(call->in[DBT_NBITS_A]) / problem.p.K;
-    if (problem.p.M == 0) return DIBIT_OK;
     problem.a = call->in_buffers[DBT_NBITS_A];
     problem.bias = buffer(call->in_buffers, call->node, DBT_NBITS_BIAS);
     problem.y = call->out_buffers[0];
-    const dbt_nbits_gpu_kernel *const kernel =
-        dbt_nbits_gpu_choose(&problem, dbt_gpu_hal(call->gpu), plan->proved);
-    return dbt_nbits_gpu_record(call->gpu, kernel, &problem, call->error);
+    return problem;
+}
+
+const dbt_nbits_gpu_kernel *dbt_nbits_gpu_node_kernel(const dbt_gpu_call *call,
+                                                      const dbt_nbits_gpu_problem *problem) {
+    const nbits_gpu_plan *const plan = call->prepared;
+    return dbt_nbits_gpu_choose(problem, dbt_gpu_hal(call->gpu), plan->proved);
+}
+
+dibit_status dbt_nbits_gpu_encode(const dbt_gpu_call *call) {
+    const dbt_nbits_gpu_problem problem = dbt_nbits_gpu_node_problem(call);
+    if (problem.p.M == 0) return DIBIT_OK;
+    return dbt_nbits_gpu_record(call->gpu, dbt_nbits_gpu_node_kernel(call, &problem), &problem,
+                                call->error);
 }
 
 void dbt_nbits_gpu_release(void *prepared, dbt_gpu *gpu) {

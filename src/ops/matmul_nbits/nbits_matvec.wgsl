@@ -2,19 +2,22 @@
 // rows. LANES threads share a group's ROWS rows of B, a unit of 32 codes each at a time, while
 // as many units of A lie in workgroup memory; at the end their sums are added up.
 //
-// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N].
+// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N],
+// 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE.
 // 128 threads a workgroup; ceil(n_count / (GROUPS * ROWS)) workgroups in x and y (dbt_gpu_grid), and
 // ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
 #param M_ROWS 1 2 4 8
 #param LANES 16 32 64 128
 #param ROWS 4 8
 #param REDUCE 0 1
-#param BIAS 0 1
 #if LANES == 128 && M_ROWS > 1 || LANES == 64 && M_ROWS > 2 || LANES == 32 && M_ROWS > 4 || M_ROWS == 8 && ROWS > 4
 #error more than 16 KiB of workgroup memory
+#elif NORM == 1 && G_IDX == 1
+#error too many buffers
 #endif
 #include "nbits_weights.inc.wgsl"
 #include "nbits_a.inc.wgsl"
+#include "nbits_norm.inc.wgsl"
 #include "nbits_reduce.inc.wgsl"
 #include "nbits_rows.inc.wgsl"
 
@@ -127,6 +130,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     }
     let first_n = workgroup_n + t / LANES * ROWS;
     let first_m = workgroup.z * M_ROWS;
+#if NORM == 1
+    find_inverse_roots(first_m, t);
+#endif
     for (var first_unit = 0u; first_unit < problem.units; first_unit += LANES) {
         // B comes from afar: it is asked for before A is waited for.
         let unit = min(first_unit + lane, problem.units - 1u);

@@ -2,14 +2,14 @@
 // lays into workgroup memory, so that there is no dispatch before it. Lanes hold a unit of A as
 // eight quads, four bytes of K in a word.
 //
-// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 7 y [M, N].
+// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 7 y [M, N],
+// 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE.
 // 128 threads a workgroup; ceil(n_count / (GROUPS * ROWS)) workgroups in x and y (dbt_gpu_grid), and
 // ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
 #param M_ROWS 1 2 4 8
 #param LANES 16 32 64 128
 #param ROWS 4 8
 #param REDUCE 0 1
-#param BIAS 0 1
 #if LANES == 128 && M_ROWS > 2 || LANES == 64 && M_ROWS > 4 || M_ROWS == 8 && ROWS > 4
 #error more than 16 KiB of workgroup memory
 #endif
@@ -17,6 +17,7 @@
 #include "nbits_dot.inc.wgsl"
 #include "nbits_int8.inc.wgsl"
 #include "nbits_int8_zero.inc.wgsl"
+#include "nbits_norm.inc.wgsl"
 #include "nbits_reduce.inc.wgsl"
 #include "nbits_rows.inc.wgsl"
 
@@ -138,6 +139,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     }
     let first_n = workgroup_n + t / LANES * ROWS;
     let first_m = workgroup.z * M_ROWS;
+#if NORM == 1
+    find_inverse_roots(first_m, t);
+#endif
     for (var first_unit = 0u; first_unit < problem.units; first_unit += LANES) {
         // B comes from afar: it is asked for before A is waited for.
         let unit = min(first_unit + lane, problem.units - 1u);

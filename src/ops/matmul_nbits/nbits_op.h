@@ -26,6 +26,10 @@ dbt_matmul_nbits dbt_nbits_node_problem(const dbt_node *node, dibit_activations 
 static inline const dbt_value *dbt_nbits_input(const dbt_node *node, uint32_t i) {
     return i < node->n_inputs ? node->inputs[i] : NULL;
 }
+dibit_status dbt_nbits_infer(dbt_infer *infer);
+/* BAD_FILE when input i is known to have another count than MatMulNBits's input `as` must have. */
+dibit_status dbt_nbits_infer_count(const dbt_infer *infer, uint32_t i, uint32_t as);
+void dbt_nbits_describe(const dbt_node *node, char *text, size_t size);
 /* OUT_OF_RANGE unless all K of g_idx are blocks. */
 dibit_status dbt_nbits_check_g_idx(const dbt_nbits_attrs *attrs, const int32_t *g_idx,
                                    dibit_error *error);

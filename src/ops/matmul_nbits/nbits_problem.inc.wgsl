@@ -13,6 +13,8 @@ struct Problem {
     n_begin: u32,        // the part's first row
     n_count: u32,        // its rows
     m_stride: u32,       // of int8 activations in scratch: M, rounded up
+    norm_share: f32,     // 1 / K
+    norm_epsilon: f32,
 }
 
 @group(0) @binding(0) var<uniform> problem: Problem;

@@ -2,11 +2,7 @@
 // and stores Y. Thread t has sums[QUARTET * M_ROWS + m] of four columns each: QUARTET 0 the group's first four,
 // QUARTET 1 the next.
 #include "nbits_problem.inc.wgsl"
-
-#if BIAS == 1
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
-#endif
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+#include "nbits_y.inc.wgsl"
 
 const THREADS = 128u;
 const GROUPS = THREADS / LANES;
@@ -66,12 +62,7 @@ fn store_sums(workgroup_n: u32, first_m: u32, t: u32, stride: u32) {
         let m = first_m + i % M_ROWS;
         let n = workgroup_n + group * ROWS + i % SUMS / M_ROWS * 4u;
         for (var j = 0u; j < 4u && m < problem.M && n + j < problem.n_count; j++) {
-            let column = problem.n_begin + n + j;
-#if BIAS == 1
-            y[m * problem.N + column] = sum[j] + bias[column];
-#else
-            y[m * problem.N + column] = sum[j];
-#endif
+            store_y(m, problem.n_begin + n + j, sum[j]);
         }
     }
 }

@@ -2,12 +2,12 @@
 // Unit after unit (32 elements of K) it lays A and the weights into workgroup memory, and each of its 16 x
 // 16 threads adds up its part of the tile.
 //
-// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N].
+// Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N],
+// 9 other [M, N] with an EPILOGUE.
 // 256 threads a workgroup; ceil(n_count / TILE_N) workgroups in x and y (dbt_gpu_grid), ceil(M / TILE_M) in z.
 // 128 * (TILE_M + TILE_N) bytes of workgroup memory.
 #param TILE_M 64 128
 #param TILE_N 64 128
-#param BIAS 0 1
 #include "nbits_weights.inc.wgsl"
 #include "nbits_a.inc.wgsl"
 #include "nbits_tile_y.inc.wgsl"

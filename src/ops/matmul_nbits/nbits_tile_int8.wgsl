@@ -3,13 +3,12 @@
 // where a scale ends. In steps of two units.
 //
 // Bindings: 0 problem, 1 quads [units * 8, m_stride], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 parts
-// [units * UNIT_BLOCKS, m_stride], 7 y [M, N].
+// [units * UNIT_BLOCKS, m_stride], 7 y [M, N], 9 other [M, N] with an EPILOGUE.
 // 256 threads a workgroup; ceil(n_count / TILE_N) workgroups in x and y (dbt_gpu_grid), ceil(M / TILE_M) in z;
 // m_stride is a multiple of TILE_M.
 // 64 * (TILE_M + TILE_N) bytes of workgroup memory for quads, and 32 * UNIT_BLOCKS * (TILE_M + TILE_N) for parts.
 #param TILE_M 64 128
 #param TILE_N 64 128
-#param BIAS 0 1
 #include "nbits_b.inc.wgsl"
 #include "nbits_block.inc.wgsl"
 #include "nbits_dot.inc.wgsl"

@@ -1,11 +1,7 @@
 // What a tile's 16 x 16 threads have: 4 or 8 rows and columns of Y each, in fours. Thread (i, j) has rows 4i
 // to 4i + 3, and from 64 + 4i on with a tile of 128 rows; columns likewise.
 #include "nbits_problem.inc.wgsl"
-
-#if BIAS == 1
-@group(0) @binding(5) var<storage, read> bias: array<f32>;
-#endif
-@group(0) @binding(7) var<storage, read_write> y: array<f32>;
+#include "nbits_y.inc.wgsl"
 
 const THREADS = 256u;
 const SUMS = TILE_M / 64u * (TILE_N / 64u) * 4u;
@@ -21,12 +17,7 @@ fn tile_slot(row: u32, column4: u32, tile: u32) -> u32 {
 
 fn store_row(m: u32, first_n: u32, sum: vec4<f32>) {
     for (var j = 0u; j < 4u && m < problem.M && first_n + j < problem.n_count; j++) {
-        let column = problem.n_begin + first_n + j;
-#if BIAS == 1
-        y[m * problem.N + column] = sum[j] + bias[column];
-#else
-        y[m * problem.N + column] = sum[j];
-#endif
+        store_y(m, problem.n_begin + first_n + j, sum[j]);
     }
 }
 

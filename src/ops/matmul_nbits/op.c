@@ -85,7 +85,20 @@ static dibit_status check_count(const nbits_attrs *at, uint32_t input, dibit_typ
                     names[input], want, at->N, at->K, at->block_size, at->bits, got);
 }
 
-static dibit_status infer(dbt_infer *in) {
+dibit_status dbt_nbits_infer_count(const dbt_infer *in, uint32_t i, uint32_t as) {
+    if (!in->in[i]) return DIBIT_OK;
+    const dbt_shape *const shape = &in->in[i]->shape;
+    int64_t dims[DIBIT_MAX_RANK], count;
+    for (int32_t d = 0; d < shape->rank; d++) {
+        if (!dbt_dim_is_const(in->dims, shape->dims[d], &dims[d])) return DIBIT_OK;
+    }
+    if (shape->rank < 0) return DIBIT_OK;
+    DBT_FAIL_IF(!dbt_count(shape->rank, dims, &count), in->error, DIBIT_TOO_LARGE,
+                "input %u has too many elements", (unsigned)i);
+    return check_count(in->attrs, as, in->in[i]->type, count, in->error);
+}
+
+dibit_status dbt_nbits_infer(dbt_infer *in) {
     const nbits_attrs *const at = in->attrs;
     DBT_TRY(check_attrs(at, in->error));
     DBT_TRY(dbt_infer_type(in, DBT_NBITS_A, INPUT_TYPES));
@@ -96,18 +109,8 @@ static dibit_status infer(dbt_infer *in) {
     DBT_TRY(dbt_infer_type(in, DBT_NBITS_G_IDX, DBT_TYPE_BIT(DIBIT_TYPE_INT32)));
     DBT_TRY(dbt_infer_type(in, DBT_NBITS_BIAS, INPUT_TYPES));
     DBT_TRY(dbt_infer_rank(in, DBT_NBITS_A, 1, DIBIT_MAX_RANK));
-    for (uint32_t i = DBT_NBITS_B; i < in->n_inputs; i++) {
-        if (!in->in[i]) continue;
-        const dbt_shape *const shape = &in->in[i]->shape;
-        int64_t dims[DIBIT_MAX_RANK], count;
-        bool known = shape->rank >= 0;
-        for (int32_t d = 0; known && d < shape->rank; d++) {
-            known = dbt_dim_is_const(in->dims, shape->dims[d], &dims[d]);
-        }
-        if (!known) continue; /* cpu_run checks it */
-        DBT_FAIL_IF(!dbt_count(shape->rank, dims, &count), in->error, DIBIT_TOO_LARGE,
-                    "input %u has too many elements", (unsigned)i);
-        DBT_TRY(check_count(at, i, in->in[i]->type, count, in->error));
+    for (uint32_t i = DBT_NBITS_B; i < in->n_inputs && i < DBT_NBITS_INPUTS; i++) {
+        DBT_TRY(dbt_nbits_infer_count(in, i, i));
     }
     dbt_shape shape = in->in[DBT_NBITS_A]->shape;
     DBT_TRY(dbt_infer_dim(in, DBT_NBITS_A, shape.rank - 1, dbt_dim_const(in->dims, at->K)));
@@ -257,7 +260,7 @@ static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
     return DIBIT_OK;
 }
 
-static void describe(const dbt_node *node, char *text, size_t size) {
+void dbt_nbits_describe(const dbt_node *node, char *text, size_t size) {
     const nbits_attrs *const at = node->attrs;
     const dbt_value *const zp =
         node->n_inputs > DBT_NBITS_ZERO_POINTS ? node->inputs[DBT_NBITS_ZERO_POINTS] : NULL;
@@ -287,12 +290,12 @@ const dbt_op dbt_matmul_nbits_ops[] = {
         .attrs = attr_defs,
         .n_attrs = sizeof attr_defs / sizeof attr_defs[0],
         .attrs_bytes = sizeof(nbits_attrs),
-        .infer = infer,
+        .infer = dbt_nbits_infer,
         .cpu_prepare = cpu_prepare,
         .cpu_scratch = cpu_scratch,
         .cpu_run = cpu_run,
         .cpu_bound = cpu_bound,
-        .describe = describe,
+        .describe = dbt_nbits_describe,
         .gpu_encode = dbt_nbits_gpu_encode,
         .gpu_refuses = dbt_nbits_gpu_refuses,
         .gpu_prepare = dbt_nbits_gpu_prepare,

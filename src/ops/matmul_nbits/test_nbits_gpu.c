@@ -246,6 +246,115 @@ static void test_every_kernel_over_the_matrix(void **state) {
     assert_int_equal(t.failed, 0);
 }
 
+/* ---- Norms and epilogues ---- */
+
+static const float EPSILON = 1e-3f;
+
+/* The normed rows in A's place, and in `steps` how far apart the int8 codes of each element's block are: an
+ * element that is off may round to the next one. */
+static void norm_rows(nbits_data *data, const float *gain, float *steps) {
+    const dbt_matmul_nbits *const p = &data->p;
+    for (int64_t m = 0; m < p->M; m++) {
+        float *const a = data->a + m * p->K;
+        double square = 0;
+        for (int64_t k = 0; k < p->K; k++) square += (double)a[k] * (double)a[k];
+        const double inverse = 1 / sqrt(square / (double)p->K + (double)EPSILON);
+        for (int64_t k = 0; k < p->K; k++) a[k] = (float)((double)a[k] * inverse * (double)gain[k]);
+        for (int64_t k = 0; k < p->K; k++) {
+            float most = 0;
+            const int64_t begin = k / p->block_size * p->block_size;
+            for (int64_t i = begin; i < p->K && i < begin + p->block_size; i++)
+                most = fmaxf(most, fabsf(a[i]));
+            steps[m * p->K + k] = p->int8_activations ? most / 127 : 0;
+        }
+    }
+}
+
+/* y = norm(A) W^T + bias + other: within twice what the sums may be off, and what the norm may: fewer than
+ * 32 roundings of an element, and a step. */
+static void check_normed(const char *name, nbits_data *data, const float *gain, const float *other,
+                         const float *y) {
+    const dbt_matmul_nbits *const p = &data->p;
+    const size_t count = (size_t)(p->M * p->N);
+    float *const steps = malloc((size_t)(p->M * p->K) * sizeof *steps);
+    double *const want = malloc(4 * count * sizeof *want), *const s = want + count;
+    assert_true(steps && want);
+    norm_rows(data, gain, steps);
+    dbt_matmul_nbits_ref(p, want, s);
+    dbt_matmul_nbits moved = *p;
+    moved.int8_activations = false;
+    moved.bias = NULL;
+    moved.a = steps;
+    dbt_matmul_nbits_ref(&moved, s + count, s + 2 * count);
+    for (size_t i = 0; i < count; i++) {
+        const double sum = want[i] + (double)other[i];
+        const double bound = (2 * dbt_nbits_gamma(p) + 0x1p-19) * s[i] + s[2 * count + i] +
+                             0x1p-22 * fabs(sum) + 0x1p-22 * fabs((double)other[i]);
+        if (!(fabs((double)y[i] - sum) <= bound))
+            fail_msg("%s: y[%zu] is %.9g, expected %.9g within %.3g", name, i, (double)y[i], sum,
+                     bound);
+    }
+    free(steps);
+    free(want);
+}
+
+static void run_normed(const dbt_nbits_gpu_kernel *kernel, int64_t K) {
+    const nbits_case c = {.M = kernel->m_rows + 3,
+                          .N = 21,
+                          .K = K,
+                          .block_size = 32,
+                          .bits = 2,
+                          .zp = ZP_PACKED,
+                          .fill = FILL_RANDOM,
+                          .scale_type = DIBIT_TYPE_FLOAT,
+                          .bias = true,
+                          .int8_activations = kernel->int8};
+    nbits_data data;
+    nbits_data_create(&c, &seed, &data);
+    const size_t count = (size_t)(c.M * c.N);
+    float *const gain = malloc((size_t)K * sizeof *gain);
+    float *const y = malloc(count * sizeof *y), *const other = malloc(count * sizeof *other);
+    assert_true(gain && y && other);
+    for (int64_t k = 0; k < K; k++) gain[k] = dbt_test_uniform(&seed, -2, 2);
+    for (size_t i = 0; i < count; i++) other[i] = dbt_test_uniform(&seed, -9, 9);
+    dbt_nbits_gpu_problem problem = problem_create(&data);
+    problem.gain = upload(gain, K * 4);
+    problem.epsilon = EPSILON;
+    problem.epilogue = DBT_NBITS_EPILOGUE_ADD;
+    problem.other = upload(other, (int64_t)count * 4);
+    ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
+    download(problem.y, y, count * 4);
+    if (test_device_computes()) check_normed(kernel->name, &data, gain, other, y);
+    dbt_gpu_buffer_destroy(gpu, problem.gain);
+    dbt_gpu_buffer_destroy(gpu, problem.other);
+    problem_free(&problem);
+    nbits_data_free(&data);
+    free(gain);
+    free(y);
+    free(other);
+}
+
+static void test_every_matvec_with_a_norm_and_an_addend(void **state) {
+    (void)state;
+    uint32_t ran = 0;
+    for (uint32_t i = 0; i < dbt_nbits_gpu_kernel_count; i++) {
+        const dbt_nbits_gpu_kernel *const kernel = &dbt_nbits_gpu_kernels[i];
+        const dbt_nbits_gpu_problem like = {.p = {.M = 1,
+                                                  .N = 21,
+                                                  .K = 160,
+                                                  .k_blocks = 5,
+                                                  .block_size = 32,
+                                                  .bits = 2,
+                                                  .int8_activations = kernel->int8}};
+        if (kernel->tile || !dbt_nbits_gpu_fits(kernel, &like, hal)) continue;
+        run_normed(kernel, 160);
+        run_normed(kernel, 1091);
+        ran++;
+    }
+    printf("norms on %s: %u kernels\n", hal->name, (unsigned)ran);
+    assert_true(ran > 0);
+}
+
 /* ---- Splitting ---- */
 
 /* How many dispatches the case takes when a binding holds so many bytes; it has to be right. */
@@ -514,6 +623,7 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_problem_has_a_kernel),
         cmocka_unit_test(test_int8_roundings_are_the_cpus),
+        cmocka_unit_test(test_every_matvec_with_a_norm_and_an_addend),
         cmocka_unit_test(test_bindings_are_split_by_rows),
         cmocka_unit_test(test_a_wrong_kernel_is_dropped),
         cmocka_unit_test(test_proofs_are_kept),

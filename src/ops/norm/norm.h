@@ -78,6 +78,13 @@ dibit_status dbt_norm_cpu_bound(const dbt_cpu_call *call, float *const *bound);
 /* On a device (norm_gpu.c). */
 dibit_status dbt_norm_encode(const dbt_gpu_call *call);
 dibit_status dbt_norm_embed_encode(const dbt_gpu_call *call);
+/* y = x / sqrt(mean(x^2) + epsilon) * gain, row by row. */
+typedef struct dbt_norm_gpu_rms {
+    int64_t rows, n;
+    float epsilon;
+    dbt_hal_buffer *x, *gain, *y; /* [rows, n], [n], [rows, n] */
+} dbt_norm_gpu_rms;
+dibit_status dbt_norm_gpu_record_rms(const dbt_gpu_call *call, const dbt_norm_gpu_rms *rms);
 dibit_status dbt_norm_group_encode(const dbt_gpu_call *call);
 /* norm_embed.c */
 dibit_status dbt_norm_embed_infer(dbt_infer *infer);

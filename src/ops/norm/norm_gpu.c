@@ -114,6 +114,21 @@ dibit_status dbt_norm_encode(const dbt_gpu_call *call) {
     return record_all(call, &job);
 }
 
+dibit_status dbt_norm_gpu_record_rms(const dbt_gpu_call *call, const dbt_norm_gpu_rms *rms) {
+    rows_job job = {.uniforms = {.term_rows = {(uint32_t)rms->rows},
+                                 .rows = (uint32_t)rms->rows,
+                                 .n = (uint32_t)rms->n,
+                                 .groups = 1,
+                                 .per = 1,
+                                 .gain_n = (uint32_t)rms->n,
+                                 .epsilon = rms->epsilon},
+                    .term = {rms->x},
+                    .n_terms = 1,
+                    .gain = rms->gain,
+                    .y = rms->y};
+    return record_all(call, &job);
+}
+
 /* struct Uniforms of norm_embed.wgsl */
 typedef struct embed_uniforms {
     uint32_t rows, n, words, positions, segments, position_period;
