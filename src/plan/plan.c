@@ -418,6 +418,17 @@ static dbt_dim find_sequence(const dbt_plan *plan) {
 
 /* ---- All of it ---- */
 
+static bool device_takes(void *user, const dbt_node *node) {
+    return refuses_device(user, node) == NULL;
+}
+
+static dibit_status fuse(planner *p) {
+    const dbt_plan_options *const o = &p->plan->options;
+    if (!o->gpu || o->keep_values || o->no_fusion) return DIBIT_OK;
+    const dbt_fuse_options options = {.takes = device_takes, .user = p};
+    return dbt_rewrite_fuse(p->plan->graph, &options, p->error);
+}
+
 static dibit_status plan_inputs(planner *p) {
     dbt_plan *const plan = p->plan;
     for (uint32_t i = 0; i < plan->graph->n_inputs; i++) {
@@ -500,6 +511,7 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
         DBT_TRY(dbt_rewrite_sample(graph, options->sample_output, &sample, error));
     }
     planner p = {.plan = plan, .error = error};
+    DBT_TRY(fuse(&p));
     DBT_TRY(allocate(&p));
     find_needed(&p);
     DBT_TRY(plan_inputs(&p));

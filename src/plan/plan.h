@@ -160,6 +160,14 @@ dibit_status dbt_fold_views(dbt_graph *graph, dibit_error *error);
 /* plan/rewrite_transposed_gather.c */
 dibit_status dbt_rewrite_transposed_gathers(dbt_graph *graph, dibit_error *error);
 
+/* plan/rewrite_fuse.c: for nodes that the device takes. */
+typedef struct dbt_fuse_options {
+    bool (*takes)(void *user, const dbt_node *node);
+    void *user;
+} dbt_fuse_options;
+dibit_status dbt_rewrite_fuse(dbt_graph *graph, const dbt_fuse_options *options,
+                              dibit_error *error);
+
 /* plan/rewrite_last_rows.c */
 dibit_status dbt_rewrite_last_rows(dbt_graph *graph, dbt_dim *last_rows, dbt_dim *all_rows,
                                    dibit_error *error);

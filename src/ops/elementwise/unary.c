@@ -38,7 +38,7 @@ static const dbt_attr_def gelu_attrs[] = {
      .offset = offsetof(dbt_unary_attrs, approximate)},
 };
 
-static dbt_unary_kind actual_kind(const dbt_node *node) {
+dbt_unary_kind dbt_unary_actual_kind(const dbt_node *node) {
     const dbt_unary_attrs *const attrs = node->attrs;
     const dbt_unary_kind kind = (dbt_unary_kind)node->op->kind;
     const bool tanh_form =
@@ -75,7 +75,7 @@ static dibit_status infer_contents(const dbt_infer *infer) {
 }
 
 static dibit_status infer(dbt_infer *infer) {
-    const dbt_unary_kind kind = actual_kind(infer->node);
+    const dbt_unary_kind kind = dbt_unary_actual_kind(infer->node);
     const dibit_type type = infer->in[0]->type;
     DBT_FAIL_IF(!dbt_type_in(type, DBT_TYPES_NUMBER | DBT_TYPES_BOOL) ||
                     !dbt_unary_kernel(kind, dbt_storage_type(type)),
@@ -93,14 +93,14 @@ static dibit_status infer(dbt_infer *infer) {
 }
 
 static dibit_status run(const dbt_cpu_call *call) {
-    return dbt_unary_run(actual_kind(call->node), call->attrs, call);
+    return dbt_unary_run(dbt_unary_actual_kind(call->node), call->attrs, call);
 }
 
 static dibit_status bound_by(const dbt_cpu_call *call, float *const *bounds,
                              float (*of)(dbt_unary_kind, const dbt_unary_attrs *, float, float)) {
     if (!bounds[0]) return DIBIT_OK;
     const float *const x = call->in[0]->data, *const y = call->out[0]->data;
-    const dbt_unary_kind kind = actual_kind(call->node);
+    const dbt_unary_kind kind = dbt_unary_actual_kind(call->node);
     for (int64_t i = 0; i < dbt_tensor_count(call->in[0]); i++) {
         bounds[0][i] = of(kind, call->attrs, x[i], y[i]);
     }
@@ -112,12 +112,12 @@ static dibit_status bound(const dbt_cpu_call *call, float *const *bounds) {
 }
 
 static dibit_status encode(const dbt_gpu_call *call) {
-    return dbt_unary_encode(call, actual_kind(call->node), call->attrs);
+    return dbt_unary_encode(call, dbt_unary_actual_kind(call->node), call->attrs);
 }
 
 static const char *gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
     (void)hal;
-    return dbt_unary_refuses(actual_kind(node), node->inputs[0]->type);
+    return dbt_unary_refuses(dbt_unary_actual_kind(node), node->inputs[0]->type);
 }
 
 static dibit_status gpu_bound(const dbt_cpu_call *call, float *const *bounds) {

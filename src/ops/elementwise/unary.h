@@ -67,6 +67,9 @@ typedef enum dbt_unary_kind {
     DBT_UNARY_KINDS
 } dbt_unary_kind;
 
+/* What a node of a unary op computes: Gelu has two forms. */
+dbt_unary_kind dbt_unary_actual_kind(const dbt_node *node);
+
 typedef void (*dbt_unary_fn)(const dbt_unary_attrs *p, const void *x, void *y, int64_t n);
 /* The kernel for a storage type, or NULL where there is none. */
 dbt_unary_fn dbt_unary_kernel(dbt_unary_kind kind, dibit_type type);

@@ -1,0 +1,49 @@
+/* dibit.FusedMatMulNBits: MatMulNBits with what comes before and after it in a transformer's layer, made by
+ * plan/rewrite_fuse.c so that a device needs one dispatch for them.
+ *
+ *   x = A, or the RMS norm of A's rows: A / sqrt(mean(A^2) + epsilon) * gain      gain [K] given
+ *   h = x W^T + bias
+ *   y = h, or h + residual                                                        residual given,
+ *       or gate(h) * (x W2^T + bias2)                                             or B2
+ *
+ * Inputs 0 to 5 are MatMulNBits's, but for g_idx; W2 has W's shape, bits, block size and kinds of scales,
+ * zero points and bias. All but A and the residual are constants. */
+#ifndef DBT_OPS_FUSED_MATMUL_NBITS_H
+#define DBT_OPS_FUSED_MATMUL_NBITS_H
+
+#include "ops/matmul_nbits/nbits_op.h"
+
+typedef enum dbt_fused_gate { DBT_FUSED_GATE_SILU, DBT_FUSED_GATE_GELU_TANH } dbt_fused_gate;
+
+typedef struct dbt_fused_nbits_attrs {
+    dbt_nbits_attrs nbits; /* first: code for MatMulNBits reads it */
+    float epsilon;
+    int64_t gate; /* dbt_fused_gate */
+} dbt_fused_nbits_attrs;
+
+enum {
+    DBT_FUSED_GAIN = DBT_NBITS_INPUTS,
+    DBT_FUSED_RESIDUAL,
+    DBT_FUSED_B2,
+    DBT_FUSED_SCALES2,
+    DBT_FUSED_ZERO_POINTS2,
+    DBT_FUSED_BIAS2,
+    DBT_FUSED_INPUTS
+};
+
+#define DBT_FUSED_RAW_INPUTS                                                                       \
+    (1u << DBT_NBITS_B | 1u << DBT_NBITS_SCALES | 1u << DBT_NBITS_ZERO_POINTS |                    \
+     1u << DBT_FUSED_B2 | 1u << DBT_FUSED_SCALES2 | 1u << DBT_FUSED_ZERO_POINTS2)
+
+/* Where the second product has what the first has at input i; g_idx has no such place. */
+static inline uint32_t dbt_fused_second(uint32_t i) {
+    return i == DBT_NBITS_BIAS ? DBT_FUSED_BIAS2 : i - DBT_NBITS_B + DBT_FUSED_B2;
+}
+
+/* BAD_INPUT unless a residual, if there is one, has y's count. */
+dibit_status dbt_fused_check_residual(const dibit_tensor *const *in, uint32_t n_inputs,
+                                      const dibit_tensor *y, dibit_error *error);
+/* fused_gpu.c */
+dibit_status dbt_fused_gpu_encode(const dbt_gpu_call *call);
+
+#endif
