@@ -510,6 +510,54 @@ DIBIT_API dibit_status dibit_state_export(const dibit_state *state, void *data, 
 DIBIT_API dibit_status dibit_state_import(dibit_session *session, const void *data, uint64_t bytes,
                                           dibit_state **out, dibit_error *error);
 
+/* ---- Verification ------------------------------------------------------------------------- */
+
+/* Proves that the kernels of MatMulNBits read weights rightly on this very device, with its compiler and its
+ * driver. Unit vectors times weights whose codes are known give every weight by itself, in numbers that
+ * no rounding touches; they must be equal to (code - zero point) * scale. For 1, 2, 4 and 8 bits every byte
+ * meets every zero point, for 3 every triple of codes does, for 5 to 7 the ends of the range; over block sizes
+ * from 16 to 256, rows of any length, and all forms of scales, zero points, g_idx and bias. */
+typedef struct dibit_verify dibit_verify;
+
+typedef enum dibit_verify_scope {
+    DIBIT_VERIFY_NORMAL =
+        0, /* all, but that on software adapters, which compile slowly, kernels share
+                                what is rare */
+    DIBIT_VERIFY_QUICK = 1, /* only 2 to 4 bits, and the commonest form of weights */
+    DIBIT_VERIFY_FULL = 2   /* all on software adapters too: minutes */
+} dibit_verify_scope;
+
+typedef struct dibit_verify_desc {
+    dibit_activations activations; /* FLOAT, INT8: only kernels of this kind */
+    dibit_verify_scope scope;
+} dibit_verify_desc;
+
+/* The device is borrowed until destroy. BAD_ARGUMENT for the null device, which computes nothing. */
+DIBIT_API dibit_status dibit_verify_begin(dibit_device *device, const dibit_verify_desc *desc,
+                                          dibit_verify **out, dibit_error *error);
+/* Does a part of the work. PENDING: poll again; OK: everything is done, whether kernels are right or not. */
+DIBIT_API dibit_status dibit_verify_poll(dibit_verify *verify, dibit_error *error);
+DIBIT_API void dibit_verify_destroy(dibit_verify **verify);
+
+typedef enum dibit_verdict {
+    DIBIT_VERDICT_PASSED = 0,
+    DIBIT_VERDICT_FAILED = 1,
+    DIBIT_VERDICT_SKIPPED = 2 /* not for this device, or not asked for */
+} dibit_verdict;
+
+/* What has come out so far; strings live as long as the verification. */
+typedef struct dibit_verify_info {
+    const char *kernel;
+    dibit_verdict verdict;
+    uint32_t cases, failed_cases;
+    uint64_t codes;   /* read back */
+    const char *text; /* the first wrong code, or why it was skipped; "" */
+} dibit_verify_info;
+
+/* NOT_FOUND past the last kernel. */
+DIBIT_API dibit_status dibit_verify_kernel(const dibit_verify *verify, uint32_t index,
+                                           dibit_verify_info *info);
+
 /* ---- Files of tensors --------------------------------------------------------------------- */
 
 /* A set of named tensors read from a file. Tensors point into memory that the set owns. */

@@ -48,6 +48,12 @@ expect "missing argument" 2 '' 'expected DIR' check
 expect "too many arguments" 2 '' "'b' is one argument too many" info a b
 expect "-- ends the options" 1 '' 'dibit info: --json' info -- --json
 
+# ---- Verify -----------------------------------------------------------------------------------
+expect "verify" 0 '^6 passed, 0 failed, [0-9]+ skipped$' '' verify --isa portable --quick
+expect "verify as JSON" 0 '"kernel": "dbt_nbits_b2_int8_portable"' '' verify --json --quick
+expect "verify has one scope" 2 '' '--quick does not go with --full' verify --quick --full
+expect "verify on nothing" 1 '' 'null device computes nothing' verify --device null
+
 # ---- Devices ----------------------------------------------------------------------------------
 expect "no WebGPU library" 1 '' 'dibit check: cannot use the WebGPU library: /nowhere/gpu.so: .*pip install' \
     check "$cases/llama.q2" --device webgpu --webgpu-lib /nowhere/gpu.so

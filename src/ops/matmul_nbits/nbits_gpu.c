@@ -104,20 +104,18 @@ static uint64_t workgroup_bytes(const dbt_nbits_gpu_kernel *k, const variant *v)
     return 16 * (staged > sums ? staged : sums);
 }
 
-bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
-                        const dbt_hal *hal) {
+const char *dbt_nbits_gpu_lacks(const dbt_nbits_gpu_kernel *kernel,
+                                const dbt_nbits_gpu_problem *problem, const dbt_hal *hal) {
     const variant v = variant_of(problem);
     const dbt_hal_limits *const limits = &hal->limits;
-    if (kernel->int8 != problem->p.int8_activations) return false;
-    if (kernel->subgroups &&
-        (!(hal->features & DBT_HAL_SUBGROUPS) || limits->max_subgroup > kernel->lanes)) {
-        return false;
-    }
+    if (kernel->int8 != problem->p.int8_activations) return "activations of the other kind";
+    if (kernel->subgroups && !(hal->features & DBT_HAL_SUBGROUPS)) return "subgroups";
+    if (kernel->subgroups && limits->max_subgroup > kernel->lanes) return "smaller subgroups";
     const bool quantized = kernel->int8 && kernel->tile;
     if (quantized && quads_row_bytes(&problem->p) * kernel->m_rows > limits->max_binding_bytes)
-        return false;
-    return workgroup_bytes(kernel, &v) <= limits->max_workgroup_bytes &&
-           limits->max_invocations >= TILE_THREADS;
+        return "larger bindings";
+    if (workgroup_bytes(kernel, &v) > limits->max_workgroup_bytes) return "workgroup memory";
+    return limits->max_invocations < TILE_THREADS ? "larger workgroups" : NULL;
 }
 
 static uint64_t n_groups(const dbt_nbits_gpu_kernel *k, int64_t n) {

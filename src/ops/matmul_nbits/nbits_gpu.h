@@ -47,9 +47,13 @@ typedef struct dbt_nbits_gpu_problem {
     dbt_hal_buffer *other; /* [M, N], of the epilogue */
 } dbt_nbits_gpu_problem;
 
-/* Whether the kernel can compute p on the device, fast or not. */
-bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
-                        const dbt_hal *hal);
+/* What the device lacks for the kernel to compute p, fast or not; NULL: nothing. */
+const char *dbt_nbits_gpu_lacks(const dbt_nbits_gpu_kernel *kernel,
+                                const dbt_nbits_gpu_problem *problem, const dbt_hal *hal);
+static inline bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel,
+                                      const dbt_nbits_gpu_problem *problem, const dbt_hal *hal) {
+    return !dbt_nbits_gpu_lacks(kernel, problem, hal);
+}
 /* The best of the kernels in the mask (bit i: kernel i) for p, or NULL. */
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,
                                                  const dbt_hal *hal, uint64_t mask);
