@@ -9,7 +9,8 @@
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 work=${DIBIT_MUTANTS_DIR:-$source/build/mutants}
-tests="test_matmul_nbits test_nbits_op"
+tests="test_matmul_nbits test_nbits_op test_verify"
+library=${DIBIT_WEBGPU_LIB:-$source/build/webgpu/libwgpu_native.so} # for shaders
 passed=0 failed=0 skipped=0
 
 finish() {
@@ -20,6 +21,13 @@ finish() {
 fail() {
     echo "FAILED $1: $2"
     failed=$((failed + 1))
+}
+# run_test NAME TEST: on the device, if the patch is of a shader.
+run_test() {
+    case $1 in
+    *_wgsl) DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library timeout 300 "$work/build/tests/$2" ;;
+    *) timeout 300 "$work/build/tests/$2" ;;
+    esac >"$work/test.log" 2>&1
 }
 build() { ninja -C "$work/build" -j "${JOBS:-2}" $tests >"$work/build.log" 2>&1; }
 
@@ -60,6 +68,13 @@ for name in "$@"; do
             continue
         fi
         ;;
+    *_wgsl)
+        if [ ! -f "$library" ]; then
+            echo "SKIPPED $name: there is no WebGPU library $library"
+            skipped=$((skipped + 1))
+            continue
+        fi
+        ;;
     esac
     if ! patch -s -p1 -d "$work/tree" --dry-run <"$patch" >/dev/null 2>&1; then
         fail "$name" "the patch does not apply"
@@ -69,10 +84,12 @@ for name in "$@"; do
     if ! build; then
         grep -m1 'error' "$work/build.log"
         fail "$name" "the patched tree does not build"
-    elif timeout 300 "$work/build/tests/$test" >"$work/test.log" 2>&1; then
+    elif run_test "$name" "$test"; then
         fail "$name" "$test stays green"
+    elif [ "$test" = test_verify ] && ! grep -q '^FAILED [a-z]' "$work/test.log"; then
+        fail "$name" "$test names no kernel"
     else
-        echo "ok $name: $test is red; $(grep -m1 -E '^matrix: [0-9]+ of|^FAIL |by hand|no kernel|not supported' "$work/test.log" | cut -c1-160)"
+        echo "ok $name: $test is red; $(grep -m1 -E '^matrix: [0-9]+ of|^FAIL |^FAILED [a-z]|by hand|no kernel|not supported' "$work/test.log" | cut -c1-160)"
         passed=$((passed + 1))
     fi
     patch -s -R -p1 -d "$work/tree" <"$patch"

@@ -32,7 +32,7 @@ enum { SOME_ROWS = 19 /* of B: no multiple of what kernels take at once */ };
  * B are whole words, types, bias, g_idx, block size 16 or more, and K % 4. */
 static const shape shapes[] = {
     {32, 2, 8, 0, F16, PACKED, false, false, true, true, 0},
-    {64, 1, 0, 0, F16, PACKED, false, false, false, true, 0},
+    {32, 8, 0, 0, F16, PACKED, false, false, false, true, 0},
     {64, 2, 40, 0, F16, PACKED, false, false, false, false, 0},
     {128, 1, 4, 0, F16, PACKED, false, false, false, false, 0},
     {256, 1, 20, 0, F16, PACKED, false, false, false, true, 0},
