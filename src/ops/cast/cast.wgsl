@@ -8,7 +8,8 @@
 #param TO 0..4
 #param VEC 1 4
 
-#include "grid.inc.wgsl"
+#include "map.inc.wgsl"
+#include "narrow.inc.wgsl"
 
 struct Uniforms {
     count: u32,
@@ -31,10 +32,6 @@ alias Y = f32;
 #else
 alias Y = i32;
 #endif
-
-fn narrow(v: i32) -> i32 {
-    return (i32(u32(v) & u.mask) << u.shift) >> u.shift;
-}
 
 // By bits, since quantizeToF16 leaves rounding, overflow and subnormals open.
 fn round_to_half(v: f32) -> f32 {
@@ -86,28 +83,5 @@ fn f(x: X) -> Y {
     return select(0, 1, (bitcast<u32>(x) & 0x7fffffffu) != 0u);
 #else
     return select(0, 1, x != 0);
-#endif
-}
-
-#if VEC == 4
-@group(0) @binding(1) var<storage, read> x: array<vec4<X>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<Y>>;
-#else
-@group(0) @binding(1) var<storage, read> x: array<X>;
-@group(0) @binding(2) var<storage, read_write> y: array<Y>;
-#endif
-
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-    let i = grid_index(group, groups) * 256u + lane;
-    if i >= u.count {
-        return;
-    }
-    let v = x[i];
-#if VEC == 4
-    y[i] = vec4<Y>(f(v.x), f(v.y), f(v.z), f(v.w));
-#else
-    y[i] = f(v);
 #endif
 }

@@ -10,6 +10,7 @@
 #include "grid.inc.wgsl"
 #include "math.inc.wgsl"
 #include "broadcast.inc.wgsl"
+#include "narrow.inc.wgsl"
 
 struct Uniforms {
     shape: Broadcast,
@@ -30,11 +31,6 @@ alias Y = f32;
 #else
 alias Y = i32;
 #endif
-
-// Keeps an integer within its type, as arithmetic on it wraps.
-fn narrow(v: i32) -> i32 {
-    return (i32(u32(v) & u.mask) << u.shift) >> u.shift;
-}
 
 fn truth(v: bool) -> i32 {
     return select(0, 1, v);

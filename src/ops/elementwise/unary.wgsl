@@ -6,7 +6,8 @@
 #param OP 1..34 40 41 50..55
 #param VEC 1 4
 
-#include "grid.inc.wgsl"
+#include "map.inc.wgsl"
+#include "narrow.inc.wgsl"
 #include "math.inc.wgsl"
 #if OP >= 11 && OP <= 13
 #include "trigonometry.inc.wgsl"
@@ -44,11 +45,6 @@ fn mish(x: f32) -> f32 {
     let e = math_exp(min(x, 20.0));
     let t = e * (e + 2.0);
     return x * (t / (t + 2.0));
-}
-
-// Keeps an integer within its type, as arithmetic on it wraps.
-fn narrow(v: i32) -> i32 {
-    return (i32(u32(v) & u.mask) << u.shift) >> u.shift;
 }
 
 fn f(x: X) -> Y {
@@ -137,28 +133,5 @@ fn f(x: X) -> Y {
     return narrow(~x);
 #elif OP == 55
     return select(0, 1, x == 0);
-#endif
-}
-
-#if VEC == 4
-@group(0) @binding(1) var<storage, read> x: array<vec4<X>>;
-@group(0) @binding(2) var<storage, read_write> y: array<vec4<Y>>;
-#else
-@group(0) @binding(1) var<storage, read> x: array<X>;
-@group(0) @binding(2) var<storage, read_write> y: array<Y>;
-#endif
-
-@compute @workgroup_size(256)
-fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
-        @builtin(local_invocation_index) lane: u32) {
-    let i = grid_index(group, groups) * 256u + lane;
-    if i >= u.count {
-        return;
-    }
-    let v = x[i];
-#if VEC == 4
-    y[i] = vec4<Y>(f(v.x), f(v.y), f(v.z), f(v.w));
-#else
-    y[i] = f(v);
 #endif
 }

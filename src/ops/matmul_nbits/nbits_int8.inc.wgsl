@@ -1,6 +1,7 @@
 // Activations as int8, with the roundings of matmul_nbits.h bit for bit.
 // A block of A has its scale s = absmax / 127 and its q = round(a * (127 / absmax)).
 #include "nbits_a.inc.wgsl"
+#include "nbits_block.inc.wgsl"
 #include "nbits_problem.inc.wgsl"
 #include "nbits_unpack.inc.wgsl"
 
@@ -65,4 +66,27 @@ fn quantize_sixteen(m: u32, k: u32, inverse: f32) -> Sixteen {
     let q3 = quantize_four(m, k + 12u, inverse);
     let total = q0 + q1 + q2 + q3;
     return Sixteen(pack_sixteen(q0, q1, q2, q3), total.x + total.y + total.z + total.w);
+}
+
+// A unit of row m, its two halves by themselves: with UNIT_BLOCKS 2 each has a scale of its own.
+struct QuantizedUnit {
+    low: Sixteen,
+    high: Sixteen,
+    scale: f32,
+    second_scale: f32,
+}
+
+fn quantize_unit(m: u32, unit: u32) -> QuantizedUnit {
+    let k = 32u * unit;
+#if UNIT_BLOCKS == 2
+    let first = int8_scale(m, k, 16u);
+    let second = int8_scale(m, k + 16u, 16u);
+#else
+    let block_size = 1u << problem.block_shift;
+    let first = int8_scale(m, block_of(unit, 0u) * block_size, block_size);
+    let second = first;
+#endif
+    let low = quantize_sixteen(m, k, first.inverse);
+    let high = quantize_sixteen(m, k + 16u, second.inverse);
+    return QuantizedUnit(low, high, first.scale, second.scale);
 }

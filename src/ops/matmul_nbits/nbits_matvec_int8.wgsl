@@ -13,13 +13,10 @@
 #if LANES == 128 && M_ROWS > 2 || LANES == 64 && M_ROWS > 4 || M_ROWS == 8 && ROWS > 4
 #error more than 16 KiB of workgroup memory
 #endif
-#include "nbits_block.inc.wgsl"
 #include "nbits_dot.inc.wgsl"
 #include "nbits_int8.inc.wgsl"
 #include "nbits_int8_zero.inc.wgsl"
-#include "nbits_norm.inc.wgsl"
-#include "nbits_reduce.inc.wgsl"
-#include "nbits_rows.inc.wgsl"
+#include "nbits_matvec.inc.wgsl"
 
 // For each row m of A and lane: the first four quads, the last four, and the scale and the sum of q of each
 // part of the unit.
@@ -33,26 +30,16 @@ fn stage_a(first_m: u32, first_unit: u32, t: u32) {
     for (var i = t; i < M_ROWS * LANES; i += THREADS) {
         let m = first_m + i / LANES;
         let unit = first_unit + i % LANES;
-        let k = 32u * unit;
-#if UNIT_BLOCKS == 2
-        let first = int8_scale(m, k, 16u);
-        let second = int8_scale(m, k + 16u, 16u);
-#else
-        let block_size = 1u << problem.block_shift;
-        let first = int8_scale(m, block_of(unit, 0u) * block_size, block_size);
-        let second = first;
-#endif
-        let low = quantize_sixteen(m, k, first.inverse);
-        let high = quantize_sixteen(m, k + 16u, second.inverse);
-        shared_quads[staged_slot(0u, i / LANES, i % LANES)] = low.quads;
-        shared_quads[staged_slot(1u, i / LANES, i % LANES)] = high.quads;
+        let x = quantize_unit(m, unit);
+        shared_quads[staged_slot(0u, i / LANES, i % LANES)] = x.low.quads;
+        shared_quads[staged_slot(1u, i / LANES, i % LANES)] = x.high.quads;
 #if UNIT_BLOCKS == 2
         shared_quads[staged_slot(2u, i / LANES, i % LANES)] =
-            vec4<u32>(bitcast<u32>(first.scale), bitcast<u32>(low.sum),
-                      bitcast<u32>(second.scale), bitcast<u32>(high.sum));
+            vec4<u32>(bitcast<u32>(x.scale), bitcast<u32>(x.low.sum),
+                      bitcast<u32>(x.second_scale), bitcast<u32>(x.high.sum));
 #else
         shared_quads[staged_slot(2u, i / LANES, i % LANES)] =
-            vec4<u32>(bitcast<u32>(first.scale), bitcast<u32>(low.sum + high.sum), 0u, 0u);
+            vec4<u32>(bitcast<u32>(x.scale), bitcast<u32>(x.low.sum + x.high.sum), 0u, 0u);
 #endif
     }
 }
@@ -122,50 +109,4 @@ fn add_unit(quartet: u32, rows: Rows, first: Block, unit: u32, lane: u32) {
 #endif
     add_quads(rows, lane, 1u);
     end_block(quartet, block, lane, UNIT_BLOCKS - 1u);
-}
-
-@compute @workgroup_size(THREADS)
-fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
-        @builtin(num_workgroups) workgroups: vec3<u32>,
-#if REDUCE == 1
-        @builtin(subgroup_invocation_id) subgroup_lane: u32,
-        @builtin(subgroup_size) subgroup_size: u32,
-#endif
-        @builtin(local_invocation_index) t: u32) {
-    let lane = t % LANES;
-    let workgroup_n = (workgroup.x + workgroup.y * workgroups.x) * GROUPS * ROWS;
-    if (workgroup_n >= problem.n_count) {
-        return;
-    }
-    let first_n = workgroup_n + t / LANES * ROWS;
-    let first_m = workgroup.z * M_ROWS;
-#if NORM == 1
-    find_inverse_roots(first_m, t);
-#endif
-    for (var first_unit = 0u; first_unit < problem.units; first_unit += LANES) {
-        // B comes from afar: it is asked for before A is waited for.
-        let unit = min(first_unit + lane, problem.units - 1u);
-        let rows = load_rows(first_n, unit);
-        let block = load_block(rows.n, block_of(unit, 0u));
-#if ROWS == 8
-        let more_rows = load_rows(first_n + 4u, unit);
-        let more_block = load_block(more_rows.n, block_of(unit, 0u));
-#endif
-        workgroupBarrier();
-        stage_a(first_m, first_unit, t);
-        workgroupBarrier();
-        if (first_unit + lane < problem.units) {
-            add_unit(0u, rows, block, unit, lane);
-#if ROWS == 8
-            add_unit(1u, more_rows, more_block, unit, lane);
-#endif
-        }
-    }
-#if REDUCE == 1
-    reduce_subgroups(t, subgroup_lane);
-    store_sums(workgroup_n, first_m, t, subgroup_size);
-#else
-    reduce_lanes(t, lane);
-    store_sums(workgroup_n, first_m, t, LANES);
-#endif
 }

@@ -4,7 +4,6 @@
 // m_stride]: for each part of a unit that one scale has, the scale's bits and the sum of its q. Rows
 // from M to m_stride are zeros.
 // 64 threads a workgroup; units * m_stride / 64 workgroups in x and y (dbt_gpu_grid).
-#include "nbits_block.inc.wgsl"
 #include "nbits_int8.inc.wgsl"
 
 @group(0) @binding(2) var<storage, read_write> quads: array<u32>;
@@ -30,23 +29,13 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     if (unit >= problem.units) {
         return;
     }
-    let k = 32u * unit;
+    let x = quantize_unit(m, unit);
+    store_sixteen(x.low.quads, 8u * unit, m);
+    store_sixteen(x.high.quads, 8u * unit + 4u, m);
 #if UNIT_BLOCKS == 2
-    let first = int8_scale(m, k, 16u);
-    let second = int8_scale(m, k + 16u, 16u);
+    store_part(2u * unit, m, x.scale, x.low.sum);
+    store_part(2u * unit + 1u, m, x.second_scale, x.high.sum);
 #else
-    let block_size = 1u << problem.block_shift;
-    let first = int8_scale(m, block_of(unit, 0u) * block_size, block_size);
-    let second = first;
-#endif
-    let low = quantize_sixteen(m, k, first.inverse);
-    let high = quantize_sixteen(m, k + 16u, second.inverse);
-    store_sixteen(low.quads, 8u * unit, m);
-    store_sixteen(high.quads, 8u * unit + 4u, m);
-#if UNIT_BLOCKS == 2
-    store_part(2u * unit, m, first.scale, low.sum);
-    store_part(2u * unit + 1u, m, second.scale, high.sum);
-#else
-    store_part(unit, m, first.scale, low.sum + high.sum);
+    store_part(unit, m, x.scale, x.low.sum + x.high.sum);
 #endif
 }

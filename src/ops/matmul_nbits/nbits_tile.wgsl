@@ -67,23 +67,6 @@ fn add_products(begin: u32, x: vec4<f32>, w: vec4<f32>) {
     sums[begin + 3u] += x.w * w;
 }
 
-fn add_element(p: u32, thread_m: u32, thread_n: u32) {
-    let x0 = a_tile[tile_slot(p, thread_m, TILE_M)];
-    let w0 = w_tile[tile_slot(p, thread_n, TILE_N)];
-    add_products(0u, x0, w0);
-#if TILE_N == 128
-    let w1 = w_tile[tile_slot(p, thread_n + 16u, TILE_N)];
-    add_products(4u, x0, w1);
-#endif
-#if TILE_M == 128
-    let x1 = a_tile[tile_slot(p, thread_m + 16u, TILE_M)];
-    add_products(SUMS / 2u, x1, w0);
-#if TILE_N == 128
-    add_products(SUMS / 2u + 4u, x1, w1);
-#endif
-#endif
-}
-
 @compute @workgroup_size(THREADS)
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         @builtin(num_workgroups) workgroups: vec3<u32>,
@@ -99,14 +82,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         stage_w(n_begin, unit, t);
         workgroupBarrier();
         for (var p = 0u; p < 32u; p += 8u) {
-            add_element(p, t / 16u, t % 16u);
-            add_element(p + 1u, t / 16u, t % 16u);
-            add_element(p + 2u, t / 16u, t % 16u);
-            add_element(p + 3u, t / 16u, t % 16u);
-            add_element(p + 4u, t / 16u, t % 16u);
-            add_element(p + 5u, t / 16u, t % 16u);
-            add_element(p + 6u, t / 16u, t % 16u);
-            add_element(p + 7u, t / 16u, t % 16u);
+            add_fours(p, t / 16u, t % 16u);
+            add_fours(p + 1u, t / 16u, t % 16u);
+            add_fours(p + 2u, t / 16u, t % 16u);
+            add_fours(p + 3u, t / 16u, t % 16u);
+            add_fours(p + 4u, t / 16u, t % 16u);
+            add_fours(p + 5u, t / 16u, t % 16u);
+            add_fours(p + 6u, t / 16u, t % 16u);
+            add_fours(p + 7u, t / 16u, t % 16u);
         }
     }
     store_tile(m_begin, n_begin, t);

@@ -124,7 +124,7 @@ fn begin_four(begin: u32, part: u32, m: u32, n: u32) {
 #endif
 }
 
-fn add_dots(begin: u32, x: vec4<u32>, w: vec4<u32>) {
+fn add_products(begin: u32, x: vec4<u32>, w: vec4<u32>) {
     dots[begin] += dot_rows(x.x, w);
     dots[begin + 1u] += dot_rows(x.y, w);
     dots[begin + 2u] += dot_rows(x.z, w);
@@ -165,23 +165,6 @@ fn begin_part(part: u32, m: u32, n: u32) {
 #endif
 }
 
-fn add_quad(p: u32, m4: u32, n4: u32) {
-    let x0 = a_tile[tile_slot(p, m4, TILE_M)];
-    let w0 = w_tile[tile_slot(p, n4, TILE_N)];
-    add_dots(0u, x0, w0);
-#if TILE_N == 128
-    let w1 = w_tile[tile_slot(p, n4 + 16u, TILE_N)];
-    add_dots(4u, x0, w1);
-#endif
-#if TILE_M == 128
-    let x1 = a_tile[tile_slot(p, m4 + 16u, TILE_M)];
-    add_dots(SUMS / 2u, x1, w0);
-#if TILE_N == 128
-    add_dots(SUMS / 2u + 4u, x1, w1);
-#endif
-#endif
-}
-
 fn end_part(part: u32, m: u32, n: u32) {
     end_four(0u, part, m, n);
 #if TILE_N == 128
@@ -214,15 +197,15 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         for (var part = 0u; part < STEP_PARTS; part++) {
             begin_part(part, 4u * m4, 4u * n4);
             let p = part * BLOCK_QUADS;
-            add_quad(p, m4, n4);
-            add_quad(p + 1u, m4, n4);
-            add_quad(p + 2u, m4, n4);
-            add_quad(p + 3u, m4, n4);
+            add_fours(p, m4, n4);
+            add_fours(p + 1u, m4, n4);
+            add_fours(p + 2u, m4, n4);
+            add_fours(p + 3u, m4, n4);
 #if UNIT_BLOCKS == 1
-            add_quad(p + 4u, m4, n4);
-            add_quad(p + 5u, m4, n4);
-            add_quad(p + 6u, m4, n4);
-            add_quad(p + 7u, m4, n4);
+            add_fours(p + 4u, m4, n4);
+            add_fours(p + 5u, m4, n4);
+            add_fours(p + 6u, m4, n4);
+            add_fours(p + 7u, m4, n4);
 #endif
             end_part(part, 4u * m4, 4u * n4);
         }

@@ -15,6 +15,25 @@ fn tile_slot(row: u32, column4: u32, tile: u32) -> u32 {
     return row * (tile / 4u) + (column4 ^ (row % 8u));
 }
 
+// Row p of the two tiles in workgroup memory: each four of this thread's m with each four of its n, which
+// add_products adds to sums or dots from `begin` on.
+fn add_fours(p: u32, m4: u32, n4: u32) {
+    let x0 = a_tile[tile_slot(p, m4, TILE_M)];
+    let w0 = w_tile[tile_slot(p, n4, TILE_N)];
+    add_products(0u, x0, w0);
+#if TILE_N == 128
+    let w1 = w_tile[tile_slot(p, n4 + 16u, TILE_N)];
+    add_products(4u, x0, w1);
+#endif
+#if TILE_M == 128
+    let x1 = a_tile[tile_slot(p, m4 + 16u, TILE_M)];
+    add_products(SUMS / 2u, x1, w0);
+#if TILE_N == 128
+    add_products(SUMS / 2u + 4u, x1, w1);
+#endif
+#endif
+}
+
 fn store_row(m: u32, first_n: u32, sum: vec4<f32>) {
     for (var j = 0u; j < 4u && m < problem.M && first_n + j < problem.n_count; j++) {
         store_y(m, problem.n_begin + first_n + j, sum[j]);

@@ -11,6 +11,7 @@
 #param WIDE 0 1
 
 #include "grid.inc.wgsl"
+#include "wide.inc.wgsl"
 
 struct Uniforms {
     lines: u32,
@@ -63,23 +64,14 @@ fn better(a: Best, b: Best) -> Best {
 }
 
 #if WIDE == 1
-const step = 256u;
 var<workgroup> lanes: array<Best, 256>;
-#else
-const step = 1u;
 #endif
 
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-    let unit = grid_index(group, groups);
-#if WIDE == 1
-    let line = unit;
-    let first = lane;
-#else
-    let line = unit * 256u + lane;
-    let first = 0u;
-#endif
+    let line = result_of(grid_index(group, groups), lane);
+    let first = first_of(lane);
     if line >= u.lines {
         return;
     }

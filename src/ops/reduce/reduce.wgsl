@@ -11,6 +11,10 @@
 
 #include "grid.inc.wgsl"
 #include "math.inc.wgsl"
+#if KIND >= 20
+#include "narrow.inc.wgsl"
+#endif
+#include "wide.inc.wgsl"
 
 struct Uniforms {
     outputs: u32,
@@ -120,12 +124,11 @@ fn finish(a: T, shift: T) -> T {
 #elif KIND < 20
     return a;
 #else
-    return (i32(u32(a) & u.mask) << u.shift) >> u.shift;
+    return narrow(a);
 #endif
 }
 
 #if WIDE == 1
-const step = 256u;
 var<workgroup> lanes: array<T, 256>;
 
 fn over_lanes(lane: u32, v: T, of_largest: bool) -> T {
@@ -145,8 +148,6 @@ fn over_lanes(lane: u32, v: T, of_largest: bool) -> T {
     return lanes[0];
 }
 #else
-const step = 1u;
-
 fn over_lanes(lane: u32, v: T, of_largest: bool) -> T {
     return v;
 }
@@ -155,14 +156,8 @@ fn over_lanes(lane: u32, v: T, of_largest: bool) -> T {
 @compute @workgroup_size(256)
 fn main(@builtin(workgroup_id) group: vec3<u32>, @builtin(num_workgroups) groups: vec3<u32>,
         @builtin(local_invocation_index) lane: u32) {
-    let unit = grid_index(group, groups);
-#if WIDE == 1
-    let o = unit;
-    let first = lane;
-#else
-    let o = unit * 256u + lane;
-    let first = 0u;
-#endif
+    let o = result_of(grid_index(group, groups), lane);
+    let first = first_of(lane);
     if o >= u.outputs {
         return;
     }
