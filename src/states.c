@@ -435,13 +435,12 @@ static dibit_status import_to_device(cursor *c, const dibit_session *session, in
                                      const dbt_state_part *part, dibit_error *error) {
     const uint64_t bytes = part_bytes(session, i, part);
     dbt_block block = {0};
-    if (!dbt_block_reserve(&block, &session->arena.allocator, bytes + DBT_HAL_ALIGNMENT)) {
+    if (!dbt_block_reserve(&block, &session->arena.allocator, bytes)) {
         return dbt_fail_memory(error, "a state", bytes);
     }
     transfer_rows(c, session, i, part, block.data);
-    const dibit_status status = dbt_gpu_write(
-        session->plan->options.gpu, part->buffer, 0, block.data,
-        (bytes + DBT_HAL_ALIGNMENT - 1) / DBT_HAL_ALIGNMENT * DBT_HAL_ALIGNMENT, error);
+    const dibit_status status =
+        dbt_gpu_write(session->plan->options.gpu, part->buffer, 0, block.data, bytes, error);
     dbt_block_free(&block, &session->arena.allocator);
     return status;
 }

@@ -1,7 +1,5 @@
 /* Runs steps on the session's device: has ops record their dispatches, moves values there and back. Only a
  * download waits, and it answers PENDING instead of blocking. */
-#include <string.h>
-
 #include "exec/exec.h"
 
 /* ---- Memory ---- */
@@ -167,23 +165,15 @@ static bool stays_in_state(const dbt_exec *exec, const dbt_plan_tensor *cpu) {
 static dibit_status upload(dbt_exec *exec, const dbt_plan_tensor *from, const dbt_plan_tensor *to,
                            dibit_error *error) {
     const void *data = from->t.data;
-    uint64_t bytes = to->bytes;
     if (!to->native && to->t.type == DIBIT_TYPE_INT32) {
-        DBT_TRY(dbt_exec_scratch(exec, bytes, error));
+        DBT_TRY(dbt_exec_scratch(exec, to->bytes, error));
         DBT_FAIL_IF(!dbt_integers_to_words(from->t.type, data, exec->scratch.data,
                                            dbt_tensor_count(&to->t)),
                     error, DIBIT_OUT_OF_RANGE,
                     "an element of '%s' does not fit the device's 32 bits", from->value->name);
         data = exec->scratch.data;
-    } else if (bytes % DBT_HAL_ALIGNMENT) {
-        const uint64_t padded = bytes + DBT_HAL_ALIGNMENT - bytes % DBT_HAL_ALIGNMENT;
-        DBT_TRY(dbt_exec_scratch(exec, padded, error));
-        memset((char *)exec->scratch.data + bytes, 0, (size_t)(padded - bytes));
-        memcpy(exec->scratch.data, data, (size_t)bytes);
-        data = exec->scratch.data;
-        bytes = padded;
     }
-    return dbt_gpu_write(exec->plan->options.gpu, to->buffer, 0, data, bytes, error);
+    return dbt_gpu_write(exec->plan->options.gpu, to->buffer, 0, data, to->bytes, error);
 }
 
 static dibit_status download(dbt_exec *exec, const dbt_plan_tensor *from, const dbt_plan_tensor *to,

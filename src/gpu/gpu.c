@@ -72,9 +72,8 @@ static dibit_status write_uniforms(void *user, dibit_error *error) {
     dbt_gpu *const gpu = user;
     gpu->n_recorded = 0;
     if (gpu->uniforms_used == 0) return DIBIT_OK;
-    const uint32_t bytes = gpu->uniforms_used < UNIFORM_BYTES ? gpu->uniforms_used : UNIFORM_BYTES;
-    DBT_TRY(
-        gpu->hal->calls->write_ahead(gpu->hal, gpu->uniforms, 0, gpu->uniform_bytes, bytes, error));
+    DBT_TRY(gpu->hal->calls->write_ahead(gpu->hal, gpu->uniforms, 0, gpu->uniform_bytes,
+                                         gpu->uniforms_used, error));
     gpu->uniforms_used = 0;
     return DIBIT_OK;
 }

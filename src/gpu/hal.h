@@ -21,7 +21,7 @@ typedef struct dbt_hal_pipeline dbt_hal_pipeline;
 typedef struct dbt_hal_group dbt_hal_group;
 
 enum {
-    DBT_HAL_ALIGNMENT = 4, /* offsets and sizes of writes, copies and reads; buffers are padded */
+    DBT_HAL_ALIGNMENT = 4, /* offsets of writes and reads, copies altogether; buffers are padded */
     DBT_HAL_MAX_BINDINGS = 16,      /* storage buffers of a dispatch, whatever the device allows */
     DBT_HAL_MAX_UNIFORM_BYTES = 256 /* of a dispatch */
 };

@@ -42,3 +42,15 @@ dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_out
     graph->nodes[graph->n_nodes++] = node;
     return node;
 }
+
+void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses) {
+    memset(n_uses, 0, graph->n_values * sizeof *n_uses);
+    for (uint32_t n = 0; n < graph->n_nodes; n++) {
+        const dbt_node *const node = graph->nodes[n];
+        for (uint32_t i = 0; i < node->n_inputs; i++) {
+            if (node->inputs[i]) n_uses[node->inputs[i]->id]++;
+        }
+        if (node->guard) n_uses[node->guard->id]++;
+    }
+    for (uint32_t o = 0; o < graph->n_outputs; o++) n_uses[graph->outputs[o]->id]++;
+}

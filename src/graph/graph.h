@@ -68,6 +68,9 @@ typedef struct dbt_graph {
 dbt_value *dbt_graph_add_value(dbt_graph *graph, const char *name);
 dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_outputs);
 
+/* How often each value is read, by nodes (guards count) and as an output of the graph. */
+void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses /* [n_values] */);
+
 /* Text, a line for each input, constant, node and output. */
 void dbt_graph_dump(const dbt_graph *graph, dibit_write write, void *user);
 /* The lines of one node. */

@@ -11,8 +11,8 @@
  * outputs nobody reads any more stay in the graph; the planner drops them. */
 #include <string.h>
 
-#include "ops/fused_matmul_nbits/fused_matmul_nbits.h"
 #include "ops/elementwise/unary.h"
+#include "ops/fused_matmul_nbits/fused_matmul_nbits.h"
 #include "ops/norm/norm.h"
 #include "plan/plan.h"
 
@@ -30,20 +30,7 @@ static bool is_op(const dbt_node *node, const char *domain, const char *name) {
 }
 
 static bool is_norm(const dbt_node *node) {
-    return node->op->infer && node->op->cpu_run == dbt_norm_cpu_run &&
-           node->op->kind == DBT_NORM_RMS;
-}
-
-static void count_uses(const fusion *f) {
-    const dbt_graph *const g = f->graph;
-    memset(f->n_uses, 0, g->n_values * sizeof *f->n_uses);
-    for (uint32_t n = 0; n < g->n_nodes; n++) {
-        for (uint32_t i = 0; i < g->nodes[n]->n_inputs; i++) {
-            if (g->nodes[n]->inputs[i]) f->n_uses[g->nodes[n]->inputs[i]->id]++;
-        }
-        if (g->nodes[n]->guard) f->n_uses[g->nodes[n]->guard->id]++;
-    }
-    for (uint32_t o = 0; o < g->n_outputs; o++) f->n_uses[g->outputs[o]->id]++;
+    return node->op->cpu_run == dbt_norm_cpu_run && node->op->kind == DBT_NORM_RMS;
 }
 
 static bool same_shape(const dbt_value *a, const dbt_value *b) {
@@ -307,7 +294,7 @@ dibit_status dbt_rewrite_fuse(dbt_graph *graph, const dbt_fuse_options *options,
                 .error = error};
     if (!f.n_uses) return dbt_fail_memory(error, "use counts", graph->n_values * sizeof *f.n_uses);
     for (int pass = 0; pass < 3; pass++) {
-        count_uses(&f);
+        dbt_graph_count_uses(graph, f.n_uses);
         for (uint32_t n = 0; n < graph->n_nodes; n++) {
             dbt_node *const node = graph->nodes[n];
             if (node->guard || node->n_outputs == 0 || !node->outputs[0]) continue;

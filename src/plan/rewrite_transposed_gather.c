@@ -1,22 +1,7 @@
 /* Gather(Transpose(W), ids) of a constant matrix W, as models with tied embeddings have it, becomes
  * Transpose(Gather(W, ids, axis 1)): a run moves the columns that it needs, not the whole matrix. */
-#include <string.h>
-
 #include "ops/index/index.h"
 #include "plan/plan.h"
-
-static uint32_t *count_uses(const dbt_graph *g) {
-    uint32_t *const uses = dbt_arena_array(g->arena, g->n_values, sizeof *uses);
-    if (!uses) return NULL;
-    for (uint32_t n = 0; n < g->n_nodes; n++) {
-        for (uint32_t i = 0; i < g->nodes[n]->n_inputs; i++) {
-            if (g->nodes[n]->inputs[i]) uses[g->nodes[n]->inputs[i]->id]++;
-        }
-        if (g->nodes[n]->guard) uses[g->nodes[n]->guard->id]++;
-    }
-    for (uint32_t o = 0; o < g->n_outputs; o++) uses[g->outputs[o]->id]++;
-    return uses;
-}
 
 /* The Transpose before a Gather of rows; NULL when it has to stay. */
 static dbt_node *find_transpose(const dbt_node *gather, const uint32_t *uses) {
@@ -66,8 +51,9 @@ static dibit_status swap_nodes(dbt_graph *g, dbt_node *transpose, dbt_node *gath
 }
 
 dibit_status dbt_rewrite_transposed_gathers(dbt_graph *graph, dibit_error *error) {
-    const uint32_t *const uses = count_uses(graph);
+    uint32_t *const uses = dbt_arena_array(graph->arena, graph->n_values, sizeof *uses);
     if (!uses) return dbt_fail_memory(error, "use counts", graph->n_values * sizeof *uses);
+    dbt_graph_count_uses(graph, uses);
     enum { MAX_REWRITES = 16 }; /* a model has one or two; each moves the nodes between */
     for (uint32_t n = 0, done = 0; n < graph->n_nodes && done < MAX_REWRITES; n++) {
         dbt_node *const gather = graph->nodes[n], *const transpose = find_transpose(gather, uses);

@@ -27,17 +27,6 @@ static bool borrow_buffer(const dbt_plan *plan, dbt_plan_tensor *t) {
     return false;
 }
 
-/* `bytes` at `offset` of a buffer; what fills the last word does not matter. */
-static dibit_status write_padded(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset,
-                                 const void *data, uint64_t bytes, dibit_error *error) {
-    const uint64_t whole = bytes / DBT_HAL_ALIGNMENT * DBT_HAL_ALIGNMENT;
-    if (whole) DBT_TRY(dbt_gpu_write(gpu, buffer, offset, data, whole, error));
-    if (whole == bytes) return DIBIT_OK;
-    unsigned char last[DBT_HAL_ALIGNMENT] = {0};
-    memcpy(last, (const char *)data + whole, (size_t)(bytes - whole));
-    return dbt_gpu_write(gpu, buffer, offset + whole, last, sizeof last, error);
-}
-
 /* Room for a part of a constant: as in the file, as the CPU stores it, as the device does. */
 typedef struct upload_room {
     char *file, *stored, *words;
@@ -69,7 +58,7 @@ static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload
         DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset + at, bytes, room->file, error));
     }
     if (t->native) {
-        DBT_TRY(write_padded(gpu, t->buffer, at, from, bytes, error));
+        DBT_TRY(dbt_gpu_write(gpu, t->buffer, at, from, bytes, error));
     } else {
         dbt_unpack_elements(c->type, from, room->stored, n);
         const char *words = room->stored;
