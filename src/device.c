@@ -3,8 +3,12 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/cpu.h"
 #include "model.h"
+#if DBT_WASM
+#include "gpu/hal_web.h"
+#endif
 
 static dibit_status copy_refusals(dibit_device *device, const char *list, dibit_error *error) {
     if (!list) return DIBIT_OK;
@@ -19,9 +23,16 @@ static dibit_status open_gpu(dibit_device *device, dbt_hal_adapter adapter, dibi
     const dibit_device_desc *const desc = &device->desc;
     const dibit_allocator *const allocator = &device->allocator;
     dbt_hal *hal;
-    DBT_TRY(desc->kind == DIBIT_DEVICE_NULL
-                ? dbt_hal_null_create(allocator, desc->null_pending_seed, &hal, error)
-                : dbt_hal_native_create(allocator, desc->webgpu_library, adapter, &hal, error));
+    if (desc->kind == DIBIT_DEVICE_NULL) {
+        DBT_TRY(dbt_hal_null_create(allocator, desc->null_pending_seed, &hal, error));
+    } else {
+#if DBT_WASM
+        (void)adapter; /* the page has chosen */
+        DBT_TRY(dbt_hal_web_create(allocator, desc->webgpu_device, &hal, error));
+#else
+        DBT_TRY(dbt_hal_native_create(allocator, desc->webgpu_library, adapter, &hal, error));
+#endif
+    }
     const dibit_status status = dbt_gpu_create(allocator, hal, &device->gpu, error);
     if (status != DIBIT_OK) hal->calls->destroy(hal);
     return status;

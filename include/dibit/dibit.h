@@ -299,6 +299,7 @@ typedef struct dibit_device_desc {
     const char *null_refuse; /* NULL device: comma-separated op types that it does not support */
     /* WEBGPU, AUTO: file of wgpu-native's library; default: where the system and pip put it. */
     const char *webgpu_library;
+    uint32_t webgpu_device;           /* WEBGPU in a browser: the page's number of the GPUDevice */
     const dibit_allocator *allocator; /* copied */
 } dibit_device_desc;
 

@@ -36,4 +36,10 @@
 #define DBT_X86_64 0
 #endif
 
+#if defined(__wasm__)
+#define DBT_WASM 1
+#else
+#define DBT_WASM 0
+#endif
+
 #endif

@@ -107,6 +107,12 @@ typedef struct dbt_hal_calls {
      * the uniforms of dispatches that are recorded already. */
     dibit_status (*write_ahead)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset,
                                 const void *data, uint64_t bytes, dibit_error *error);
+    /* NULL, or as write, with bytes of a source that the device reads by itself, without their passing
+     * through memory here. PENDING: they are not there yet, ask again. UNSUPPORTED, without a
+     * sentence: not from this source. */
+    dibit_status (*write_source)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset,
+                                 const dibit_source *source, uint64_t from, uint64_t bytes,
+                                 dibit_error *error);
     dibit_status (*copy)(dbt_hal *hal, dbt_hal_buffer *from, uint64_t from_offset,
                          dbt_hal_buffer *to, uint64_t to_offset, uint64_t bytes,
                          dibit_error *error);

@@ -43,6 +43,16 @@ static dibit_status reserve_upload(dbt_plan *plan, upload_room *room, dibit_erro
     return DIBIT_OK;
 }
 
+/* Has the device fetch bytes of a constant by itself; UNSUPPORTED when it cannot. */
+static dibit_status write_source(dbt_gpu *gpu, const dbt_plan_tensor *t, uint64_t at,
+                                 uint64_t bytes, dibit_error *error) {
+    dbt_hal *const hal = dbt_gpu_hal(gpu);
+    const dbt_bytes *const from = &t->value->constant->bytes;
+    if (!hal->calls->write_source || from->source->mapped) return DIBIT_UNSUPPORTED;
+    return hal->calls->write_source(hal, t->buffer, at, &from->source->callback, from->offset + at,
+                                    bytes, error);
+}
+
 /* The next elements of a constant, from its bytes in the file to its buffer. */
 static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload_room *room,
                                 dibit_error *error) {
@@ -54,6 +64,13 @@ static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload
     uint64_t bytes;
     (void)dbt_packed_bytes(c->type, (uint64_t)n, &bytes);
     const char *from = c->data ? (const char *)c->data + at : room->file;
+    if (!c->data && t->native) {
+        const dibit_status status = write_source(gpu, t, at, bytes, error);
+        if (status != DIBIT_UNSUPPORTED) {
+            if (status == DIBIT_OK) t->n_uploaded += n;
+            return status;
+        }
+    }
     if (!c->data) {
         DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset + at, bytes, room->file, error));
     }
