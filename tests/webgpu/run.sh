@@ -1,9 +1,11 @@
 #!/bin/sh
-# Runs a test on the WebGPU device of a library. usage: run.sh LIBRARY TEST
+# Runs a test on the WebGPU device of a library. usage: run.sh LIBRARY TEST [ARGUMENT...]
 # Exits 77, which ctest counts as skipped, when there is no such library.
 if [ ! -f "$1" ]; then
     echo "skipped: there is no WebGPU library $1"
     echo "0 passed, 0 failed, 1 skipped"
     exit 77
 fi
-DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$1 exec "$2"
+library=$1
+shift
+DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library exec "$@"

@@ -1,17 +1,17 @@
-/* MatMulNBits on a device, kernel by kernel: the matrix of cases against ref.c, the int8 roundings bit for bit,
- * splitting by what a binding holds, and the proof before first use, with a shader that is wrong.
+/* MatMulNBits on a device: norms and epilogues, the int8 roundings bit for bit, splitting by what a binding
+ * holds, the choice, and the proof before first use, with a shader that is wrong. test_nbits_gpu_matrix.c
+ * goes through sizes and kinds of weights.
  *
  *     test_nbits_gpu [--seed S] [--full]
  *
- * A normal run covers every pair of parameter values, with the kernels in turn; --full (or DIBIT_FULL=1) the
- * product. Without a device in the environment the null device sees all dispatches and computes none. */
+ * --full (or DIBIT_FULL=1) proves every kernel. Without a device in the environment the null device sees all
+ * dispatches and computes none. */
 #include "dbt_test.h"
 
-#include "base/os.h"
-#include "ops/matmul_nbits/nbits_gpu.h"
-#include "ops/matmul_nbits/test_nbits_case.h"
-#include "ops/matmul_nbits/test_nbits_matrix.h"
+#include "ops/matmul_nbits/test_nbits_gpu_case.h"
 #include "test_device.h"
+
+#define COUNT(a) (int)(sizeof(a) / sizeof *(a))
 
 static uint64_t seed = 20240229;
 static bool full_product;
@@ -19,232 +19,7 @@ static dbt_gpu *gpu;
 static dbt_hal *hal;
 static dibit_error error;
 
-static void ok(dibit_status status) {
-    if (status) fail_msg("%s", error.text);
-}
-
-/* ---- Buffers ---- */
-
-enum { GUARD_BYTES = 64 };
-
-/* Followed by NaNs, which a kernel that reads too far meets. */
-static dbt_hal_buffer *upload(const void *data, int64_t bytes) {
-    const uint64_t all = ((uint64_t)bytes + 3) / 4 * 4 + GUARD_BYTES;
-    unsigned char *const padded = malloc((size_t)all);
-    assert_non_null(padded);
-    memset(padded, 0xff, (size_t)all);
-    memcpy(padded, data, (size_t)bytes);
-    dbt_hal_buffer *buffer = NULL;
-    ok(dbt_gpu_buffer_create(gpu, all, &buffer, &error));
-    ok(hal->calls->write(hal, buffer, 0, padded, all, &error));
-    free(padded);
-    return buffer;
-}
-
-static void download(dbt_hal_buffer *buffer, void *out, uint64_t bytes) {
-    uint64_t ticket;
-    ok(dbt_gpu_read(gpu, buffer, 0, out, bytes, &ticket, &error));
-    dibit_status status;
-    while ((status = hal->calls->poll(hal, ticket, &error)) == DIBIT_PENDING) dbt_os_yield();
-    ok(status);
-}
-
-static int64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
-
-/* The data on the device; y is filled with NaNs. */
-static dbt_nbits_gpu_problem problem_create(const nbits_data *data) {
-    const dbt_matmul_nbits *const p = &data->p;
-    dbt_nbits_gpu_problem out = {.p = *p};
-    const int64_t n_scales = p->N * p->k_blocks;
-    int64_t zero_bytes = p->N * dbt_nbits_zero_row_bytes(p);
-    if (dbt_nbits_float_zero_points(p)) zero_bytes = n_scales * float_bytes(p->zero_point_type);
-    float *const y = malloc((size_t)(p->M * p->N) * sizeof *y);
-    assert_non_null(y);
-    memset(y, 0xff, (size_t)(p->M * p->N) * sizeof *y);
-    out.a = upload(p->a, p->M * p->K * 4);
-    out.b = upload(p->b, p->N * dbt_nbits_row_bytes(p));
-    out.scales = upload(p->scales, n_scales * float_bytes(p->scale_type));
-    if (p->zero_points) out.zero_points = upload(p->zero_points, zero_bytes);
-    if (p->g_idx) out.g_idx = upload(p->g_idx, p->K * 4);
-    if (p->bias) out.bias = upload(p->bias, p->N * 4);
-    out.y = upload(y, p->M * p->N * 4);
-    free(y);
-    return out;
-}
-
-static void problem_free(const dbt_nbits_gpu_problem *problem) {
-    dbt_hal_buffer *const buffers[] = {
-        problem->a,     problem->b,    problem->scales, problem->zero_points,
-        problem->g_idx, problem->bias, problem->y};
-    for (size_t i = 0; i < sizeof buffers / sizeof *buffers; i++) {
-        dbt_gpu_buffer_destroy(gpu, buffers[i]);
-    }
-}
-
-/* ---- One case on one kernel ---- */
-
-/* NULL, or what is wrong with y; exact fills are equal, others within twice what one order of summation may
- * be off, as gpu_bound has it. */
-static const char *wrong(const nbits_case *c, const nbits_data *data, const float *y) {
-    static char text[200];
-    const size_t count = (size_t)(c->M * c->N);
-    double *const want = malloc(2 * count * sizeof *want), *const s = want + count;
-    assert_non_null(want);
-    dbt_matmul_nbits_ref(&data->p, want, s);
-    const double gamma = 2 * dbt_nbits_gamma(&data->p);
-    const char *problem = NULL;
-    for (size_t i = 0; i < count && !problem; i++) {
-        const bool exact = c->fill == FILL_EXACT && s[i] < 0x1p22;
-        const double bound = exact ? 0.0 : gamma * s[i] + 0x1p-100;
-        if (fabs((double)y[i] - want[i]) <= bound) continue;
-        snprintf(text, sizeof text, "y[%zu, %zu] is %.9g, expected %.9g within %.3g",
-                 i / (size_t)c->N, i % (size_t)c->N, (double)y[i], want[i], bound);
-        problem = text;
-    }
-    free(want);
-    for (int i = 0; i < GUARD_BYTES / 4 && !problem; i++) {
-        uint32_t guard;
-        memcpy(&guard, y + count + i, sizeof guard);
-        if (guard != 0xffffffffu) problem = "wrote past y";
-    }
-    return problem;
-}
-
-static bool run_case(const nbits_case *c, const dbt_nbits_gpu_kernel *kernel) {
-    const uint64_t case_seed = seed;
-    nbits_data data;
-    nbits_data_create(c, &seed, &data);
-    const dbt_nbits_gpu_problem problem = problem_create(&data);
-    const uint64_t bytes = (uint64_t)(c->M * c->N) * 4 + GUARD_BYTES;
-    float *const y = malloc((size_t)bytes);
-    assert_non_null(y);
-    ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
-    download(problem.y, y, bytes);
-    const char *const what = test_device_computes() ? wrong(c, &data, y) : NULL;
-    if (what) {
-        char text[300];
-        nbits_case_text(c, text, sizeof text);
-        printf("FAIL %s, %s: %s (--seed %llu)\n", kernel->name, text, what,
-               (unsigned long long)case_seed);
-    }
-    free(y);
-    problem_free(&problem);
-    nbits_data_free(&data);
-    return !what;
-}
-
-/* ---- The matrix ---- */
-
-static const int64_t all_m[] = {1, 4, 9, 100};
-static const int64_t all_n[] = {1, 3, 17, 40, 129};
-static const int64_t all_k[] = {16, 31, 48, 257, 1030};
-static const int64_t all_blocks[] = {16, 32, 64, 128, 1024};
-static const dibit_type all_scales[] = {DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT16, DIBIT_TYPE_BFLOAT16};
-
-enum { P_M, P_N, P_K, P_BLOCK, P_BITS, P_ZP, P_FILL, P_SCALES, P_G_IDX, P_BIAS, N_P };
-static const char *const m_names[] = {"1", "4", "9", "100"};
-static const char *const n_names[] = {"1", "3", "17", "40", "129"};
-static const char *const k_names[] = {"16", "31", "48", "257", "1030"};
-static const char *const block_names[] = {"16", "32", "64", "128", "1024"};
-static const char *const bit_names[] = {"1", "2", "3", "4", "5", "6", "7", "8"};
-static const char *const zp_names[] = {"none", "packed", "float", "float16"};
-static const char *const fill_names[] = {"exact", "random", "edges"};
-static const char *const scale_names[] = {"float", "float16", "bfloat16"};
-static const char *const yes_no[] = {"no", "yes"};
-#define COUNT(a) (int)(sizeof(a) / sizeof *(a))
-static const matrix_parameter parameters[N_P] = {
-    [P_M] = {"M", COUNT(m_names), m_names},
-    [P_N] = {"N", COUNT(n_names), n_names},
-    [P_K] = {"K", COUNT(k_names), k_names},
-    [P_BLOCK] = {"block", COUNT(block_names), block_names},
-    [P_BITS] = {"bits", COUNT(bit_names), bit_names},
-    [P_ZP] = {"zero points", COUNT(zp_names), zp_names},
-    [P_FILL] = {"fill", COUNT(fill_names), fill_names},
-    [P_SCALES] = {"scales", COUNT(scale_names), scale_names},
-    [P_G_IDX] = {"g_idx", COUNT(yes_no), yes_no},
-    [P_BIAS] = {"bias", COUNT(yes_no), yes_no},
-};
-
-typedef struct tally {
-    uint32_t runs, failed, skipped;
-} tally;
-
-static void run_row(const int *row, const dbt_nbits_gpu_kernel *kernel, tally *t) {
-    const nbits_case c = {
-        .M = all_m[row[P_M]],
-        .N = all_n[row[P_N]],
-        .K = all_k[row[P_K]],
-        .block_size = all_blocks[row[P_BLOCK]],
-        .bits = (uint32_t)row[P_BITS] + 1,
-        .zp = (nbits_zp)row[P_ZP],
-        .fill = (nbits_fill)row[P_FILL],
-        .scale_type = all_scales[row[P_SCALES]],
-        .g_idx = row[P_G_IDX] != 0 && !kernel->int8, /* which goes with float activations */
-        .bias = row[P_BIAS] != 0,
-        .int8_activations = kernel->int8,
-    };
-    dbt_nbits_gpu_problem problem = {.p = {.M = c.M,
-                                           .N = c.N,
-                                           .K = c.K,
-                                           .k_blocks = (c.K + c.block_size - 1) / c.block_size,
-                                           .block_size = c.block_size,
-                                           .bits = c.bits,
-                                           .int8_activations = c.int8_activations}};
-    if (!dbt_nbits_gpu_fits(kernel, &problem, hal)) {
-        t->skipped++;
-        return;
-    }
-    t->runs++;
-    t->failed += !run_case(&c, kernel);
-}
-
-static void run_pairs(tally *t) {
-    int n_rows;
-    int *const rows = matrix_pairwise(parameters, N_P, &seed, &n_rows);
-    for (int i = 0; i < n_rows; i++) {
-        /* In turn; a kernel that this device cannot run gives way to the next. */
-        uint32_t k = (uint32_t)i % dbt_nbits_gpu_kernel_count;
-        const uint32_t before = t->runs;
-        while (t->runs == before) {
-            run_row(rows + i * N_P, &dbt_nbits_gpu_kernels[k], t);
-            k = (k + 1) % dbt_nbits_gpu_kernel_count;
-        }
-    }
-    free(rows);
-}
-
-/* Of kernels, bits, blocks, zero points, bias and M; the rest is drawn. */
-static void run_product(tally *t) {
-    static const int drawn[] = {P_N, P_K, P_FILL, P_SCALES, P_G_IDX};
-    for (uint32_t k = 0; k < dbt_nbits_gpu_kernel_count; k++) {
-        int row[N_P] = {0};
-        for (int i = 0; i >= 0;) {
-            for (int d = 0; d < COUNT(drawn); d++) {
-                const uint64_t n = (uint64_t)parameters[drawn[d]].n_values;
-                row[drawn[d]] = (int)(dbt_test_random(&seed) % n);
-            }
-            run_row(row, &dbt_nbits_gpu_kernels[k], t);
-            static const int counted[] = {P_M, P_BLOCK, P_BIAS, P_ZP, P_BITS};
-            for (i = COUNT(counted) - 1; i >= 0; i--) {
-                if (++row[counted[i]] < parameters[counted[i]].n_values) break;
-                row[counted[i]] = 0;
-            }
-        }
-    }
-}
-
-static void test_every_kernel_over_the_matrix(void **state) {
-    (void)state;
-    tally t = {0};
-    if (full_product) {
-        run_product(&t);
-    } else {
-        run_pairs(&t);
-    }
-    printf("matrix on %s: %u runs, %u failed, %u not for this device\n", hal->name,
-           (unsigned)t.runs, (unsigned)t.failed, (unsigned)t.skipped);
-    assert_int_equal(t.failed, 0);
-}
+static void ok(dibit_status status) { nbits_gpu_ok(status, &error); }
 
 /* ---- Norms and epilogues ---- */
 
@@ -317,17 +92,17 @@ static void run_normed(const dbt_nbits_gpu_kernel *kernel, int64_t K) {
     assert_true(gain && y && other);
     for (int64_t k = 0; k < K; k++) gain[k] = dbt_test_uniform(&seed, -2, 2);
     for (size_t i = 0; i < count; i++) other[i] = dbt_test_uniform(&seed, -9, 9);
-    dbt_nbits_gpu_problem problem = problem_create(&data);
-    problem.gain = upload(gain, K * 4);
+    dbt_nbits_gpu_problem problem = nbits_gpu_problem_create(gpu, &data, data.p.M * data.p.N * 4);
+    problem.gain = nbits_gpu_upload(gpu, gain, K * 4);
     problem.epsilon = EPSILON;
     problem.epilogue = DBT_NBITS_EPILOGUE_ADD;
-    problem.other = upload(other, (int64_t)count * 4);
+    problem.other = nbits_gpu_upload(gpu, other, (int64_t)count * 4);
     ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
-    download(problem.y, y, count * 4);
+    nbits_gpu_download(gpu, problem.y, y, count * 4);
     if (test_device_computes()) check_normed(kernel->name, &data, gain, other, y);
     dbt_gpu_buffer_destroy(gpu, problem.gain);
     dbt_gpu_buffer_destroy(gpu, problem.other);
-    problem_free(&problem);
+    nbits_gpu_problem_free(gpu, &problem);
     nbits_data_free(&data);
     free(gain);
     free(y);
@@ -369,7 +144,7 @@ static uint64_t dispatches_within(const nbits_case *c, uint64_t binding_bytes) {
     const uint64_t before = hal->counters.dispatches, limit = hal->limits.max_binding_bytes;
     const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
     hal->limits.max_binding_bytes = binding_bytes;
-    const bool right = run_case(c, kernel);
+    const bool right = nbits_gpu_run_case(gpu, c, kernel, &seed);
     hal->limits.max_binding_bytes = limit;
     assert_true(right);
     return hal->counters.dispatches - before;
@@ -431,7 +206,8 @@ static void test_int8_roundings_are_the_cpus(void **state) {
     nbits_data data;
     nbits_data_create(&c, &seed, &data);
     fill_activations(data.a, M * BLOCKS, BLOCK);
-    const dbt_nbits_gpu_problem problem = problem_create(&data);
+    const dbt_nbits_gpu_problem problem =
+        nbits_gpu_problem_create(gpu, &data, data.p.M * data.p.N * 4);
     const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
     assert_true(kernel->tile);
     ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
@@ -442,8 +218,8 @@ static void test_int8_roundings_are_the_cpus(void **state) {
     assert_non_null(parts);
     ok(dbt_gpu_scratch(gpu, 0, M * K, &buffers[0], &error));
     ok(dbt_gpu_scratch(gpu, 1, M * BLOCKS * 8, &buffers[1], &error));
-    download(buffers[0], quads, M * K);
-    download(buffers[1], parts, M * BLOCKS * 8);
+    nbits_gpu_download(gpu, buffers[0], quads, M * K);
+    nbits_gpu_download(gpu, buffers[1], parts, M * BLOCKS * 8);
     for (int64_t i = 0; i < M * BLOCKS && test_device_computes(); i++) {
         const int64_t m = i / BLOCKS, g = i % BLOCKS;
         const float *const a = data.a + m * K + g * BLOCK;
@@ -461,7 +237,7 @@ static void test_int8_roundings_are_the_cpus(void **state) {
     }
     free(quads);
     free(parts);
-    problem_free(&problem);
+    nbits_gpu_problem_free(gpu, &problem);
     nbits_data_free(&data);
 }
 
@@ -509,12 +285,8 @@ static void mutant_free(const dbt_shader_library *library) {
 
 /* A device of its own, so that nothing is proved there. */
 static void open_device(const dbt_shader_library *library) {
-    hal = test_device_open();
-    /* lavapipe says 128 and has 8. */
-    if (hal->features & DBT_HAL_SOFTWARE && hal->limits.max_subgroup > 16)
-        hal->limits.max_subgroup = 16;
-    ok(dbt_gpu_create(&dbt_default_allocator, hal, &gpu, &error));
-    if (library) dbt_gpu_use_shaders(gpu, library);
+    gpu = nbits_gpu_open(library);
+    hal = dbt_gpu_hal(gpu);
 }
 
 static dbt_nbits_gpu_problem two_bits(bool int8) {
@@ -627,7 +399,6 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_bindings_are_split_by_rows),
         cmocka_unit_test(test_a_wrong_kernel_is_dropped),
         cmocka_unit_test(test_proofs_are_kept),
-        cmocka_unit_test(test_every_kernel_over_the_matrix),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
     dbt_gpu_destroy(&gpu);
