@@ -2,8 +2,9 @@
  *
  * Reading (prefill) is measured twice: with the logits of all rows, which is what ONNX Runtime computes,
  * through a plain run; and with those of the last row, as generation needs it. Writing (decode) is
- * greedy generation. Every repetition starts with an empty state; figures are medians. */
-#include <inttypes.h>
+ * greedy generation. Every repetition starts with an empty state; figures are medians. On a GPU also what
+ * it was given to do and how long it was at work, by its timestamps: of decoding, that is the work of a
+ * generation less that of one which ends with its first token. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -11,6 +12,7 @@
 
 #include <jansson.h>
 
+#include "bench_profile.h"
 #include "cli.h"
 #include "dibit/lm.h"
 
@@ -26,10 +28,14 @@ typedef struct bench {
     dibit_model *model;
     dibit_session *session;
     dibit_generator *generator;
-    int64_t *prompt, *ones, *positions; /* [prompt_tokens] */
-    int64_t *tokens;                    /* [gen_tokens] */
-    double *prefill, *first, *decode;   /* [repetitions] seconds */
+    int64_t *prompt, *ones, *positions;              /* [prompt_tokens] */
+    int64_t *tokens;                                 /* [gen_tokens] */
+    double *prefill, *first, *decode;                /* [repetitions] seconds */
+    double *prefill_busy, *first_busy, *decode_busy; /* [repetitions] seconds, of a GPU */
+    dibit_device_work first_work, decode_work;       /* of the last repetition */
     uint64_t peak_rss_bytes;
+    bench_profile *decode_profile, *prefill_profile;
+    bool resets_profile; /* at the next token */
 } bench;
 
 /* ---- Measuring --------------------------------------------------------------------------------- */
@@ -51,17 +57,41 @@ static uint64_t peak_rss(void) {
     return (uint64_t)kilobytes * 1024;
 }
 
+/* What the GPU has done since it was opened, once it is done. */
+static dibit_status wait_for_work(const bench *b, dibit_device_work *work, dibit_error *error) {
+    dibit_status status;
+    do status = dibit_device_get_work(b->device, work, error);
+    while (status == DIBIT_PENDING);
+    return status;
+}
+
+/* a - b */
+static dibit_device_work difference(const dibit_device_work *a, const dibit_device_work *b) {
+    return (dibit_device_work){.dispatches = a->dispatches - b->dispatches,
+                               .submits = a->submits - b->submits,
+                               .submit_seconds = a->submit_seconds - b->submit_seconds,
+                               .busy_seconds = a->busy_seconds - b->busy_seconds};
+}
+
+typedef struct token_times {
+    bench *bench;
+    double first, latest; /* seconds */
+} token_times;
+
 static bool note_time(void *user, uint32_t sequence, int64_t token) {
     (void)sequence;
     (void)token;
-    double *const times = user; /* of the first token, and of the latest */
-    times[1] = dibit_cli_seconds();
-    if (times[0] == 0) times[0] = times[1];
+    token_times *const times = user;
+    times->latest = dibit_cli_seconds();
+    if (times->first == 0) times->first = times->latest;
+    if (times->bench->resets_profile) dibit_session_profile_reset(times->bench->session);
+    times->bench->resets_profile = false;
     return true;
 }
 
 /* One generation from an empty state; *first and *rest in seconds. */
-static dibit_status generate(bench *b, double *first, double *rest, dibit_error *error) {
+static dibit_status generate(bench *b, uint32_t n_tokens, double *first, double *rest,
+                             dibit_error *error) {
     dibit_state *state = NULL;
     dibit_status status = dibit_state_create(b->session, NULL, &state, error);
     if (status) return status;
@@ -69,14 +99,14 @@ static dibit_status generate(bench *b, double *first, double *rest, dibit_error 
                                .prompt = b->prompt,
                                .n_prompt = b->options->prompt_tokens,
                                .tokens = b->tokens,
-                               .max_tokens = b->options->gen_tokens};
-    double times[2] = {0, 0};
+                               .max_tokens = n_tokens};
+    token_times times = {.bench = b};
     const dibit_generation generation = {
-        .sequences = &sequence, .n_sequences = 1, .on_token = note_time, .on_token_user = times};
+        .sequences = &sequence, .n_sequences = 1, .on_token = note_time, .on_token_user = &times};
     const double start = dibit_cli_seconds();
     status = dibit_generator_run(b->generator, &generation, error);
-    *first = times[0] - start;
-    *rest = times[1] - times[0];
+    *first = times.first - start;
+    *rest = times.latest - times.first;
     dibit_state_destroy(&state);
     return status;
 }
@@ -142,20 +172,55 @@ static dibit_status open_model(bench *b, const char *path, dibit_error *error) {
     return dibit_generator_create(&generator, &b->generator, error);
 }
 
+static dibit_status measure_generation(bench *b, uint32_t i, dibit_error *error) {
+    const bench_options *const o = b->options;
+    dibit_device_work before, first, all;
+    double ignored;
+    dibit_status status = wait_for_work(b, &before, error);
+    if (!status) status = generate(b, 1, &ignored, &ignored, error);
+    if (!status) status = wait_for_work(b, &first, error);
+    b->resets_profile = true;
+    if (!status) status = generate(b, o->gen_tokens, &b->first[i], &b->decode[i], error);
+    if (!status) status = wait_for_work(b, &all, error);
+    if (status) return status;
+    b->first_work = difference(&first, &before);
+    b->decode_work = difference(&all, &first);
+    b->decode_work = difference(&b->decode_work, &b->first_work);
+    b->first_busy[i] = b->first_work.busy_seconds;
+    b->decode_busy[i] = b->decode_work.busy_seconds;
+    if (o->profile && i + 1 == o->repetitions) {
+        b->decode_profile = bench_profile_take(b->session, o->gen_tokens - 1);
+    }
+    return DIBIT_OK;
+}
+
+static dibit_status measure_prefill(bench *b, uint32_t i, dibit_error *error) {
+    dibit_device_work before, after;
+    dibit_status status = wait_for_work(b, &before, error);
+    dibit_session_profile_reset(b->session);
+    if (!status) status = prefill(b, &b->prefill[i], error);
+    if (!status) status = wait_for_work(b, &after, error);
+    if (status) return status;
+    b->prefill_busy[i] = after.busy_seconds - before.busy_seconds;
+    if (b->options->profile && i + 1 == b->options->repetitions) {
+        b->prefill_profile = bench_profile_take(b->session, 1);
+    }
+    return DIBIT_OK;
+}
+
 /* A warm-up, then the repetitions. Generation comes first: its peak of memory is the one that users
  * see, all rows of logits take much more. */
 static dibit_status measure(bench *b, dibit_error *error) {
     const bench_options *const o = b->options;
     double ignored;
-    dibit_status status = generate(b, &ignored, &ignored, error);
-    dibit_session_profile_reset(b->session);
+    dibit_status status = generate(b, o->gen_tokens, &ignored, &ignored, error);
     for (uint32_t i = 0; !status && i < o->repetitions; i++) {
-        status = generate(b, &b->first[i], &b->decode[i], error);
+        status = measure_generation(b, i, error);
     }
     b->peak_rss_bytes = peak_rss();
     if (!status) status = prefill(b, &ignored, error);
     for (uint32_t i = 0; !status && i < o->repetitions; i++) {
-        status = prefill(b, &b->prefill[i], error);
+        status = measure_prefill(b, i, error);
     }
     return status;
 }
@@ -172,84 +237,102 @@ static double median(double *values, uint32_t n) {
     return n % 2 ? values[n / 2] : 0.5 * (values[n / 2 - 1] + values[n / 2]);
 }
 
-typedef struct entry {
-    const char *op, *name, *kernel;
-    uint64_t runs;
-    double seconds;
-} entry;
-
-static int compare_entries(const void *a, const void *b) {
-    const double x = ((const entry *)a)->seconds, y = ((const entry *)b)->seconds;
-    return (x < y) - (x > y);
-}
-
-static void print_entries(entry *entries, uint32_t n, uint32_t most) {
-    double total = 0;
-    for (uint32_t i = 0; i < n; i++) total += entries[i].seconds;
-    qsort(entries, n, sizeof *entries, compare_entries);
-    for (uint32_t i = 0; i < n && i < most; i++) {
-        const entry *const e = &entries[i];
-        printf("%6.2f %% %10.3f ms %8" PRIu64 " runs  %-32s %-20s %s\n",
-               total > 0 ? 100 * e->seconds / total : 0, 1e3 * e->seconds, e->runs, e->op,
-               e->kernel, e->name);
-    }
-}
-
-/* Where the time of generation and prefill went, by operator and by step. */
-static void print_profile(const dibit_session *session) {
+typedef struct figures {
+    double prefill, first, decode; /* seconds of all rows, to the first token, a token */
+    double prefill_busy, first_busy, decode_busy; /* of the GPU */
+    double dispatches, submits, submit_seconds;   /* a token */
     dibit_session_info info;
-    dibit_session_get_info(session, &info);
-    entry *steps = dibit_cli_alloc(info.n_steps, sizeof *steps);
-    entry *ops = dibit_cli_alloc(info.n_steps, sizeof *ops);
-    uint32_t n_steps = 0, n_ops = 0;
-    dibit_step_info step;
-    while (n_steps < info.n_steps && dibit_session_step(session, n_steps, &step) == DIBIT_OK) {
-        steps[n_steps++] = (entry){step.op, step.name, step.kernel, step.runs, step.seconds};
-        uint32_t i = 0;
-        while (i < n_ops && strcmp(ops[i].op, step.op) != 0) i++;
-        if (i == n_ops) ops[n_ops++] = (entry){.op = step.op, .name = "", .kernel = ""};
-        ops[i].runs += step.runs;
-        ops[i].seconds += step.seconds;
-    }
-    printf("\nby operator\n");
-    print_entries(ops, n_ops, n_ops);
-    printf("\nby step, the 20 longest\n");
-    print_entries(steps, n_steps, 20);
-    free(steps);
-    free(ops);
+} figures;
+
+static figures take_figures(bench *b) {
+    const uint32_t n = b->options->repetitions;
+    const double tokens = b->options->gen_tokens - 1;
+    figures f = {.prefill = median(b->prefill, n),
+                 .first = median(b->first, n),
+                 .decode = median(b->decode, n) / tokens,
+                 .prefill_busy = median(b->prefill_busy, n),
+                 .first_busy = median(b->first_busy, n),
+                 .decode_busy = median(b->decode_busy, n) / tokens,
+                 .dispatches = (double)b->decode_work.dispatches / tokens,
+                 .submits = (double)b->decode_work.submits / tokens,
+                 .submit_seconds = b->decode_work.submit_seconds / tokens};
+    dibit_session_get_info(b->session, &f.info);
+    return f;
 }
 
-static void report(bench *b, const char *path) {
+static void print_work(const bench *b, const figures *f) {
+    if (f->dispatches == 0) return;
+    printf(
+        "a decoded token          %10.1f dispatches in %.2f submits, which take the CPU %.3f ms\n",
+        f->dispatches, f->submits, 1e3 * f->submit_seconds);
+    if (f->decode_busy > 0) {
+        printf("GPU at work              %10.3f of %.3f ms a token: wall over busy %.2f\n",
+               1e3 * f->decode_busy, 1e3 * f->decode, f->decode / f->decode_busy);
+        printf("GPU at work, prefill     %10.3f ms of %.3f, with all rows %.3f of %.3f\n",
+               1e3 * f->first_busy, 1e3 * f->first, 1e3 * f->prefill_busy, 1e3 * f->prefill);
+    } else {
+        printf("GPU at work              not known: it has no timestamps\n");
+    }
+    if (b->options->profile) printf("each dispatch was timed by itself, which slows all down\n");
+}
+
+static void print_report(const bench *b, const char *path, const figures *f) {
     const bench_options *const o = b->options;
-    dibit_session_info info;
-    dibit_session_get_info(b->session, &info);
-    const double first = median(b->first, o->repetitions);
-    const double prefill_all = o->prompt_tokens / median(b->prefill, o->repetitions);
-    const double decode = (o->gen_tokens - 1) / median(b->decode, o->repetitions);
-    if (!o->common.json) {
-        printf("model                    %s\n", path);
-        printf("device                   %s; activations %s\n", dibit_device_name(b->device),
-               info.int8_activations ? "int8 where the model allows it" : "float");
-        printf("prompt, generated        %u, %u tokens; medians of %u\n", o->prompt_tokens,
-               o->gen_tokens, o->repetitions);
-        printf("prefill, all rows        %10.1f tokens/s\n", prefill_all);
-        printf("prefill, last row        %10.1f tokens/s\n", o->prompt_tokens / first);
-        printf("time to first token      %10.1f ms\n", 1e3 * first);
-        printf("decode                   %10.1f tokens/s\n", decode);
-        printf("peak resident memory     %10.1f MB\n", (double)b->peak_rss_bytes / 1e6);
-        if (o->profile) print_profile(b->session);
-        return;
+    printf("model                    %s\n", path);
+    printf("device                   %s; activations %s\n", dibit_device_name(b->device),
+           f->info.int8_activations ? "int8 where the model allows it" : "float");
+    printf("prompt, generated        %u, %u tokens; medians of %u\n", o->prompt_tokens,
+           o->gen_tokens, o->repetitions);
+    printf("prefill, all rows        %10.1f tokens/s\n", o->prompt_tokens / f->prefill);
+    printf("prefill, last row        %10.1f tokens/s\n", o->prompt_tokens / f->first);
+    printf("time to first token      %10.1f ms\n", 1e3 * f->first);
+    printf("decode                   %10.1f tokens/s\n", 1 / f->decode);
+    printf("peak resident memory     %10.1f MB\n", (double)b->peak_rss_bytes / 1e6);
+    print_work(b, f);
+    if (!o->profile) return;
+    bench_profile_print(b->decode_profile, "decode");
+    bench_profile_print(b->prefill_profile, "prefill, all rows");
+}
+
+static void add_work(json_t *root, const figures *f) {
+    json_t *const work =
+        json_pack("{s:f, s:f, s:f}", "dispatches_per_token", f->dispatches, "submits_per_token",
+                  f->submits, "submit_ms_per_token", 1e3 * f->submit_seconds);
+    if (f->decode_busy > 0) {
+        json_object_set_new(work, "busy_ms_per_token", json_real(1e3 * f->decode_busy));
+        json_object_set_new(work, "wall_ms_per_token", json_real(1e3 * f->decode));
+        json_object_set_new(work, "wall_over_busy", json_real(f->decode / f->decode_busy));
+        json_object_set_new(work, "prefill_last_row_busy_ms", json_real(1e3 * f->first_busy));
+        json_object_set_new(work, "prefill_busy_ms", json_real(1e3 * f->prefill_busy));
     }
-    json_t *root = json_pack("{s:s, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}", "model",
-                             path, "device", dibit_device_name(b->device), "int8_activations",
-                             (int)info.int8_activations, "prompt_tokens", (int)o->prompt_tokens,
-                             "gen_tokens", (int)o->gen_tokens, "repetitions", (int)o->repetitions,
-                             "prefill_tokens_per_s", prefill_all, "prefill_last_row_tokens_per_s",
-                             o->prompt_tokens / first, "decode_tokens_per_s", decode, "ttft_ms",
-                             1e3 * first, "peak_rss_bytes", (json_int_t)b->peak_rss_bytes);
+    json_object_set_new(root, "gpu", work);
+}
+
+static void print_json(const bench *b, const char *path, const figures *f) {
+    const bench_options *const o = b->options;
+    json_t *root = json_pack(
+        "{s:s, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}", "model", path, "device",
+        dibit_device_name(b->device), "int8_activations", (int)f->info.int8_activations,
+        "prompt_tokens", (int)o->prompt_tokens, "gen_tokens", (int)o->gen_tokens, "repetitions",
+        (int)o->repetitions, "prefill_tokens_per_s", o->prompt_tokens / f->prefill,
+        "prefill_last_row_tokens_per_s", o->prompt_tokens / f->first, "decode_tokens_per_s",
+        1 / f->decode, "ttft_ms", 1e3 * f->first, "peak_rss_bytes", (json_int_t)b->peak_rss_bytes);
+    if (f->dispatches > 0) add_work(root, f);
+    if (o->profile) {
+        json_object_set_new(root, "profile_decode", bench_profile_json(b->decode_profile));
+        json_object_set_new(root, "profile_prefill", bench_profile_json(b->prefill_profile));
+    }
     json_dumpf(root, stdout, JSON_INDENT(1));
     printf("\n");
     json_decref(root);
+}
+
+static void report(bench *b, const char *path) {
+    const figures f = take_figures(b);
+    if (b->options->common.json)
+        print_json(b, path, &f);
+    else
+        print_report(b, path, &f);
 }
 
 static int run_bench(const char *verb, const char *path, const bench_options *options) {
@@ -262,6 +345,9 @@ static int run_bench(const char *verb, const char *path, const bench_options *op
     b.prefill = dibit_cli_alloc(r, sizeof(double));
     b.first = dibit_cli_alloc(r, sizeof(double));
     b.decode = dibit_cli_alloc(r, sizeof(double));
+    b.prefill_busy = dibit_cli_alloc(r, sizeof(double));
+    b.first_busy = dibit_cli_alloc(r, sizeof(double));
+    b.decode_busy = dibit_cli_alloc(r, sizeof(double));
     dibit_error error;
     dibit_status status = open_model(&b, path, &error);
     if (!status) {
@@ -285,6 +371,11 @@ static int run_bench(const char *verb, const char *path, const bench_options *op
     free(b.prefill);
     free(b.first);
     free(b.decode);
+    free(b.prefill_busy);
+    free(b.first_busy);
+    free(b.decode_busy);
+    bench_profile_free(b.decode_profile);
+    bench_profile_free(b.prefill_profile);
     return status ? dibit_cli_fail(verb, error.text) : 0;
 }
 
@@ -299,7 +390,8 @@ int dibit_cli_bench(int argc, char **argv) {
          &options.repetitions},
         {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
          &options.no_fusion},
-        {"profile", 0, NULL, "also print where the time went", DIBIT_CLI_FLAG, &options.profile},
+        {"profile", 0, NULL, "also show where the time went, by operator and step", DIBIT_CLI_FLAG,
+         &options.profile},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };
     const dibit_cli_spec spec = {
@@ -307,7 +399,9 @@ int dibit_cli_bench(int argc, char **argv) {
         .help =
             "Measures a language model: tokens/s of reading a prompt (prefill; with the logits of\n"
             "all rows, and of the last only) and of greedy generation (decode), time to the first\n"
-            "token and peak memory. Medians over repetitions, each with an empty state.\n",
+            "token and peak memory. Medians over repetitions, each with an empty state. On a GPU\n"
+            "also dispatches and submits a token, and how long the GPU was at work by its "
+            "timestamps.\n",
         .options = table,
         .common = &options.common,
         .min_arguments = 1,
@@ -331,6 +425,7 @@ int dibit_cli_bench(int argc, char **argv) {
         free(sentence);
         return 1;
     }
+    options.common.timing = options.profile ? DIBIT_TIMING_DISPATCHES : DIBIT_TIMING_PASSES;
     const int result = run_bench(argv[0], path, &options);
     free(path);
     return result;

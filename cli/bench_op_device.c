@@ -119,9 +119,9 @@ static double run(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M, uint3
 /* Microseconds a layer by the timestamps of its dispatches. */
 static double busy(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M) {
     if (!(b->hal->features & DBT_HAL_TIMESTAMPS)) return 0;
-    b->hal->calls->profile(b->hal, true);
+    ok(b, b->hal->calls->time(b->hal, DBT_HAL_TIME_DISPATCHES, &b->error));
     run(b, kernel, M, LAYERS);
-    b->hal->calls->profile(b->hal, false);
+    ok(b, b->hal->calls->time(b->hal, DBT_HAL_UNTIMED, &b->error));
     dibit_status status;
     while ((status = b->hal->calls->poll(b->hal, 0, &b->error)) == DIBIT_PENDING) continue;
     ok(b, status);

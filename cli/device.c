@@ -30,7 +30,8 @@ dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device 
     const dibit_device_desc desc = {.kind = kinds[common->device],
                                     .n_threads = common->threads,
                                     .cpu_isa = common->isa,
-                                    .webgpu_library = library};
+                                    .webgpu_library = library,
+                                    .timing = common->timing};
     *why = "";
     const dibit_status status = dibit_device_create(&desc, out, error);
     if (status == DIBIT_OK) *why = dibit_device_why(*out);

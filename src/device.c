@@ -34,8 +34,14 @@ static dibit_status open_gpu(dibit_device *device, dbt_hal_adapter adapter, dibi
 #endif
     }
     const dibit_status status = dbt_gpu_create(allocator, hal, &device->gpu, error);
-    if (status != DIBIT_OK) hal->calls->destroy(hal);
-    return status;
+    if (status != DIBIT_OK) {
+        hal->calls->destroy(hal);
+        return status;
+    }
+    static const dbt_hal_timing timings[] = {[DIBIT_TIMING_NONE] = DBT_HAL_UNTIMED,
+                                             [DIBIT_TIMING_PASSES] = DBT_HAL_TIME_PASSES,
+                                             [DIBIT_TIMING_DISPATCHES] = DBT_HAL_TIME_DISPATCHES};
+    return dbt_gpu_time(device->gpu, timings[desc->timing], error);
 }
 
 /* A real GPU, or the CPU and the reason. */
@@ -57,6 +63,8 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
     DBT_FAIL_IF(!out, error, DIBIT_BAD_ARGUMENT, "out must not be NULL");
     DBT_FAIL_IF((unsigned)desc->kind > DIBIT_DEVICE_AUTO, error, DIBIT_BAD_ARGUMENT,
                 "device kind %d does not exist", (int)desc->kind);
+    DBT_FAIL_IF((unsigned)desc->timing > DIBIT_TIMING_DISPATCHES, error, DIBIT_BAD_ARGUMENT,
+                "timing %d does not exist", (int)desc->timing);
     const dibit_allocator allocator = dbt_allocator_or_default(desc->allocator);
     dibit_device *device = dbt_alloc(&allocator, sizeof *device, 16);
     if (!device) return dbt_fail_memory(error, "a device", sizeof *device);
@@ -97,5 +105,20 @@ void dibit_device_destroy(dibit_device **device) {
 
 const char *dibit_device_name(const dibit_device *device) { return device->name; }
 const char *dibit_device_why(const dibit_device *device) { return device->why; }
+
+dibit_status dibit_device_get_work(dibit_device *device, dibit_device_work *out,
+                                   dibit_error *error) {
+    DBT_FAIL_IF(!device || !out, error, DIBIT_BAD_ARGUMENT, "device and out must not be NULL");
+    *out = (dibit_device_work){0};
+    if (!device->gpu) return DIBIT_OK;
+    uint64_t busy_ns;
+    DBT_TRY(dbt_gpu_time_all(device->gpu, &busy_ns, error));
+    const dbt_hal_counters *const c = &dbt_gpu_hal(device->gpu)->counters;
+    *out = (dibit_device_work){.dispatches = c->dispatches,
+                               .submits = c->submits,
+                               .submit_seconds = (double)c->submit_ns * 1e-9,
+                               .busy_seconds = (double)busy_ns * 1e-9};
+    return DIBIT_OK;
+}
 
 dibit_device_kind dibit_device_get_kind(const dibit_device *device) { return device->desc.kind; }

@@ -341,12 +341,16 @@ dibit_status dibit_session_step(const dibit_session *session, uint32_t index,
                              .kernel = step->kernel,
                              .why = step->why,
                              .runs = step->runs,
-                             .seconds = (double)step->nanoseconds * 1e-9};
+                             .dispatches = step->dispatches,
+                             .seconds = (double)step->nanoseconds * 1e-9,
+                             .device_seconds = (double)step->device_ns * 1e-9};
     return DIBIT_OK;
 }
 
 void dibit_session_profile_reset(dibit_session *session) {
+    if (session->device->gpu) dbt_gpu_time_forget(session->device->gpu);
     for (int32_t i = 0; i < session->plan->n_steps; i++) {
-        session->plan->steps[i].runs = session->plan->steps[i].nanoseconds = 0;
+        dbt_step *const step = &session->plan->steps[i];
+        step->runs = step->nanoseconds = step->dispatches = step->device_ns = 0;
     }
 }

@@ -290,6 +290,13 @@ typedef enum dibit_device_kind {
     DIBIT_DEVICE_AUTO = 3    /* WEBGPU where there is a real GPU, else CPU */
 } dibit_device_kind;
 
+/* What a GPU with timestamps times (dibit_device_get_work). */
+typedef enum dibit_timing {
+    DIBIT_TIMING_NONE = 0,
+    DIBIT_TIMING_PASSES = 1,    /* its work as a whole; costs little */
+    DIBIT_TIMING_DISPATCHES = 2 /* each dispatch, for profiles; slower */
+} dibit_timing;
+
 typedef struct dibit_device_desc {
     dibit_device_kind kind;
     uint32_t n_threads; /* CPU: worker threads incl. the caller; default: the number of cores */
@@ -301,6 +308,7 @@ typedef struct dibit_device_desc {
     const char *webgpu_library;
     uint32_t webgpu_device;           /* WEBGPU in a browser: the page's number of the GPUDevice */
     const dibit_allocator *allocator; /* copied */
+    dibit_timing timing;              /* WEBGPU, AUTO */
 } dibit_device_desc;
 
 /* CPU features that kernels may need. A mask can only take features away. */
@@ -329,6 +337,16 @@ DIBIT_API dibit_device_kind dibit_device_get_kind(const dibit_device *device);
 DIBIT_API const char *dibit_device_name(const dibit_device *device);
 /* AUTO: one sentence that says what was chosen and why; else "". Lives as long as the device. */
 DIBIT_API const char *dibit_device_why(const dibit_device *device);
+/* What a GPU was given to do since it was opened; zeros for the CPU. */
+typedef struct dibit_device_work {
+    uint64_t dispatches, submits;
+    double submit_seconds; /* that the CPU took to hand over what was recorded */
+    double busy_seconds;   /* that the GPU was at work, by its timestamps; 0 without timing */
+} dibit_device_work;
+
+/* PENDING: the GPU is not done yet, call again. Else what its last call could have answered. */
+DIBIT_API dibit_status dibit_device_get_work(dibit_device *device, dibit_device_work *out,
+                                             dibit_error *error);
 /* The features this machine has, whatever the mask. */
 DIBIT_API uint64_t dibit_cpu_isa(void);
 
@@ -468,8 +486,11 @@ typedef struct dibit_step_info {
     const char *device;
     const char *kernel; /* "" where there is no choice */
     const char *why; /* why it runs there and with that kernel; "" when there is nothing to say */
-    uint64_t runs;   /* with profile: how often it ran, and for how long in all */
-    double seconds;
+    /* With profile: how often it ran, and for how long in all; for a step of a GPU that is the time to
+     * record it. Then device_seconds is the GPU's, with DIBIT_TIMING_DISPATCHES and after
+     * dibit_device_get_work. */
+    uint64_t runs, dispatches;
+    double seconds, device_seconds;
 } dibit_step_info;
 
 DIBIT_API dibit_status dibit_session_step(const dibit_session *session, uint32_t index,

@@ -386,6 +386,20 @@ static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error)
     return DIBIT_OK;
 }
 
+static dibit_status run_and_profile(dbt_exec *exec, dbt_step *step, dibit_error *error) {
+    dbt_gpu *const gpu = exec->plan->options.gpu;
+    const dbt_hal_counters *const counters = gpu ? &dbt_gpu_hal(gpu)->counters : NULL;
+    const uint64_t recorded = gpu ? counters->dispatches : 0, start = dbt_os_nanoseconds();
+    if (gpu) dbt_gpu_time_to(gpu, &step->device_ns);
+    const dibit_status status = run_step(exec, step, error);
+    if (gpu) dbt_gpu_time_to(gpu, NULL);
+    if (status != DIBIT_OK) return status;
+    step->nanoseconds += dbt_os_nanoseconds() - start;
+    step->runs++;
+    step->dispatches += gpu ? counters->dispatches - recorded : 0;
+    return DIBIT_OK;
+}
+
 dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error) {
     dbt_step *const step = &exec->plan->steps[exec->next_step];
     *waiting = false;
@@ -393,17 +407,13 @@ dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error) {
         exec->next_step++;
         return exec->next_step < exec->plan->n_steps ? DIBIT_PENDING : DIBIT_OK;
     }
-    const uint64_t start = exec->profile ? dbt_os_nanoseconds() : 0;
-    const dibit_status status = run_step(exec, step, error);
+    const dibit_status status =
+        exec->profile ? run_and_profile(exec, step, error) : run_step(exec, step, error);
     *waiting = status == DIBIT_PENDING;
     if (*waiting) return DIBIT_PENDING;
     if (status != DIBIT_OK) {
         dbt_error_prefix(error, "node '%s' (%s)", step->name, step->op);
         return status;
-    }
-    if (exec->profile) {
-        step->nanoseconds += dbt_os_nanoseconds() - start;
-        step->runs++;
     }
     exec->next_step++;
     return exec->next_step < exec->plan->n_steps ? DIBIT_PENDING : DIBIT_OK;

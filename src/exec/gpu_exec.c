@@ -27,6 +27,7 @@ void dbt_gpu_free(dbt_exec *exec) {
     dbt_gpu *const gpu = plan->options.gpu;
     if (!gpu) return;
     dbt_gpu_cancel(exec);
+    dbt_gpu_time_forget(gpu); /* whose owners are the plan's steps */
     for (int32_t i = 0; i < plan->n_slots; i++) {
         dbt_gpu_buffer_destroy(gpu, plan->slots[i].buffer);
     }

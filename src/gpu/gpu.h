@@ -72,6 +72,15 @@ dibit_status dbt_gpu_memory(dbt_gpu *gpu, const void *key, uint64_t bytes, void 
 void dbt_gpu_drop_kernel(dbt_gpu *gpu);
 uint32_t dbt_gpu_dropped_kernels(const dbt_gpu *gpu);
 
+/* How what is recorded from now on is timed; nothing on a device without timestamps. */
+dibit_status dbt_gpu_time(dbt_gpu *gpu, dbt_hal_timing timing, dibit_error *error);
+/* With DBT_HAL_TIME_DISPATCHES: where the nanoseconds of dispatches recorded from now on are added when they
+ * are known; NULL: nowhere. dbt_gpu_time_forget: those of dispatches so far are added nowhere. */
+void dbt_gpu_time_to(dbt_gpu *gpu, uint64_t *ns);
+void dbt_gpu_time_forget(dbt_gpu *gpu);
+/* Nanoseconds of all that was timed since the device was opened. PENDING: some is under way. */
+dibit_status dbt_gpu_time_all(dbt_gpu *gpu, uint64_t *ns, dibit_error *error);
+
 /* Workgroups for n of them in one dimension: x up to the device's limit, then y; the shader finds its index
  * as workgroup_id.x + workgroup_id.y * num_workgroups.x, which may be beyond n. TOO_LARGE above
  * 2^31 - 1. */

@@ -74,11 +74,19 @@ typedef struct dbt_hal_dispatch {
     uint32_t workgroups[3];
 } dbt_hal_dispatch;
 
+/* What is timed, on a device with timestamps. */
+typedef enum dbt_hal_timing {
+    DBT_HAL_UNTIMED,
+    DBT_HAL_TIME_PASSES, /* dispatches with no copy, write or submit between them: costs little */
+    DBT_HAL_TIME_DISPATCHES /* each by itself: costs time between them */
+} dbt_hal_timing;
+
 /* How often each command was recorded, and what is alive; what tests look at. */
 typedef struct dbt_hal_counters {
     uint64_t buffers, buffer_bytes, pipelines, groups; /* alive */
     uint64_t created;                                  /* buffers, pipelines and groups ever made */
     uint64_t writes, reads, copies, dispatches, submits;
+    uint64_t submit_ns; /* that the CPU took to hand over what was recorded */
 } dbt_hal_counters;
 
 typedef struct dbt_hal_calls {
@@ -126,10 +134,11 @@ typedef struct dbt_hal_calls {
     dibit_status (*poll)(dbt_hal *hal, uint64_t ticket, dibit_error *error);
     /* Forgets a read: its dst is not written any more. */
     void (*cancel)(dbt_hal *hal, uint64_t ticket);
-    /* With timestamps: dispatches recorded from now on are timed one by one, or no longer. */
-    void (*profile)(dbt_hal *hal, bool on);
-    /* Nanoseconds of the oldest timed dispatches, in order, and forgets them; at most n. After
-     * poll(0). */
+    /* How dispatches that are recorded from now on are timed; nothing without timestamps. Times that are
+     * on the device still are read, so after poll(0) `timings` has them. */
+    dibit_status (*time)(dbt_hal *hal, dbt_hal_timing timing, dibit_error *error);
+    /* Nanoseconds of the oldest timed passes or dispatches that are known, in order, and forgets them; at
+     * most n. */
     uint32_t (*timings)(dbt_hal *hal, uint64_t *ns, uint32_t n);
 } dbt_hal_calls;
 

@@ -293,7 +293,7 @@ dibit_status dbt_hal_native_create(const dibit_allocator *allocator, const char 
                                         .read = dbt_native_read,
                                         .poll = dbt_native_poll,
                                         .cancel = dbt_native_cancel,
-                                        .profile = dbt_native_profile,
+                                        .time = dbt_native_time,
                                         .timings = dbt_native_timings};
     native_hal *const hal = dbt_alloc(allocator, sizeof *hal, 16);
     if (!hal) return dbt_fail_memory(error, "a device", sizeof *hal);

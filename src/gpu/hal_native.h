@@ -10,7 +10,7 @@
 
 enum {
     NATIVE_READS = DBT_HAL_MAX_READS + 4, /* those of callers, and of timestamps */
-    NATIVE_TIMED = 2048                   /* dispatches that a query set times */
+    NATIVE_TIMED = 2048                   /* passes that a query set times */
 };
 
 typedef struct native_buffer {
@@ -40,11 +40,11 @@ typedef struct native_read {
     uint64_t bytes;
 } native_read;
 
-/* Timestamps of up to NATIVE_TIMED dispatches, in order of their submits. */
+/* Timestamps of up to NATIVE_TIMED passes, in order. */
 typedef struct native_times native_times;
 struct native_times {
     native_times *next;
-    uint32_t n, taken;                /* dispatches; how many of them timings() has answered */
+    uint32_t n, taken;                /* passes; how many of them timings() has answered */
     uint64_t ticks[2 * NATIVE_TIMED]; /* begin and end of each */
 };
 
@@ -74,11 +74,11 @@ typedef struct native_hal {
     native_read reads[NATIVE_READS];
     uint64_t next_ticket;
 
-    bool timing;
+    dbt_hal_timing timing;
     float tick_ns;
     dbt_wgpu_queries queries;
     dbt_wgpu_buffer ticks;
-    uint32_t n_timed; /* recorded since the last submit */
+    uint32_t n_timed; /* whose ticks are on the device */
     native_times *times, **times_end;
 
     /* What the device has found out since the last call that returned a status. */
@@ -129,14 +129,14 @@ dibit_status dbt_native_copy(dbt_hal *hal, dbt_hal_buffer *from, uint64_t from_o
 dibit_status dbt_native_dispatch(dbt_hal *hal, const dbt_hal_dispatch *dispatch,
                                  dibit_error *error);
 dibit_status dbt_native_submit(dbt_hal *hal, dibit_error *error);
-/* Submits what is recorded, without its timestamps. */
+/* Submits what is recorded. */
 dibit_status dbt_native_flush(native_hal *hal, dibit_error *error);
 /* Drops what is recorded. */
 void dbt_native_discard(native_hal *hal);
 
-void dbt_native_profile(dbt_hal *hal, bool on);
+dibit_status dbt_native_time(dbt_hal *hal, dbt_hal_timing timing, dibit_error *error);
 uint32_t dbt_native_timings(dbt_hal *hal, uint64_t *ns, uint32_t n);
-/* Records that the ticks of the timed dispatches are read. */
+/* Submits what is recorded, and starts to read the ticks that are on the device. */
 dibit_status dbt_native_times_read(native_hal *hal, dibit_error *error);
 /* Where the next pass puts its ticks; NULL when it is not timed. */
 const dbt_wgpu_timestamp_writes *dbt_native_times_next(native_hal *hal,

@@ -204,9 +204,11 @@ static void null_cancel(dbt_hal *base, uint64_t ticket) {
     }
 }
 
-static void null_profile(dbt_hal *base, bool on) {
+static dibit_status null_time(dbt_hal *base, dbt_hal_timing timing, dibit_error *error) {
     (void)base;
-    (void)on;
+    (void)timing;
+    (void)error;
+    return DIBIT_OK;
 }
 
 static uint32_t null_timings(dbt_hal *base, uint64_t *ns, uint32_t n) {
@@ -233,7 +235,7 @@ dibit_status dbt_hal_null_create(const dibit_allocator *allocator, uint32_t pend
                                         .read = null_read_begin,
                                         .poll = null_poll,
                                         .cancel = null_cancel,
-                                        .profile = null_profile,
+                                        .time = null_time,
                                         .timings = null_timings};
     null_hal *const hal = dbt_alloc(allocator, sizeof *hal, 16);
     if (!hal) return dbt_fail_memory(error, "a device", sizeof *hal);

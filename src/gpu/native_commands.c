@@ -34,12 +34,11 @@ void dbt_native_discard(native_hal *hal) {
 dibit_status dbt_native_submit(dbt_hal *base, dibit_error *error) {
     native_hal *const hal = native_of(base);
     DBT_TRY(dbt_native_check(hal, error));
-    base->counters.submits++;
-    if (hal->n_timed) return dbt_native_times_read(hal, error);
+    if (hal->encoder || hal->unflushed) base->counters.submits++;
     return dbt_native_flush(hal, error);
 }
 
-dibit_status dbt_native_flush(native_hal *hal, dibit_error *error) {
+static dibit_status flush(native_hal *hal, dibit_error *error) {
     const dbt_wgpu_functions *const w = &hal->w;
     end_pass(hal);
     if (hal->encoder) {
@@ -58,6 +57,13 @@ dibit_status dbt_native_flush(native_hal *hal, dibit_error *error) {
     }
     hal->unflushed = false;
     return dbt_native_check(hal, error);
+}
+
+dibit_status dbt_native_flush(native_hal *hal, dibit_error *error) {
+    const uint64_t start = dbt_os_nanoseconds();
+    const dibit_status status = flush(hal, error);
+    hal->base.counters.submit_ns += dbt_os_nanoseconds() - start;
+    return status;
 }
 
 /* ---- Writes and copies ---- */
@@ -137,8 +143,10 @@ dibit_status dbt_native_dispatch(dbt_hal *base, const dbt_hal_dispatch *d, dibit
     const dbt_wgpu_functions *const w = &hal->w;
     DBT_TRY(dbt_native_check(hal, error));
     DBT_TRY(dbt_hal_check_dispatch(base, d, error));
-    if (hal->timing && hal->n_timed == NATIVE_TIMED) DBT_TRY(dbt_native_submit(base, error));
-    if (!hal->pass || hal->timing) begin_pass(hal);
+    if (!hal->pass || hal->timing == DBT_HAL_TIME_DISPATCHES) {
+        if (hal->n_timed == NATIVE_TIMED) DBT_TRY(dbt_native_times_read(hal, error));
+        begin_pass(hal);
+    }
     if (hal->set_pipeline != d->pipeline) {
         w->ComputePassEncoderSetPipeline(hal->pass, ((const native_pipeline *)d->pipeline)->handle);
         hal->set_pipeline = d->pipeline;

@@ -115,7 +115,6 @@ dibit_status dbt_native_read(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t off
     DBT_FAIL_IF(count_reads(hal) >= DBT_HAL_MAX_READS, error, DIBIT_BAD_STATE,
                 "%d reads are under way already", DBT_HAL_MAX_READS);
     const uint64_t mine = ++hal->next_ticket;
-    if (hal->n_timed) DBT_TRY(dbt_native_times_read(hal, error));
     if (bytes) {
         DBT_TRY(dbt_native_read_start(hal, ((const native_buffer *)buffer)->handle, offset, dst,
                                       bytes, mine, error));
@@ -176,18 +175,20 @@ void dbt_native_cancel(dbt_hal *base, uint64_t ticket) {
 
 /* ---- Timestamps ---- */
 
-void dbt_native_profile(dbt_hal *base, bool on) {
+dibit_status dbt_native_time(dbt_hal *base, dbt_hal_timing timing, dibit_error *error) {
     native_hal *const hal = native_of(base);
-    if (!(base->features & DBT_HAL_TIMESTAMPS) || hal->fault == DIBIT_DEVICE_LOST) return;
-    if (on && !hal->queries) {
+    DBT_TRY(dbt_native_check(hal, error));
+    if (!(base->features & DBT_HAL_TIMESTAMPS)) return DIBIT_OK;
+    if (timing && !hal->queries) {
         hal->queries = hal->w.DeviceCreateQuerySet(
             hal->device,
             &(dbt_wgpu_queries_desc){.type = DBT_WGPU_QUERY_TIMESTAMP, .count = 2 * NATIVE_TIMED});
         hal->ticks = dbt_native_buffer_of(hal, sizeof(((native_times *)0)->ticks),
                                           DBT_WGPU_USAGE_QUERY_RESOLVE | DBT_WGPU_USAGE_COPY_SRC);
     }
-    if (hal->timing != on) dbt_native_encoder(hal); /* a pass is timed, or is not */
-    hal->timing = on;
+    if (hal->timing != timing) dbt_native_encoder(hal); /* a pass is timed in one way */
+    hal->timing = timing;
+    return hal->n_timed ? dbt_native_times_read(hal, error) : DIBIT_OK;
 }
 
 const dbt_wgpu_timestamp_writes *dbt_native_times_next(native_hal *hal,

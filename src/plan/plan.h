@@ -69,7 +69,7 @@ typedef struct dbt_step {
     uint64_t serves; /* what it helps to make: dbt_plan_output_bit of outputs, DBT_SERVES_* */
     void *prepared;
     const char *name, *op, *kernel, *why;
-    uint64_t runs, nanoseconds;
+    uint64_t runs, nanoseconds, dispatches, device_ns;
 } dbt_step;
 
 /* A past input and a present output of the graph that are one state. */
