@@ -144,6 +144,14 @@ static void print_end(const conversation *c, const dibit_cli_stream *s) {
                 c->history.count);
 }
 
+/* Which device --device led to, and why. */
+static void print_device(const dibit_cli_text *t) {
+    dibit_session_info info;
+    dibit_session_get_info(t->session, &info);
+    const char *const why = dibit_cli_text_why(t);
+    fprintf(stderr, "[%s%s%s]\n", info.device, *why ? "; " : "", why);
+}
+
 /* Answers a line. CAPACITY leaves the conversation as it was. */
 static dibit_status answer(conversation *c, const char *line, dibit_error *error) {
     const size_t before = c->history.count;
@@ -161,6 +169,7 @@ static dibit_status answer(conversation *c, const char *line, dibit_error *error
                                .tokens = c->answer,
                                .max_tokens = c->max_tokens};
     dibit_cli_stream stream = {.text = c->text, .sequence = &sequence};
+    const bool left = dibit_session_why(c->text->session)[0] != 0;
     status = dibit_cli_stream_run(&stream, error);
     dibit_cli_take_interrupts(); /* one that came too late is not meant for the prompt */
     if (status == DIBIT_OK) {
@@ -170,6 +179,7 @@ static dibit_status answer(conversation *c, const char *line, dibit_error *error
         c->sampling.seed++; /* or the next answer would repeat this one's draws */
         status = dibit_tokens_append(&c->history, c->answer, sequence.n_tokens, error);
         print_end(c, &stream);
+        if (!left && dibit_session_why(c->text->session)[0]) print_device(c->text);
     } else if (status == DIBIT_CAPACITY) {
         c->history.count = before;
     }
@@ -203,19 +213,12 @@ static bool command(conversation *c, const char *line, int *code) {
     return false;
 }
 
-/* Which device --device led to, and why. */
-static void print_device(const conversation *c) {
-    if (c->options->common.device == DIBIT_CLI_CPU) return;
-    const char *const why = c->text->why;
-    fprintf(stderr, "[%s%s%s]\n", dibit_device_name(c->text->device), *why ? "; " : "", why);
-}
-
 static int converse(conversation *c) {
     reader r;
     int code = 0, n_interrupts = 0;
     reader_open(&r);
     dibit_cli_catch_interrupts();
-    print_device(c);
+    if (c->options->common.device != DIBIT_CLI_CPU) print_device(c->text);
     if (r.edit) fprintf(stderr, "/help lists commands\n");
     for (;;) {
         interrupt how;

@@ -151,14 +151,15 @@ static int evaluate(const options *o, dibit_cli_text *t) {
     if (status == DIBIT_OK && o->common.json) {
         dibit_session_info info;
         dibit_session_get_info(t->session, &info);
-        json_t *out =
-            json_pack("{s:O, s:s, s:s}", "results", list, "device", dibit_device_name(t->device),
-                      "activations", info.int8_activations ? "int8" : "float");
+        json_t *out = json_pack("{s:O, s:s, s:s}", "results", list, "device", info.device,
+                                "activations", info.int8_activations ? "int8" : "float");
         json_dumpf(out, stdout, JSON_INDENT(2) | JSON_REAL_PRECISION(9));
         putchar('\n');
         json_decref(out);
     }
     json_decref(list);
+    if (dibit_session_why(t->session)[0])
+        fprintf(stderr, "dibit eval: %s\n", dibit_session_why(t->session));
     return status == DIBIT_OK ? 0 : dibit_cli_fail("eval", error.text);
 }
 

@@ -71,8 +71,9 @@ static void print_stats(const dibit_cli_stream *s) {
             "tokens/s; loaded in %.3f s; %s, %s activations",
             q->n_prompt, q->n_tokens, finish_name(q->finish), s->first_token_seconds,
             decode_rate(s), per_second(q->n_prompt, s->first_token_seconds), s->text->load_seconds,
-            dibit_device_name(s->text->device), info.int8_activations ? "int8" : "float");
-    if (s->text->why[0]) fprintf(stderr, "; %s", s->text->why);
+            info.device, info.int8_activations ? "int8" : "float");
+    const char *const why = dibit_cli_text_why(s->text);
+    if (why[0]) fprintf(stderr, "; %s", why);
     if (q->sampling.temperature > 0)
         fprintf(stderr, "; seed %llu", (unsigned long long)q->sampling.seed);
     fprintf(stderr, "]\n");
@@ -88,12 +89,12 @@ static int print_json(const dibit_cli_stream *s) {
     for (size_t i = 0; i < q->n_tokens; i++)
         json_array_append_new(tokens, json_integer(q->tokens[i]));
     json_t *out =
-        json_pack("{s:s%, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:s, s:s, s:I}", "text",
+        json_pack("{s:s%, s:o, s:o, s:s, s:f, s:f, s:f, s:f, s:s, s:s, s:s, s:I}", "text",
                   s->said.data ? s->said.data : "", s->said.bytes, "prompt_ids", prompt, "ids",
                   tokens, "finish", finish_name(q->finish), "ttft_ms", s->first_token_seconds * 1e3,
                   "prompt_tokens_per_s", per_second(q->n_prompt, s->first_token_seconds),
                   "decode_tokens_per_s", decode_rate(s), "load_ms", s->text->load_seconds * 1e3,
-                  "device", dibit_device_name(s->text->device), "activations",
+                  "device", info.device, "why", dibit_cli_text_why(s->text), "activations",
                   info.int8_activations ? "int8" : "float", "seed", (json_int_t)q->sampling.seed);
     char *text = out ? json_dumps(out, JSON_INDENT(2) | JSON_REAL_PRECISION(6)) : NULL;
     json_decref(out);
@@ -131,6 +132,8 @@ static int generate(const options *o, dibit_cli_text *t, const dibit_sampling *s
         code = print_json(&stream) ? 1 : code;
     else if (!o->no_stats)
         print_stats(&stream);
+    else if (dibit_session_why(t->session)[0])
+        fprintf(stderr, "dibit run: %s\n", dibit_session_why(t->session));
     dibit_text_free(&stream.said);
     dibit_state_destroy(&state);
     dibit_tokens_free(&prompt);

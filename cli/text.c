@@ -34,6 +34,7 @@ static dibit_status open_all(const char *path, const char *model_file,
     if (status) return status;
     const dibit_session_desc session = {.device = t->device,
                                         .activations = common->activations,
+                                        .cpu_fallback = common->device == DIBIT_CLI_AUTO,
                                         .sample_output = "logits",
                                         .feed_input = "input_ids"};
     status = dibit_session_create(t->model, &session, &t->session, error);
@@ -51,6 +52,11 @@ int dibit_cli_text_open(const char *verb, const char *path, const char *model_fi
     if (open_all(path, model_file, common, out, &error)) return dibit_cli_fail(verb, error.text);
     out->load_seconds = dibit_cli_seconds() - begin;
     return 0;
+}
+
+const char *dibit_cli_text_why(const dibit_cli_text *t) {
+    const char *const left = dibit_session_why(t->session);
+    return left[0] ? left : t->why;
 }
 
 void dibit_cli_text_close(dibit_cli_text *t) {
@@ -185,11 +191,18 @@ dibit_status dibit_cli_stream_run(dibit_cli_stream *s, dibit_error *error) {
     if (status) return status;
     status = generate(&p, error);
     s->seconds = dibit_cli_seconds() - p.begin;
-    if (status == DIBIT_OK) {
-        const size_t before = s->said.bytes;
-        status = dibit_text_stream_flush(p.decoder, &s->said, error);
-        if (status == DIBIT_OK) print_new(&p, before);
-        if (p.status) status = p.status;
+    /* What tokens said stays, also when something failed. */
+    const size_t before = s->said.bytes;
+    dibit_error late = {0};
+    dibit_status end = dibit_text_stream_flush(p.decoder, &s->said, &late);
+    p.error = &late;
+    if (end == DIBIT_OK && p.status == DIBIT_OK) {
+        print_new(&p, before);
+        end = p.status;
+    }
+    if (status == DIBIT_OK && end != DIBIT_OK) {
+        status = end;
+        if (error) *error = late;
     }
     dibit_text_stream_destroy(&p.decoder);
     return status;

@@ -21,6 +21,8 @@ typedef struct dibit_cli_text {
 int dibit_cli_text_open(const char *verb, const char *path, const char *model_file,
                         const dibit_cli_common *common, dibit_cli_text *out);
 void dibit_cli_text_close(dibit_cli_text *text);
+/* Why the text comes from the device it comes from: --device auto chose it, or the CPU has taken over; "". */
+const char *dibit_cli_text_why(const dibit_cli_text *text);
 
 /* --greedy, --temp, ...: negative or absent values leave what the model's files advise. */
 typedef struct dibit_cli_sampling {

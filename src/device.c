@@ -86,8 +86,10 @@ dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **o
     const unsigned n = (unsigned)dbt_pool_threads(device->pool);
     char isa[128];
     dbt_cpu_isa_text(device->isa, isa);
-    snprintf(device->name, sizeof device->name, "%s, %u thread%s, %s",
-             device->gpu ? dbt_gpu_hal(device->gpu)->name : "cpu", n, n == 1 ? "" : "s", isa);
+    snprintf(device->cpu_name, sizeof device->cpu_name, "cpu, %u thread%s, %s", n,
+             n == 1 ? "" : "s", isa);
+    snprintf(device->name, sizeof device->name, "%s%s",
+             device->gpu ? dbt_gpu_hal(device->gpu)->name : "cpu", device->cpu_name + 3);
     *out = device;
     return DIBIT_OK;
 }

@@ -1,4 +1,4 @@
-/* Inside of the public handles: what model.c, device.c, session.c and states.c share. */
+/* Inside of the public handles: what model.c, device.c, session.c, states.c and tokens.c share. */
 #ifndef DBT_MODEL_H
 #define DBT_MODEL_H
 
@@ -21,7 +21,7 @@ struct dibit_device {
     uint64_t isa;
     dbt_gpu *gpu;      /* NULL for the CPU */
     char *null_refuse; /* ",Softmax,Gather," */
-    char name[400], why[600];
+    char name[400], cpu_name[200], why[600];
 };
 
 /* Tokens that runs have chosen and nobody has read: a queue of reads from the device. */
@@ -38,7 +38,8 @@ typedef struct dbt_tokens {
 } dbt_tokens;
 
 struct dibit_session {
-    dbt_arena arena;
+    dibit_allocator allocator;
+    dbt_arena *arena; /* of the plan */
     dibit_model *model;
     dibit_device *device;
     dibit_device *own_device;
@@ -48,6 +49,8 @@ struct dibit_session {
     bool ready, running;
     const dibit_run *run;
     dbt_tokens tokens;
+    dibit_state *states; /* all that there are */
+    char why[600];       /* it has left its device; "" */
 };
 
 /* One past/present pair of a state.
@@ -63,12 +66,17 @@ typedef struct dbt_state_part {
 
 struct dibit_state {
     dibit_session *session;
+    dibit_state *next, **link; /* of the session's */
     uint64_t length;
     uint64_t max_capacity;
-    dbt_state_part *parts; /* [plan->n_states] */
+    dbt_state_part *parts; /* [plan->n_states]; NULL: lost */
+    bool lost;             /* with the device that the session has left */
 };
 
-/* states.c, for a run: checks the states, binds the dims and data of past tensors, makes room for
+/* states.c: before the session's plan goes, all its states lose what they hold. */
+void dbt_states_lose(dibit_session *session);
+
+/* states_run.c, for a run: checks the states, binds the dims and data of past tensors, makes room for
  * what the run appends, and gives the executor its rows. */
 dibit_status dbt_states_bind(dibit_session *session, const dibit_run *run, dibit_error *error);
 dibit_status dbt_states_begin(dibit_session *session, const dibit_run *run, dibit_error *error);

@@ -7,7 +7,7 @@
 
 enum { SLICE_NS = 2000000 }; /* how long a poll works before it answers PENDING */
 
-/* ---- Create ---- */
+/* ---- The plan ---- */
 
 static const char *null_device_refuses(void *user, const dbt_node *node) {
     const dibit_device *const device = user;
@@ -17,9 +17,24 @@ static const char *null_device_refuses(void *user, const dbt_node *node) {
     return strstr(device->null_refuse, key) ? "the null device was told to refuse it" : NULL;
 }
 
-static dibit_status make_plan(dibit_session *session, dibit_error *error) {
+/* What changes when a session is planned anew. */
+typedef struct planned {
+    dbt_arena *arena;
+    dbt_plan *plan;
+    dbt_exec exec;
+} planned;
+
+static void free_planned(const dibit_allocator *allocator, planned *p) {
+    if (!p->arena) return;
+    dbt_exec_free(&p->exec);
+    dbt_arena_free(p->arena);
+    dbt_release(allocator, p->arena, sizeof *p->arena);
+}
+
+static dibit_status fill_planned(const dibit_session *session, dbt_gpu *gpu, planned *p,
+                                 dibit_error *error) {
     dbt_graph *graph;
-    DBT_TRY(dbt_graph_build(session->model->onnx, &session->arena, &graph, error));
+    DBT_TRY(dbt_graph_build(session->model->onnx, p->arena, &graph, error));
     const dibit_session_desc *const desc = &session->desc;
     const dbt_plan_options options = {
         .cpu = {.isa = session->device->isa, .activations = desc->activations},
@@ -29,16 +44,84 @@ static dibit_status make_plan(dibit_session *session, dibit_error *error) {
         .no_fusion = desc->no_fusion,
         .no_proof = desc->no_proof,
         .keep_bounds = desc->keep_bounds,
-        .gpu = session->device->gpu,
-        .device_refuses = session->device->gpu ? null_device_refuses : NULL,
+        .gpu = gpu,
+        .device_refuses = gpu ? null_device_refuses : NULL,
         .device_user = session->device,
         .sample_output = desc->sample_output,
         .feed_input = desc->feed_input};
-    DBT_TRY(dbt_plan_create(graph, &session->arena, &options, &session->plan, error));
-    DBT_TRY(dbt_exec_init(&session->exec, session->plan, &session->arena.allocator, error));
-    session->exec.noise = desc->noise_seed;
-    session->exec.profile = desc->profile;
+    DBT_TRY(dbt_plan_create(graph, p->arena, &options, &p->plan, error));
+    DBT_TRY(dbt_exec_init(&p->exec, p->plan, &session->allocator, error));
+    p->exec.noise = desc->noise_seed;
+    p->exec.profile = desc->profile;
     return DIBIT_OK;
+}
+
+/* Plans for the GPU, or with NULL for the CPU; a plan that there was goes, with all that it holds. */
+static dibit_status make_plan(dibit_session *session, dbt_gpu *gpu, dibit_error *error) {
+    const dibit_allocator *const allocator = &session->allocator;
+    planned fresh = {.arena = dbt_alloc(allocator, sizeof *fresh.arena, sizeof(uint64_t))};
+    if (!fresh.arena) return dbt_fail_memory(error, "a session", sizeof *fresh.arena);
+    dbt_arena_init(fresh.arena, allocator);
+    const dibit_status status = fill_planned(session, gpu, &fresh, error);
+    if (status != DIBIT_OK) {
+        free_planned(allocator, &fresh);
+        return status;
+    }
+    if (session->plan) {
+        dbt_tokens_free(session);
+        session->tokens = (dbt_tokens){0};
+        dbt_states_lose(session);
+    }
+    planned old = {session->arena, session->plan, session->exec};
+    session->arena = fresh.arena;
+    session->plan = fresh.plan;
+    session->exec = fresh.exec;
+    free_planned(allocator, &old);
+    return DIBIT_OK;
+}
+
+/* ---- Leaving a device ---- */
+
+/* It is wanted, and the CPU may do what the GPU could not. */
+static bool may_leave(const dibit_session *session, dibit_status status) {
+    return session->desc.cpu_fallback &&
+           (status == DIBIT_DEVICE_LOST || status == DIBIT_OUT_OF_MEMORY ||
+            status == DIBIT_TOO_LARGE || status == DIBIT_UNSUPPORTED);
+}
+
+bool dibit_session_may_leave(const dibit_session *session, dibit_status status) {
+    return session->plan->options.gpu && may_leave(session, status);
+}
+
+static dibit_status leave(dibit_session *session, const dibit_error *why, dibit_error *error) {
+    char text[sizeof session->why]; /* why and error may be the same */
+    snprintf(text, sizeof text, "the CPU took over: %s", why->text);
+    DBT_TRY(make_plan(session, NULL, error));
+    memcpy(session->why, text, sizeof text);
+    session->ready = false;
+    return DIBIT_OK;
+}
+
+dibit_status dibit_session_leave_device(dibit_session *session, const dibit_error *why,
+                                        dibit_error *error) {
+    DBT_FAIL_IF(!session || !why, error, DIBIT_BAD_ARGUMENT, "session and why must not be NULL");
+    DBT_FAIL_IF(!session->plan->options.gpu, error, DIBIT_BAD_STATE,
+                "the session runs on the CPU already");
+    dibit_run_cancel(session);
+    return leave(session, why, error);
+}
+
+const char *dibit_session_why(const dibit_session *session) { return session->why; }
+
+/* ---- Create ---- */
+
+/* For the device, or where that fails and may be left, for the CPU. */
+static dibit_status plan_somewhere(dibit_session *session, dibit_error *error) {
+    dibit_error why = {DIBIT_OK, ""};
+    const dibit_status status = make_plan(session, session->device->gpu, &why);
+    if (status == DIBIT_OK) return DIBIT_OK;
+    if (session->device->gpu && may_leave(session, status)) return leave(session, &why, error);
+    return dbt_fail(error, status, "%s", why.text);
 }
 
 dibit_status dibit_session_begin(dibit_model *model, const dibit_session_desc *desc,
@@ -49,21 +132,18 @@ dibit_status dibit_session_begin(dibit_model *model, const dibit_session_desc *d
     if (!desc) desc = &defaults;
     DBT_FAIL_IF((unsigned)desc->activations > DIBIT_ACTIVATIONS_INT8, error, DIBIT_BAD_ARGUMENT,
                 "activations %d does not exist", (int)desc->activations);
-    dbt_arena arena;
-    dbt_arena_init(&arena, &model->arena.allocator);
-    dibit_session *session = dbt_arena_alloc(&arena, sizeof *session);
+    const dibit_allocator *const allocator = &model->arena.allocator;
+    dibit_session *session = dbt_alloc(allocator, sizeof *session, 16);
     if (!session) return dbt_fail_memory(error, "a session", sizeof *session);
-    session->arena = arena;
-    session->model = model;
-    session->desc = *desc;
-    session->device = desc->device;
+    *session = (dibit_session){
+        .allocator = *allocator, .model = model, .desc = *desc, .device = desc->device};
     dibit_status status = DIBIT_OK;
     if (!session->device) {
-        const dibit_device_desc cpu = {.allocator = &model->arena.allocator};
+        const dibit_device_desc cpu = {.allocator = allocator};
         status = dibit_device_create(&cpu, &session->own_device, error);
         session->device = session->own_device;
     }
-    if (status == DIBIT_OK) status = make_plan(session, error);
+    if (status == DIBIT_OK) status = plan_somewhere(session, error);
     if (status != DIBIT_OK) {
         dibit_session_destroy(&session);
         return status;
@@ -74,11 +154,18 @@ dibit_status dibit_session_begin(dibit_model *model, const dibit_session_desc *d
 
 dibit_status dibit_session_poll(dibit_session *session, dibit_error *error) {
     DBT_FAIL_IF(!session, error, DIBIT_BAD_ARGUMENT, "session must not be NULL");
+    if (session->ready) return DIBIT_OK;
     const uint64_t end = dbt_os_nanoseconds() + SLICE_NS;
     while (!session->ready) {
         bool waiting;
-        const dibit_status status = dbt_plan_prepare(session->plan, &waiting, error);
-        if (status != DIBIT_OK && status != DIBIT_PENDING) return status;
+        dibit_error why = {DIBIT_OK, ""};
+        const dibit_status status = dbt_plan_prepare(session->plan, &waiting, &why);
+        if (status != DIBIT_OK && status != DIBIT_PENDING) {
+            if (!dibit_session_may_leave(session, status))
+                return dbt_fail(error, status, "%s", why.text);
+            DBT_TRY(leave(session, &why, error));
+            return DIBIT_PENDING;
+        }
         session->ready = status == DIBIT_OK;
         if (waiting || (!session->ready && dbt_os_nanoseconds() >= end)) return DIBIT_PENDING;
     }
@@ -104,10 +191,11 @@ void dibit_session_destroy(dibit_session **session) {
     dibit_session *const s = session ? *session : NULL;
     if (!s) return;
     dbt_tokens_free(s);
-    dbt_exec_free(&s->exec);
+    planned last = {s->arena, s->plan, s->exec};
+    free_planned(&s->allocator, &last);
     dibit_device_destroy(&s->own_device);
-    dbt_arena arena = s->arena; /* the session itself lies in it */
-    dbt_arena_free(&arena);
+    const dibit_allocator allocator = s->allocator;
+    dbt_release(&allocator, s, sizeof *s);
     *session = NULL;
 }
 
@@ -311,9 +399,11 @@ dibit_status dibit_session_bound(const dibit_session *session, const char *name,
 
 void dibit_session_get_info(const dibit_session *session, dibit_session_info *out) {
     const dbt_plan *const plan = session->plan;
-    *out = (dibit_session_info){.weight_bytes = plan->weight_bytes,
+    const bool left = session->why[0] != 0;
+    *out = (dibit_session_info){.device = left ? session->device->cpu_name : session->device->name,
+                                .weight_bytes = plan->weight_bytes,
                                 .packed_bytes = plan->packed_bytes,
-                                .plan_bytes = session->arena.bytes,
+                                .plan_bytes = session->arena->bytes,
                                 .workspace_bytes = session->exec.workspace_bytes,
                                 .n_steps = (uint32_t)plan->n_steps,
                                 .int8_activations = plan->int8_activations,

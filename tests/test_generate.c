@@ -14,6 +14,7 @@ static enum { GIVES_LOGITS, SAMPLES, RUNS_AHEAD } engine;
 struct dibit_state {
     int64_t tokens[MAX_TOKENS];
     uint64_t length;
+    bool lost;
 };
 
 struct dibit_model {
@@ -35,7 +36,53 @@ struct dibit_session {
     bool fails_late;    /* when it is polled, not when it is begun */
     int64_t largest_chunk;
     void *logits;
+
+    /* A device that fails: from its call number `loses_at` on, or at that one alone. */
+    uint32_t n_calls, loses_at;
+    dibit_status fails_with; /* not DEVICE_LOST: once */
+    bool may_leave, left;
+    uint32_t n_planning;    /* polls that a session that has left still takes */
+    dibit_state *states[4]; /* all that are to be lost */
 };
+
+/* Whether the device fails at this call. */
+static bool fails(dibit_session *session, dibit_error *error) {
+    if (session->left || !session->loses_at) return false;
+    const uint32_t n = ++session->n_calls;
+    if (n < session->loses_at ||
+        (n > session->loses_at && session->fails_with != DIBIT_DEVICE_LOST))
+        return false;
+    snprintf(error->text, sizeof error->text, "the false device failed");
+    session->run = NULL;
+    return true;
+}
+
+bool dibit_session_may_leave(const dibit_session *session, dibit_status status) {
+    return session->may_leave && !session->left && status == session->fails_with;
+}
+
+dibit_status dibit_session_leave_device(dibit_session *session, const dibit_error *why,
+                                        dibit_error *error) {
+    (void)error;
+    assert_string_equal(why->text, "the false device failed");
+    assert_null(session->run);
+    session->left = true;
+    session->n_unread = 0;
+    for (int i = 0; i < 4 && session->states[i]; i++) {
+        session->states[i]->lost = true;
+        memset(session->states[i]->tokens, -1, sizeof session->states[i]->tokens);
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dibit_session_poll(dibit_session *session, dibit_error *error) {
+    (void)error;
+    if (!session->left || session->n_planning == 0) return DIBIT_OK;
+    session->n_planning--;
+    return DIBIT_PENDING;
+}
+
+bool dibit_state_is_lost(const dibit_state *state) { return state->lost; }
 
 static float false_logit(const int64_t *tokens, uint64_t n, uint32_t id) {
     uint64_t h = 0xcbf29ce484222325u;
@@ -89,17 +136,21 @@ void dibit_state_destroy(dibit_state **state) {
 dibit_status dibit_state_truncate(dibit_state *state, uint64_t length, dibit_error *error) {
     (void)error;
     assert_true(length <= state->length);
+    if (state->lost) assert_int_equal(length, 0);
+    state->lost = false;
     state->length = length;
     return DIBIT_OK;
 }
 void dibit_session_get_info(const dibit_session *session, dibit_session_info *out) {
-    (void)session;
-    *out = (dibit_session_info){.samples = engine >= SAMPLES, .runs_ahead = engine == RUNS_AHEAD};
+    *out = (dibit_session_info){.samples = engine >= SAMPLES && !session->left,
+                                .runs_ahead = engine == RUNS_AHEAD && !session->left};
 }
 
 dibit_status dibit_run_begin(dibit_session *session, const dibit_run *run, dibit_error *error) {
-    (void)error;
     assert_null(session->run);
+    if (fails(session, error)) return session->fails_with;
+    for (uint32_t b = 0; b < run->n_states; b++) assert_false(run->states[b]->lost);
+    if (session->left) assert_true(!run->sample && session->n_planning == 0);
     if (run->feed) {
         assert_int_equal(engine, RUNS_AHEAD);
         assert_true(session->n_unread > 0);
@@ -160,9 +211,9 @@ static int64_t false_choice(const dibit_sample *s, const float *row) {
 
 dibit_status dibit_run_tokens(dibit_session *session, int64_t *tokens, uint32_t n,
                               dibit_error *error) {
-    (void)error;
     assert_null(session->run);
     assert_true(session->n_unread > 0);
+    if (fails(session, error)) return session->fails_with;
     if (session->random && dbt_test_random(&session->random) % 3) return DIBIT_PENDING;
     memcpy(tokens, session->chosen[--session->n_unread], n * sizeof *tokens);
     return DIBIT_OK;
@@ -182,9 +233,9 @@ static const int64_t *fed_tokens(const dibit_session *session, const dibit_run *
 }
 
 dibit_status dibit_run_poll(dibit_session *session, dibit_error *error) {
-    (void)error;
     const dibit_run *run = session->run;
     assert_non_null(run);
+    if (fails(session, error)) return session->fails_with;
     if (session->random && dbt_test_random(&session->random) % 3) return DIBIT_PENDING;
     if (run->feed && session->n_fed == session->fails_fed) {
         session->run = NULL;
@@ -516,6 +567,133 @@ static void test_a_run_ahead_fails(void **unused) {
     }
 }
 
+/* ---- A device that fails ---- */
+
+typedef struct told {
+    int64_t tokens[2][30];
+    size_t n[2];
+} speech;
+
+static bool note_token(void *user, uint32_t sequence, int64_t token) {
+    speech *const t = user;
+    t->tokens[sequence][t->n[sequence]++] = token;
+    return true;
+}
+
+/* Two sequences, the second one with a past, chunks of 4 tokens; the device fails at its call number
+ * `at` (0: never). Returns whether it came to that. */
+static bool run_with_failure(uint32_t at, dibit_status status, const dibit_sampling *sampling,
+                             dibit_sequence sequences[2], speech *said) {
+    static dibit_state states[2];
+    static int64_t prompts[2][11], tokens[2][30];
+    memset(states, 0, sizeof states);
+    *said = (speech){0};
+    fixture f = {.session = {.random = at,
+                             .loses_at = at,
+                             .fails_with = status,
+                             .may_leave = true,
+                             .n_planning = 3,
+                             .states = {&states[0], &states[1]}}};
+    set_up(&f, &(dibit_generator_desc){.max_chunk = 4});
+    for (int i = 0; i < 2; i++) make_prompt(prompts[i], 11, (uint64_t)i + 21);
+    memcpy(states[1].tokens, prompts[1], 6 * sizeof(int64_t));
+    states[1].length = 6;
+    sequences[0] =
+        (dibit_sequence){.state = &states[0], .prompt = prompts[0], .n_prompt = 9, .max_tokens = 9};
+    sequences[1] = (dibit_sequence){.state = &states[1],
+                                    .past = prompts[1],
+                                    .n_past = 6,
+                                    .prompt = prompts[1] + 6,
+                                    .n_prompt = 5,
+                                    .max_tokens = 14};
+    for (int i = 0; i < 2; i++) {
+        sequences[i].tokens = tokens[i];
+        sequences[i].sampling = *sampling;
+    }
+    dibit_error error = {0};
+    const dibit_generation generation = {
+        .sequences = sequences, .n_sequences = 2, .on_token = note_token, .on_token_user = said};
+    const dibit_status got = dibit_generator_run(f.generator, &generation, &error);
+    if (got) fail_msg("at call %u: %s: %s", (unsigned)at, dibit_status_name(got), error.text);
+    const bool failed = at && f.session.n_calls >= at;
+    /* What fails once, in a run ahead, is begun again on the device. */
+    assert_true(f.session.left == failed ||
+                (engine == RUNS_AHEAD && status == DIBIT_OUT_OF_MEMORY));
+    for (int i = 0; i < 2; i++) { /* states hold what they should, whoever computed it */
+        const size_t past = sequences[i].n_past, n = sequences[i].n_prompt, held = past + n;
+        assert_int_equal(states[i].length, held + sequences[i].n_tokens - 1);
+        assert_memory_equal(states[i].tokens, prompts[i], held * sizeof(int64_t));
+        assert_memory_equal(states[i].tokens + held, tokens[i],
+                            (sequences[i].n_tokens - 1) * sizeof(int64_t));
+        assert_int_equal(said->n[i], sequences[i].n_tokens);
+        assert_memory_equal(said->tokens[i], tokens[i], said->n[i] * sizeof(int64_t));
+    }
+    tear_down(&f);
+    return failed;
+}
+
+/* Wherever the device fails, the CPU goes on with the same tokens, each said once. */
+static void test_the_cpu_takes_over(void **unused) {
+    (void)unused;
+    static const dibit_sampling samplings[] = {{.temperature = 0},
+                                               {.temperature = 1, .top_k = 40, .seed = 5},
+                                               {.temperature = 0.7f, .repetition_penalty = 1.3f}};
+    static const dibit_status statuses[] = {DIBIT_DEVICE_LOST, DIBIT_OUT_OF_MEMORY};
+    for (int k = 0; k < 3; k++) {
+        dibit_sequence sequences[2];
+        speech undisturbed, now;
+        run_with_failure(0, DIBIT_DEVICE_LOST, &samplings[k], sequences, &undisturbed);
+        for (int s = 0; s < 2; s++) {
+            uint32_t at = 1;
+            while (run_with_failure(at, statuses[s], &samplings[k], sequences, &now)) {
+                assert_memory_equal(&now, &undisturbed, sizeof now);
+                at++;
+            }
+            assert_true(at > 30);
+        }
+    }
+}
+
+/* A past that the caller does not tell cannot be read again; a session may not be allowed to leave. */
+static void test_a_failure_without_a_way_out(void **unused) {
+    (void)unused;
+    for (int kind = 0; kind < 2; kind++) {
+        dibit_state state = {.tokens = {5, 6}, .length = kind ? 0 : 2};
+        fixture f = {.session = {.loses_at = 9,
+                                 .fails_with = DIBIT_DEVICE_LOST,
+                                 .may_leave = !kind,
+                                 .states = {&state}}};
+        set_up(&f, NULL);
+        int64_t prompt[4] = {1, 2, 3, 4}, tokens[20];
+        dibit_sequence sequence = {
+            .state = &state, .prompt = prompt, .n_prompt = 4, .tokens = tokens, .max_tokens = 20};
+        const dibit_generation generation = {.sequences = &sequence, .n_sequences = 1};
+        dibit_error error = {0};
+        assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_DEVICE_LOST);
+        assert_string_equal(error.text, "the false device failed");
+        assert_true(sequence.n_tokens > 0);
+        assert_int_equal(sequence.finish, DIBIT_FINISH_CANCELLED);
+        assert_int_equal(state.length, (kind ? 0 : 2) + 4 + sequence.n_tokens - 1);
+        if (!kind) { /* lost by something else; the caller knows its text, or does not */
+            dibit_session_leave_device(&f.session, &error, &error);
+            assert_int_equal(dibit_generator_run(f.generator, &generation, &error),
+                             DIBIT_DEVICE_LOST);
+            assert_non_null(strstr(error.text, "`past` does not have its"));
+            int64_t history[26] = {5, 6, 1, 2, 3, 4};
+            memcpy(history + 6, tokens, sizeof tokens);
+            sequence.past = history;
+            sequence.n_past = (size_t)state.length;
+            sequence.prompt = history + state.length;
+            sequence.n_prompt = 1;
+            int64_t more[20];
+            sequence.tokens = more;
+            assert_int_equal(dibit_generator_run(f.generator, &generation, &error), DIBIT_OK);
+            check_greedy(history, sequence.n_past + 1, more, 20);
+        }
+        tear_down(&f);
+    }
+}
+
 /* The device draws what the sampler would. */
 static void test_who_draws_does_not_matter(void **unused) {
     (void)unused;
@@ -731,6 +909,8 @@ int main(void) {
         cmocka_unit_test(test_context_and_cancel),
         cmocka_unit_test(test_cancel_anywhere),
         cmocka_unit_test(test_a_run_ahead_fails),
+        cmocka_unit_test(test_the_cpu_takes_over),
+        cmocka_unit_test(test_a_failure_without_a_way_out),
         cmocka_unit_test(test_who_draws_does_not_matter),
         cmocka_unit_test(test_score),
         cmocka_unit_test(test_refuses),

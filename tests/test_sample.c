@@ -24,9 +24,9 @@ static int64_t reference(const sample_case *c, int64_t b, float *random) {
     float *const logits = malloc(n * sizeof *logits);
     dbt_choice *const choices = malloc(n * sizeof *choices);
     memcpy(logits, c->logits + (b * c->rows + c->rows - 1) * n, n * sizeof *logits);
-    uint64_t seed = c->sampling[b].seed, again = seed;
-    const dbt_sampler sampler = {&c->sampling[b], &seed, NULL, choices};
-    *random = (float)dbt_sampler_random(&again);
+    const double drawn = dbt_sampler_random(c->sampling[b].seed, 0);
+    const dbt_sampler sampler = {&c->sampling[b], drawn, NULL, choices};
+    *random = (float)drawn;
     uint32_t token;
     const bool found = dbt_sample(&sampler, logits, n, &token);
     free(logits);

@@ -8,14 +8,13 @@ enum { VOCABULARY = 97 };
 /* How often each token is drawn in n draws. */
 static void count_draws(const dibit_sampling *sampling, const float *logits, uint32_t vocabulary,
                         const uint64_t *seen, uint32_t n, uint32_t *counts) {
-    uint64_t random = 42;
     static dbt_choice choices[VOCABULARY];
     memset(counts, 0, vocabulary * sizeof *counts);
     for (uint32_t i = 0; i < n; i++) {
         float row[VOCABULARY];
         memcpy(row, logits, vocabulary * sizeof *row);
         uint32_t token = UINT32_MAX;
-        const dbt_sampler sampler = {sampling, &random, seen, choices};
+        const dbt_sampler sampler = {sampling, dbt_sampler_random(42, i), seen, choices};
         assert_true(dbt_sample(&sampler, row, vocabulary, &token));
         assert_true(token < vocabulary);
         counts[token]++;

@@ -2,6 +2,7 @@
  * that they give what a caller gets who passes past tensors itself. */
 #include "dbt_test.h"
 
+#include "model.h"
 #include "session_test.h"
 
 static const dibit_type F32 = DIBIT_TYPE_FLOAT, I32 = DIBIT_TYPE_INT32, I64 = DIBIT_TYPE_INT64;
@@ -362,6 +363,63 @@ static void test_what_was_evicted_stays_evicted(void **unused) {
     close_model(&f);
 }
 
+static void *poisoned_alloc(void *user, size_t bytes, size_t alignment) {
+    (void)user;
+    void *const memory = dbt_alloc(&dbt_default_allocator, bytes, alignment);
+    if (memory) memset(memory, 0xa5, bytes);
+    return memory;
+}
+
+static void plain_release(void *user, void *memory, size_t bytes) {
+    (void)user;
+    dbt_release(&dbt_default_allocator, memory, bytes);
+}
+
+/* A state that is brought to a device has zeros where its next rows will be. */
+static void test_what_an_import_leaves_empty_is_zeros(void **unused) {
+    (void)unused;
+    const dibit_allocator allocator = {poisoned_alloc, plain_release, NULL};
+    const dibit_model_desc model_desc = {
+        .path = DBT_SOURCE_DIR "/tests/data/cases/llama.q2/model.onnx", .allocator = &allocator};
+    const dibit_device_desc device_desc = {.kind = DIBIT_DEVICE_NULL, .n_threads = 1};
+    dibit_error error = {.text = ""};
+    dibit_model *model = NULL;
+    dibit_device *device = NULL;
+    dibit_session *session = NULL;
+    dibit_state *state = NULL, *copy = NULL;
+    if (dibit_model_load(&model_desc, &model, &error) ||
+        dibit_device_create(&device_desc, &device, &error) ||
+        dibit_session_create(model, &(dibit_session_desc){.device = device}, &session, &error) ||
+        dibit_state_create(session, NULL, &state, &error))
+        fail_msg("%s", error.text);
+    int64_t ids[5] = {1, 2, 3, 4, 5};
+    const dibit_tensor inputs[] = {{"input_ids", I64, 2, {1, 5}, ids, 0},
+                                   {"attention_mask", I64, 2, {1, 5}, ones, 0}};
+    const dibit_run run = {.inputs = inputs, .n_inputs = 2, .states = &state, .n_states = 1};
+    assert_int_equal(dibit_session_run(session, &run, &error), DIBIT_OK);
+    uint64_t bytes;
+    assert_int_equal(dibit_state_export(state, NULL, &bytes, &error), DIBIT_OK);
+    char *const data = malloc(bytes);
+    assert_int_equal(dibit_state_export(state, data, &bytes, &error), DIBIT_OK);
+    assert_int_equal(dibit_state_import(session, data, bytes, &copy, &error), DIBIT_OK);
+    const dbt_state_part *const part = &copy->parts[0];
+    const size_t n = (size_t)(part->dims[1] * part->capacity * part->dims[3]);
+    float *const rows = malloc(n * sizeof *rows);
+    dbt_hal *const hal = dbt_gpu_hal(device->gpu);
+    uint64_t ticket;
+    assert_int_equal(
+        hal->calls->read(hal, part->buffer, 0, rows, n * sizeof *rows, &ticket, &error), DIBIT_OK);
+    assert_int_equal(hal->calls->poll(hal, ticket, &error), DIBIT_OK);
+    for (size_t i = 0; i < n; i++) assert_true(rows[i] >= 0 && rows[i] <= 0);
+    free(rows);
+    free(data);
+    dibit_state_destroy(&copy);
+    dibit_state_destroy(&state);
+    dibit_session_destroy(&session);
+    dibit_device_destroy(&device);
+    dibit_model_destroy(&model);
+}
+
 int main(void) {
     for (int i = 0; i < MOST; i++) ones[i] = 1;
     const struct CMUnitTest tests[] = {
@@ -374,6 +432,7 @@ int main(void) {
         cmocka_unit_test(test_a_full_state_says_so_and_stays),
         cmocka_unit_test(test_a_cancelled_run_leaves_the_state),
         cmocka_unit_test(test_what_was_evicted_stays_evicted),
+        cmocka_unit_test(test_what_an_import_leaves_empty_is_zeros),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

@@ -327,7 +327,8 @@ typedef struct dibit_device_desc {
 /* Every device has the CPU's threads as well, for what a GPU does not do. WEBGPU needs the library of
  * wgpu-native 29, which is loaded here and comes in Python's package wgpu (`pip install "wgpu==0.32.*"`), and
  * a driver: DEVICE_UNAVAILABLE says which of them is missing. AUTO falls back to the CPU, and
- * dibit_device_why says why. A device is used by one thread at a time. */
+ * dibit_device_why says why. A GPU can fail later too, by DEVICE_LOST or OUT_OF_MEMORY: "Sessions whose GPU
+ * fails", below. Then everything made on it can still be destroyed. A device is used by one thread at a time. */
 DIBIT_API dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_device **out,
                                            dibit_error *error);
 DIBIT_API void dibit_device_destroy(dibit_device **device);
@@ -369,6 +370,8 @@ typedef struct dibit_session_desc {
     bool no_fusion;   /* a device runs each node as a step of its own */
     bool no_proof;    /* a device's kernels are used whether or not they prove right: for `diff` */
     bool keep_bounds; /* nodes on the CPU also say how far a device may be from their results */
+    bool
+        cpu_fallback; /* the CPU takes over when the GPU fails: "Sessions whose GPU fails", below */
     uint64_t noise_seed; /* not 0: each node's outputs are moved at random within their rounding
                                  bound; how results spread says what they can be compared to */
     /* "Tokens that the device chooses", below. Read when the session begins. */
@@ -383,6 +386,29 @@ DIBIT_API dibit_status dibit_session_begin(dibit_model *model, const dibit_sessi
                                            dibit_session **out, dibit_error *error);
 DIBIT_API dibit_status dibit_session_poll(dibit_session *session, dibit_error *error);
 DIBIT_API void dibit_session_destroy(dibit_session **session);
+
+/* Sessions whose GPU fails: it is lost (unplugged, or reset by its driver), has no memory left, or cannot
+ * do what the model asks for. A session with cpu_fallback is then planned for the CPU instead; when it has run
+ * before, its user has to feed its states again, since what they held was on the GPU:
+ *
+ *     if (dibit_session_may_leave(session, status))       what the run answered; error says why
+ *         dibit_session_leave_device(session, &error, &error)
+ *     dibit_session_poll                                  until it is not PENDING
+ *     dibit_state_truncate(state, 0)                      for each state
+ *     ...                                                 the tokens again
+ *
+ * A generation of dibit/lm.h does all that by itself. */
+
+/* Whether the session runs on a GPU, may leave it (cpu_fallback), and the CPU may do what answered
+ * `status`. */
+DIBIT_API bool dibit_session_may_leave(const dibit_session *session, dibit_status status);
+/* Plans a session on a GPU anew for the CPU, with the device's threads; poll goes on. A run under way and
+ * tokens that were not read are forgotten, all its states are lost, and strings that the session gave are no
+ * longer valid. BAD_STATE: it is on the CPU. After a failure the session is as before. */
+DIBIT_API dibit_status dibit_session_leave_device(dibit_session *session, const dibit_error *why,
+                                                  dibit_error *error);
+/* One sentence about why the session left its device, also while it was planned; "" when it has not. */
+DIBIT_API const char *dibit_session_why(const dibit_session *session);
 
 /* How to choose a token from a row of logits. At temperature 0 it is the likeliest, and the rest is not
  * looked at. Else the top_k likeliest are divided by the temperature; the likeliest that together have the
@@ -464,6 +490,7 @@ DIBIT_API dibit_status dibit_session_bound(const dibit_session *session, const c
                                            dibit_tensor *out, dibit_error *error);
 
 typedef struct dibit_session_info {
+    const char *device;       /* its name; the CPU's when the session has left it */
     uint64_t weight_bytes;    /* of the model's initializers that the plan uses */
     uint64_t packed_bytes;    /* copies of weights in another layout or type */
     uint64_t plan_bytes;      /* memory with the session's lifetime besides that */
@@ -510,18 +537,22 @@ typedef struct dibit_state_desc {
 DIBIT_API dibit_status dibit_session_state_pair(const dibit_session *session, uint32_t index,
                                                 const char **past, const char **present);
 
-/* UNSUPPORTED when the model has no past/present pairs. */
+/* UNSUPPORTED when the model has no past/present pairs. With cpu_fallback, a state that the GPU cannot hold is
+ * made all the same, lost: it is for the CPU. */
 DIBIT_API dibit_status dibit_state_create(dibit_session *session, const dibit_state_desc *desc,
                                           dibit_state **out, dibit_error *error);
 DIBIT_API void dibit_state_destroy(dibit_state **state);
 /* Tokens it holds, and tokens it has room for. */
 DIBIT_API uint64_t dibit_state_length(const dibit_state *state);
 DIBIT_API uint64_t dibit_state_capacity(const dibit_state *state);
+/* The session has left its device, and what the state held is gone. Its length tells still how much that was;
+ * everything but destroying it and truncating it to nothing answers DEVICE_LOST. */
+DIBIT_API bool dibit_state_is_lost(const dibit_state *state);
 /* Makes an independent copy. */
 DIBIT_API dibit_status dibit_state_fork(const dibit_state *state, dibit_state **out,
                                         dibit_error *error);
 /* Drops all but the first `length` tokens. Windows and convolutions forget: UNSUPPORTED where the
- * shorter past is gone; length 0 always works. */
+ * shorter past is gone; length 0 always works, and makes a lost state new. */
 DIBIT_API dibit_status dibit_state_truncate(dibit_state *state, uint64_t length,
                                             dibit_error *error);
 /* The state as bytes, to be imported by a session of the same model. With data NULL only *bytes is

@@ -45,6 +45,16 @@
  *   bytes; afterwards a piece of the vocabulary takes about 60 bytes. Some systems' malloc keeps the
  *   pages of such a tree: a program that minds calls malloc_trim (glibc), as dibit run does.
  *
+ * WHEN A GPU FAILS
+ *   In the middle of a generation the device may be lost, or have no memory for a longer cache. If the
+ *   session was made with cpu_fallback, poll has the session planned again for the CPU, feeds it every
+ *   sequence from its first token, and goes on: no token is lost or said twice, and draws with a seed are what
+ *   they would have been. That takes a while, but no poll takes longer than others. dibit_session_why says
+ *   what has happened. For it the generator needs all tokens of each sequence: `past` has to be there for
+ *   states that were not empty. Without cpu_fallback, or without `past`, poll answers the status
+ *   (DEVICE_LOST, OUT_OF_MEMORY), and sequences keep the tokens they have. Other states of the session are
+ *   lost too (dibit_state_is_lost): a generation that continues one fills it again from `past`.
+ *
  * THREADS
  *   A dibit_lm and a dibit_tokenizer do not change after loading: any number of threads may use
  *   them. A generator and a text stream belong to one thread at a time, as sessions do.
@@ -205,7 +215,9 @@ typedef struct dibit_sequence {
     const int64_t *prompt; /* [n_prompt], borrowed until the generation ends; at least one token */
     size_t n_prompt;
     const int64_t *past; /* [n_past], borrowed likewise: the tokens that the state holds, for the */
-    size_t n_past;       /* repetition penalty alone; may be left out */
+    size_t
+        n_past; /* repetition penalty, and, when they are all there, to fill the state again after
+                            its device failed; may be left out */
     const int64_t *stop; /* [n_stop], borrowed likewise: tokens that end the sequence */
     size_t n_stop;
     dibit_sampling sampling;
@@ -232,7 +244,7 @@ typedef struct dibit_generation {
  *
  * begin checks everything before it changes anything. BAD_ARGUMENT; OUT_OF_RANGE: a token beyond
  * the vocabulary; CAPACITY: state and prompt are longer than context_length; BAD_STATE: another
- * generation runs; OUT_OF_MEMORY. */
+ * generation runs; DEVICE_LOST: a state is lost and `past` does not have its tokens; OUT_OF_MEMORY. */
 DIBIT_API dibit_status dibit_generator_begin(dibit_generator *generator,
                                              const dibit_generation *generation,
                                              dibit_error *error);

@@ -19,9 +19,9 @@ dibit_status dbt_sampling_check(const dibit_sampling *s, dibit_error *error) {
     return DIBIT_OK;
 }
 
-/* splitmix64 (Steele, Lea, Flood 2014) */
-double dbt_sampler_random(uint64_t *state) {
-    uint64_t z = *state += 0x9e3779b97f4a7c15u;
+/* splitmix64 (Steele, Lea, Flood 2014), whose state goes on by a constant */
+double dbt_sampler_random(uint64_t seed, uint64_t i) {
+    uint64_t z = seed + (i + 1) * 0x9e3779b97f4a7c15u;
     z = (z ^ z >> 30) * 0xbf58476d1ce4e5b9u;
     z = (z ^ z >> 27) * 0x94d049bb133111ebu;
     return (double)((z ^ z >> 31) >> 11) * 0x1p-53;
@@ -124,7 +124,7 @@ bool dbt_sample(const dbt_sampler *sampler, float *logits, uint32_t n, uint32_t 
         kept.weight -= exp((double)(choices[kept.begin].logit - top));
         kept.begin++;
     }
-    double left = dbt_sampler_random(sampler->random) * kept.weight;
+    double left = sampler->random * kept.weight;
     uint32_t i = kept.end;
     do left -= exp((double)(choices[--i].logit - top));
     while (i > kept.begin && left >= 0);

@@ -7,8 +7,8 @@
 /* BAD_ARGUMENT when a value is out of its range. */
 dibit_status dbt_sampling_check(const dibit_sampling *sampling, dibit_error *error);
 
-/* The next number, uniform in [0, 1), of a generator. */
-double dbt_sampler_random(uint64_t *state);
+/* Number i of a seed, uniform in [0, 1): what token i of a sequence is drawn with. */
+double dbt_sampler_random(uint64_t seed, uint64_t i);
 
 /* A token that may be drawn. */
 typedef struct dbt_choice {
@@ -18,7 +18,7 @@ typedef struct dbt_choice {
 
 typedef struct dbt_sampler {
     const dibit_sampling *sampling;
-    uint64_t *random; /* state of the sequence's generator; starts as the seed */
+    double random; /* uniform in [0, 1) */
     const uint64_t
         *seen;           /* [(n + 63) / 64]: bit i is set when token i occurred; NULL: no penalty */
     dbt_choice *choices; /* [n], scratch; not needed at temperature 0 */
