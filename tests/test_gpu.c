@@ -162,7 +162,7 @@ static void test_groups_are_bounded(void **state) {
     stop(&f);
 }
 
-/* So that the device works on some while others are recorded. */
+/* So that a device that waits works on some while others are recorded. */
 static void test_every_64_dispatches_are_submitted(void **state) {
     (void)state;
     fixture f;
@@ -180,6 +180,37 @@ static void test_every_64_dispatches_are_submitted(void **state) {
     assert_int_equal(f.hal->counters.writes, 2);
     assert_int_equal(dbt_gpu_submit(f.gpu, &f.error), DIBIT_OK);
     assert_int_equal(f.hal->counters.writes, 2);
+    stop(&f);
+}
+
+static dibit_status never_done(dbt_hal *hal, uint64_t ticket, dibit_error *error) {
+    (void)hal, (void)ticket, (void)error;
+    return DIBIT_PENDING;
+}
+
+/* The device has something to do: what follows a read under way is one submit, as long as its uniforms fit. */
+static void test_a_busy_device_gets_all_at_once(void **state) {
+    (void)state;
+    fixture f;
+    start(&f);
+    dbt_hal_buffer *const y = buffer(&f, 64);
+    dbt_hal_calls calls = *f.hal->calls;
+    const dbt_hal_calls *const null_calls = f.hal->calls;
+    calls.poll = never_done;
+    f.hal->calls = &calls;
+    uint64_t ticket;
+    uint32_t word;
+    assert_int_equal(dbt_gpu_read(f.gpu, y, 0, &word, 4, &ticket, &f.error), DIBIT_OK);
+    for (int i = 0; i < 1023; i++) assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    assert_int_equal(f.hal->counters.submits, 1);
+    assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    assert_int_equal(f.hal->counters.submits, 2);
+    for (int i = 0; i < 63; i++) assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    assert_int_equal(f.hal->counters.submits, 2);
+    calls.poll = null_calls->poll; /* now the read is done */
+    assert_int_equal(record(&f, 0, y, 0), DIBIT_OK);
+    assert_int_equal(f.hal->counters.submits, 3);
+    f.hal->calls = null_calls;
     stop(&f);
 }
 
@@ -359,6 +390,7 @@ int main(void) {
         cmocka_unit_test(test_groups_go_with_their_buffers),
         cmocka_unit_test(test_groups_are_bounded),
         cmocka_unit_test(test_every_64_dispatches_are_submitted),
+        cmocka_unit_test(test_a_busy_device_gets_all_at_once),
         cmocka_unit_test(test_uniforms_go_before_any_submit),
         cmocka_unit_test(test_limits_are_statuses),
         cmocka_unit_test(test_scratch_grows),

@@ -3,7 +3,11 @@
  *
  * UNIFORMS. All dispatches of a batch have theirs in one buffer, at aligned offsets in the order of
  * recording; a copy on the CPU is filled meanwhile, and written ahead of the dispatches before the HAL
- * submits them, every 64 dispatches at the latest: the device works on some while others are recorded. */
+ * submits them.
+ *
+ * BATCHES. A submit costs the CPU and the device, whatever is in it. So what follows a read that is still
+ * under way - the next token - is submitted as a whole: the device has enough to do. Otherwise it
+ * waits, and gets the first dispatches while others are recorded. */
 #include "gpu/gpu.h"
 
 #include <string.h>
@@ -12,8 +16,9 @@
 #include "gpu/gpu_times.h"
 
 enum {
-    SUBMIT_EVERY = 64, /* dispatches: 2.3 us each on an H100, 4.5 when all are submitted at once */
-    UNIFORM_BYTES = SUBMIT_EVERY * DBT_HAL_MAX_UNIFORM_BYTES /* the largest alignment, too */
+    FIRST_BATCH = 64, /* dispatches, while the device waits */
+    BATCH = 1024,
+    UNIFORM_BYTES = BATCH * DBT_HAL_MAX_UNIFORM_BYTES /* the largest alignment, too */
 };
 
 typedef struct memory {
@@ -27,6 +32,7 @@ struct dbt_gpu {
     dibit_allocator allocator;
     dbt_hal *hal;
     uint32_t n_recorded; /* dispatches since the last submit */
+    uint64_t last_read;  /* its ticket; 0: it is done */
     dbt_gpu_cache cache;
     dbt_hal_buffer *uniforms;
     unsigned char *uniform_bytes; /* [UNIFORM_BYTES]: what `uniforms` will hold */
@@ -48,6 +54,16 @@ static void keep_uniforms(dbt_gpu *gpu, const dbt_gpu_dispatch *d, uint32_t offs
     gpu->uniforms_used = (offset + d->uniform_bytes + alignment - 1) / alignment * alignment;
 }
 
+/* The device works on something, as far as reads tell. */
+static dibit_status is_busy(dbt_gpu *gpu, bool *busy, dibit_error *error) {
+    *busy = false;
+    if (gpu->last_read == 0) return DIBIT_OK;
+    const dibit_status status = gpu->hal->calls->poll(gpu->hal, gpu->last_read, error);
+    *busy = status == DIBIT_PENDING;
+    if (!*busy) gpu->last_read = 0;
+    return *busy ? DIBIT_OK : status;
+}
+
 dibit_status dbt_gpu_record(dbt_gpu *gpu, const dbt_gpu_dispatch *d, dibit_error *error) {
     for (int i = 0; i < 3; i++) {
         if (d->workgroups[i] == 0) return DIBIT_OK;
@@ -66,8 +82,10 @@ dibit_status dbt_gpu_record(dbt_gpu *gpu, const dbt_gpu_dispatch *d, dibit_error
         return status;
     }
     keep_uniforms(gpu, d, dispatch.uniforms_offset);
-    /* The device works on what was recorded while more is. */
-    return ++gpu->n_recorded < SUBMIT_EVERY ? DIBIT_OK : dbt_gpu_submit(gpu, error);
+    if (++gpu->n_recorded % FIRST_BATCH != 0) return DIBIT_OK;
+    bool busy;
+    DBT_TRY(is_busy(gpu, &busy, error));
+    return busy && gpu->n_recorded < BATCH ? DIBIT_OK : dbt_gpu_submit(gpu, error);
 }
 
 dibit_status dbt_gpu_warm(dbt_gpu *gpu, const dbt_gpu_dispatch *dispatch, dibit_error *error) {
@@ -91,7 +109,9 @@ dibit_status dbt_gpu_submit(dbt_gpu *gpu, dibit_error *error) {
 
 dibit_status dbt_gpu_read(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset, void *dst,
                           uint64_t bytes, uint64_t *ticket, dibit_error *error) {
-    return gpu->hal->calls->read(gpu->hal, buffer, offset, dst, bytes, ticket, error);
+    DBT_TRY(gpu->hal->calls->read(gpu->hal, buffer, offset, dst, bytes, ticket, error));
+    gpu->last_read = *ticket;
+    return DIBIT_OK;
 }
 
 dibit_status dbt_gpu_grid(const dbt_gpu *gpu, uint64_t n, uint32_t workgroups[3],
