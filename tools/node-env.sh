@@ -1,9 +1,9 @@
 #!/bin/sh
-# Prints a folder in which node finds the packages of tests/webgpu/package.json: build/node, filled once.
+# Prints a folder in which node finds the packages of web/package.json: build/node, filled once.
 set -eu
 cd "$(dirname "$0")/.."
 folder=$PWD/build/node
-list=tests/webgpu/package.json
+list=web/package.json
 if [ -e "$folder/complete" ] && cmp -s "$list" "$folder/package.json"; then
     echo "$folder"
     exit 0

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/os.h"
 #include "base/source_web.h"
 #include "gpu/hal_common.h"
 
@@ -57,7 +58,8 @@ extern uint32_t page_read(uint32_t device, uint32_t buffer, uint64_t offset, voi
 /* Not 0 when the read (0: everything submitted) is done. */
 PAGE("done") extern int32_t page_done(uint32_t device, uint32_t ticket);
 PAGE("cancel") extern void page_cancel(uint32_t device, uint32_t ticket);
-PAGE("profile") extern void page_profile(uint32_t device, int32_t on);
+/* A dbt_hal_timing, from now on. Nothing is recorded and not submitted. */
+PAGE("time") extern void page_time(uint32_t device, uint32_t timing);
 PAGE("timings") extern uint32_t page_timings(uint32_t device, uint64_t *ns, uint32_t n);
 
 /* ---- Objects ---- */
@@ -177,12 +179,16 @@ static void web_group_destroy(dbt_hal *base, dbt_hal_group *group) {
 static dibit_status web_submit(dbt_hal *base, dibit_error *error) {
     web_hal *const hal = web_of(base);
     DBT_TRY(check(hal, error));
-    base->counters.submits++;
     if (!hal->recorded) return DIBIT_OK;
-    DBT_TRY(dbt_hal_before_submit(base, error));
-    hal->recorded = false;
-    page_submit(hal->device);
-    return DIBIT_OK;
+    base->counters.submits++;
+    const uint64_t start = dbt_os_nanoseconds();
+    const dibit_status status = dbt_hal_before_submit(base, error);
+    if (status == DIBIT_OK) {
+        hal->recorded = false;
+        page_submit(hal->device);
+    }
+    base->counters.submit_ns += dbt_os_nanoseconds() - start;
+    return status;
 }
 
 static dibit_status web_write_ahead(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t offset,
@@ -272,8 +278,13 @@ static void web_cancel(dbt_hal *base, uint64_t ticket) {
     page_cancel(web_of(base)->device, (uint32_t)ticket);
 }
 
-static void web_profile(dbt_hal *base, bool on) {
-    if (base->features & DBT_HAL_TIMESTAMPS) page_profile(web_of(base)->device, on);
+static dibit_status web_time(dbt_hal *base, dbt_hal_timing timing, dibit_error *error) {
+    web_hal *const hal = web_of(base);
+    DBT_TRY(check(hal, error));
+    if (!(base->features & DBT_HAL_TIMESTAMPS)) return DIBIT_OK;
+    if (hal->recorded) DBT_TRY(web_submit(base, error));
+    page_time(hal->device, timing);
+    return DIBIT_OK;
 }
 
 static uint32_t web_timings(dbt_hal *base, uint64_t *ns, uint32_t n) {
@@ -308,7 +319,7 @@ dibit_status dbt_hal_web_create(const dibit_allocator *allocator, uint32_t devic
                                         .read = web_read,
                                         .poll = web_poll,
                                         .cancel = web_cancel,
-                                        .profile = web_profile,
+                                        .time = web_time,
                                         .timings = web_timings};
     web_hal *const hal = dbt_alloc(allocator, sizeof *hal, 16);
     if (!hal) return dbt_fail_memory(error, "a device", sizeof *hal);

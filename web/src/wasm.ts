@@ -7,7 +7,8 @@ type Exports = Record<string, (...args: (number | bigint)[]) => number | bigint>
 
 /** Statuses that are looked at here; dibit.h has all. */
 export const OK = 0, PENDING = 1, CANCELLED = 2;
-export const UNSUPPORTED = 22, IO = 20, OUT_OF_MEMORY = 30, DEVICE_LOST = 51;
+export const BAD_ARGUMENT = 10, NOT_FOUND = 12, IO = 20, UNSUPPORTED = 22, OUT_OF_MEMORY = 30,
+    DEVICE_LOST = 51;
 
 /** What the engine answers when something fails: one sentence, and the status' name as in dibit.h. */
 export class DibitError extends Error {
@@ -17,34 +18,57 @@ export class DibitError extends Error {
     }
 }
 
-/** Things under way outside of the engine (fetches, reads from a GPU): whoever polls waits for the next to
- * end. */
+/** Things under way outside of the engine (fetches, work of a GPU). Where the engine answers PENDING because
+ * of them, whoever polls waits for the next to end; else it had enough time for now, and goes on when the
+ * page had its turn. */
 export class Waiter {
     private underWay = 0;
+    private blocked = false;
     private wake: (() => void)[] = [];
 
     track<T>(promise: Promise<T>): Promise<T> {
         this.underWay++;
         const done = () => {
             this.underWay--;
-            const all = this.wake;
-            this.wake = [];
-            for (const f of all) f();
+            this.wakeAll();
         };
         promise.then(done, done);
         return promise;
     }
 
-    /** Until something ends; with nothing under way, until the page had its turn. */
+    /** While it waits, what tracks it is not under way. */
+    async without(promise: Promise<void>): Promise<void> {
+        this.underWay--;
+        this.wakeAll();
+        await promise;
+        this.underWay++;
+    }
+
+    wakeAll(): void {
+        const all = this.wake;
+        this.wake = [];
+        for (const f of all) f();
+    }
+
+    /** The answer PENDING that is about to be given waits for something under way. */
+    block(): void {
+        this.blocked = true;
+    }
+
+    /** To be called right after PENDING. */
     wait(): Promise<void> {
-        if (this.underWay === 0) return nextTask();
+        const {blocked} = this;
+        this.blocked = false;
+        if (!blocked || this.underWay === 0) return nextTask();
         return new Promise(resolve => this.wake.push(resolve));
     }
 }
 
 function nextTask(): Promise<void> {
-    const {scheduler} = globalThis as {scheduler?: {yield?: () => Promise<void>}};
+    const {scheduler, setImmediate} = globalThis as
+        {scheduler?: {yield?: () => Promise<void>}; setImmediate?: (f: () => void) => void};
     if (scheduler?.yield) return scheduler.yield();
+    if (setImmediate) return new Promise(resolve => setImmediate(resolve));
     return new Promise(resolve => {
         const channel = new MessageChannel();
         channel.port1.onmessage = () => {
@@ -168,6 +192,17 @@ export class Wasm {
         return decode(bytes, at, bytes.indexOf(0, at));
     }
 
+    /** So many bytes of text. */
+    text(at: Pointer, bytes: number): string {
+        return decode(this.bytes, at >>> 0, (at >>> 0) + bytes);
+    }
+
+    /** Text that ends with a NUL inside so many bytes. */
+    writeString(at: Pointer, bytes: number, text: string): void {
+        const to = this.bytes, {written} = encoder.encodeInto(text, to.subarray(at, at + bytes - 1));
+        to[at + written] = 0;
+    }
+
     // ---- Structs ------------------------------------------------------------------------------
 
     private field(name: string): Field {
@@ -216,7 +251,8 @@ export class Wasm {
 
     /** Any exported function. A missing last argument that is the error is the caller's to give. */
     call(name: string, ...args: (number | bigint)[]): number {
-        return Number(this.exports[name](...args));
+        const answer = this.exports[name](...args);
+        return typeof answer === 'bigint' ? Number(answer) : answer >>> 0; /* an address, a status, a count */
     }
 
     /** A function that takes a dibit_error last and returns a status; OK and PENDING come back. */
@@ -233,11 +269,10 @@ export class Wasm {
 
     /** Fills in a dibit_error from outside, and returns its status. */
     fail(at: Pointer, status: number, text: string): number {
+        at >>>= 0;
         this.set('dibit_error', at, 'status', status);
         const {offset, bytes} = this.field('dibit_error.text');
-        const {written} = encoder.encodeInto(text.replace(/\s+/g, ' '),
-                                             this.bytes.subarray(at + offset, at + offset + bytes - 1));
-        this.bytes[at + offset + written] = 0;
+        this.writeString(at + offset, bytes, text.replace(/\s+/g, ' '));
         return status;
     }
 

@@ -1,0 +1,81 @@
+/* The engine's binary: which of the two, and where it comes from. */
+import {DibitError} from './wasm.js';
+import {isNode} from './input.js';
+
+/** A URL, the bytes, or a module. */
+export type WasmSource = string | URL | ArrayBuffer | ArrayBufferView | WebAssembly.Module;
+
+export interface Binary {
+    module: WebAssembly.Module;
+    relaxed: boolean;
+}
+
+/* (module (func (result v128)
+ *     (i16x8.relaxed_dot_i8x16_i7x16_s (v128.const i32x4 0 0 0 0) (v128.const i32x4 0 0 0 0)))) */
+const RELAXED_PROBE = Uint8Array.from([
+    0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, /* "\0asm", version 1 */
+    1, 5, 1, 0x60, 0, 1, 0x7b, /* types: () -> v128 */
+    3, 2, 1, 0, /* functions: of type 0 */
+    10, 43, 1, 41, 0, /* code: a body without locals */
+    0xfd, 12, ...Array<number>(16).fill(0), /* v128.const */
+    0xfd, 12, ...Array<number>(16).fill(0),
+    0xfd, 0x92, 2, /* i16x8.relaxed_dot_i8x16_i7x16_s */
+    11, /* end */
+]);
+
+export function hasRelaxedSimd(): boolean {
+    return WebAssembly.validate(RELAXED_PROBE);
+}
+
+export async function loadBinary(source: WasmSource | undefined): Promise<Binary> {
+    const relaxed = hasRelaxedSimd();
+    if (source instanceof WebAssembly.Module) return {module: source, relaxed};
+    if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
+        return {module: await compile(source as BufferSource), relaxed};
+    }
+    const url = source ?? (relaxed ? new URL('./dibit-relaxed.wasm', import.meta.url)
+                                   : new URL('./dibit.wasm', import.meta.url));
+    return {module: await fetchModule(url), relaxed};
+}
+
+async function compile(bytes: BufferSource): Promise<WebAssembly.Module> {
+    try {
+        return await WebAssembly.compile(bytes);
+    } catch (e) {
+        throw new DibitError('UNSUPPORTED', `this browser cannot run the engine's binary: ${(e as Error).message}`);
+    }
+}
+
+async function fetchModule(url: string | URL): Promise<WebAssembly.Module> {
+    const href = String(url);
+    if (isNode && !/^(https?|data|blob):/i.test(href)) {
+        const name = 'node:fs/promises';
+        const {readFile} = await import(/* @vite-ignore */ /* webpackIgnore: true */ name) as
+            {readFile(path: string | URL): Promise<Uint8Array>};
+        try {
+            return await compile(await readFile(/^file:/i.test(href) ? new URL(href) : href) as BufferSource);
+        } catch (e) {
+            if (e instanceof DibitError) throw e;
+            throw new DibitError('IO', `cannot read the engine's binary: ${(e as Error).message}`);
+        }
+    }
+    let response: Response;
+    try {
+        response = await fetch(href);
+    } catch (e) {
+        throw new DibitError('IO', `cannot load the engine's binary ${href}: ${(e as Error).message}`);
+    }
+    if (!response.ok) {
+        throw new DibitError('IO', `cannot load the engine's binary: the server answers ${response.status} for ${href}`);
+    }
+    /* Compiling while it comes needs the right MIME type, which some servers do not send. */
+    const mime = response.headers.get('content-type')?.split(';')[0].trim();
+    if (mime === 'application/wasm') {
+        try {
+            return await WebAssembly.compileStreaming(response);
+        } catch (e) {
+            throw new DibitError('UNSUPPORTED', `this browser cannot run the engine's binary: ${(e as Error).message}`);
+        }
+    }
+    return compile(await response.arrayBuffer());
+}

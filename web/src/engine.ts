@@ -1,0 +1,568 @@
+/* The engine for JavaScript: classes over include/dibit/dibit.h. Nothing here blocks: work is begun and polled
+ * for, and between two polls the page, or the network, has its turn.
+ *
+ *     const engine = await Engine.create({device: 'auto'});
+ *     const model = await engine.loadModel('model.onnx');
+ *     const session = await model.createSession();
+ *     const {y} = await session.run({inputs: {x: {type: 'float', dims: [4], data: new Float32Array(4)}}});
+ *     engine.dispose();
+ *
+ * dispose() frees a thing and all that was made from it; using it afterwards is BAD_STATE. A GPU that is lost
+ * makes every call fail with DEVICE_LOST, and everything can still be disposed of. */
+import type {Input, ModelSource} from './input.js';
+import {Gpus, OpenedDevice, deviceName, requestDevice, wrapDevice} from './gpu.js';
+import {loadBinary, WasmSource} from './binary.js';
+import {Sources} from './source.js';
+import {openStore, StoreOptions} from './store.js';
+import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
+import {readTensorStruct, readValueInfo, Tensor, ValueInfo, writeTensorStruct} from './tensor.js';
+
+export {DibitError};
+export type {ModelSource, Tensor, ValueInfo};
+
+export type DeviceChoice = 'auto' | 'webgpu' | 'wasm' | 'null';
+
+export interface EngineOptions {
+    /** The binary: a URL, its bytes or a module; default: beside this file, with relaxed SIMD if it is there. */
+    wasm?: WasmSource;
+    /** auto (default): WebGPU on a GPU, else the CPU in wasm. webgpu: also on adapters that compute on the
+     * CPU. null checks what it is given and computes nothing: for tests. */
+    device?: DeviceChoice;
+    /** A device to use, with what the engine needs beyond it left out. It is not destroyed with the engine. */
+    gpuDevice?: GPUDevice;
+}
+
+export interface LoadOptions {
+    /** External data by the name that the model has for it; else it is looked for beside the model. */
+    external?: Record<string, ModelSource>;
+    /** Keep what comes over the network; default: not. */
+    cache?: boolean | StoreOptions;
+    /** How errors call the model. */
+    name?: string;
+    /** Bytes of the model and its external data that have come; also while a session is created. */
+    onProgress?(progress: Progress): void;
+    signal?: AbortSignal;
+}
+
+export interface Progress {
+    /** The file that bytes came of. */
+    file: string;
+    loaded: number;
+    /** Of the files that are known so far: external data counts once it is opened. */
+    total: number;
+}
+
+export interface SessionOptions {
+    activations?: 'auto' | 'float' | 'int8';
+    profile?: boolean;
+    keepValues?: boolean;
+    keepBounds?: boolean;
+    noFusion?: boolean;
+    noProof?: boolean;
+    /** Not 0: values are moved at random within their rounding bounds. */
+    noiseSeed?: bigint;
+    /** Logits whose next tokens the device chooses, and the input that takes them. */
+    sampleOutput?: string;
+    feedInput?: string;
+    signal?: AbortSignal;
+}
+
+export interface Run {
+    inputs: Record<string, Tensor>;
+    /** Names; default: all that do not stay in states. */
+    outputs?: string[];
+    /** One per row of the batch. */
+    states?: State[];
+    /** Only the last rows of outputs that depend on the last layers row by row; 0: all. */
+    lastRows?: number;
+    signal?: AbortSignal;
+}
+
+export interface SessionInfo {
+    /** Bytes of weights that are used, of copies of weights in another form, of the plan, of values. */
+    weightBytes: number;
+    packedBytes: number;
+    planBytes: number;
+    workspaceBytes: number;
+    steps: number;
+    cpuSteps: number;
+    /** Steps that move a value between devices. */
+    copies: number;
+    int8Activations: boolean;
+    hasStates: boolean;
+    samples: boolean;
+    runsAhead: boolean;
+}
+
+/** What runs where, and why. */
+export interface Step {
+    name: string;
+    op: string;
+    device: string;
+    kernel: string;
+    why: string;
+    runs: number;
+    seconds: number;
+}
+
+export interface StatePair {
+    past: string;
+    present: string;
+}
+
+/** A thing of the engine's that is destroyed once, after all that was made from it. */
+abstract class Handle {
+    private readonly children = new Set<Handle>();
+    private destroyed = false;
+
+    constructor(private readonly parent: Handle | null) {
+        parent?.children.add(this);
+    }
+
+    get isDisposed(): boolean {
+        return this.destroyed;
+    }
+
+    protected check(what: string): void {
+        if (this.destroyed) throw new DibitError('BAD_STATE', `the ${what} was disposed of`);
+    }
+
+    dispose(): void {
+        if (this.destroyed) return;
+        this.destroyed = true;
+        for (const child of [...this.children]) child.dispose();
+        this.parent?.children.delete(this);
+        this.destroy();
+    }
+
+    [Symbol.dispose](): void {
+        this.dispose();
+    }
+
+    protected abstract destroy(): void;
+}
+
+function throwIfAborted(signal: AbortSignal | undefined): void {
+    signal?.throwIfAborted();
+}
+
+/** One after the other. */
+class Lock {
+    private last: Promise<unknown> = Promise.resolve();
+
+    run<T>(work: () => Promise<T>): Promise<T> {
+        const mine = this.last.then(work);
+        this.last = mine.catch(() => {});
+        return mine;
+    }
+}
+
+/** What the code in this folder shares of an engine; not for callers. */
+export interface Core {
+    wasm: Wasm;
+    sources: Sources;
+    device: Pointer;
+    /** Loads of models and weights: one at a time has the readers for itself. */
+    loads: Lock;
+}
+
+export class Engine extends Handle {
+    /** One line for people; why this device, if there was a choice. */
+    readonly deviceName: string;
+    readonly why: string;
+
+    private constructor(readonly core: Core, readonly device: 'webgpu' | 'wasm' | 'null', why: string,
+                        /** The GPU, on 'webgpu'. */
+                        readonly gpu: OpenedDevice | null,
+                        /** Whether the binary with relaxed SIMD runs. */
+                        readonly relaxed: boolean) {
+        super(null);
+        const {wasm} = core;
+        this.deviceName = device === 'webgpu' ? deviceName(gpu!)
+            : wasm.string(wasm.call('dibit_device_name', core.device));
+        this.why = why;
+    }
+
+    static async create(options: EngineOptions = {}): Promise<Engine> {
+        const wanted = options.device ?? 'auto';
+        if (!['auto', 'webgpu', 'wasm', 'null'].includes(wanted)) {
+            throw new DibitError('BAD_ARGUMENT', `there is no device '${wanted}': auto, webgpu, wasm or null`);
+        }
+        const binary = loadBinary(options.wasm);
+        binary.catch(() => {}); /* looked at below */
+        const {gpu, why} = await chooseGpu(wanted, options.gpuDevice);
+        try {
+            const {module, relaxed} = await binary;
+            let sources!: Sources, gpus!: Gpus;
+            const wasm = await Wasm.instantiate(module, wasm => {
+                sources = new Sources(wasm);
+                gpus = new Gpus(wasm, sources);
+                return {dibit_gpu: gpus.imports(), dibit_source: sources.imports()};
+            });
+            const kind = gpu ? 'webgpu' : wanted === 'null' ? 'null' : 'wasm';
+            using scope = new Scope(wasm);
+            const desc = scope.struct('dibit_device_desc', {
+                kind: {wasm: 0, null: 1, webgpu: 2}[kind], webgpu_device: gpu ? gpus.offer(gpu) : 0, n_threads: 1,
+            });
+            const out = scope.zeros(4);
+            wasm.try('dibit_device_create', desc, out);
+            const core = {wasm, sources, device: wasm.view.getUint32(out, true), loads: new Lock()};
+            return new Engine(core, kind, why, gpu, relaxed);
+        } catch (e) {
+            if (gpu?.isOwn) gpu.device.destroy();
+            throw e;
+        }
+    }
+
+    /** Reads a model's structure. Weights are read when a session is created. */
+    loadModel(source: ModelSource, options: LoadOptions = {}): Promise<Model> {
+        this.check('engine');
+        return this.core.loads.run(() => Model.load(this, source, options));
+    }
+
+    /** Bytes of the engine's memory; a GPU's is not in it. */
+    get memoryBytes(): number {
+        return this.core.wasm.memoryBytes;
+    }
+
+    protected destroy(): void {
+        const {wasm, device} = this.core;
+        destroyHandle(wasm, 'dibit_device_destroy', device);
+    }
+}
+
+async function chooseGpu(wanted: DeviceChoice, given: GPUDevice | undefined):
+    Promise<{gpu: OpenedDevice | null; why: string}> {
+    if (wanted === 'wasm' || wanted === 'null') return {gpu: null, why: ''};
+    const gpu = given ? wrapDevice(given) : await requestDevice();
+    if (wanted === 'webgpu') {
+        if (typeof gpu === 'string') throw new DibitError('DEVICE_UNAVAILABLE', gpu);
+        return {gpu, why: ''};
+    }
+    if (typeof gpu === 'string') return {gpu: null, why: `${gpu}, so the CPU computes`};
+    if (!gpu.isSoftware || given) return {gpu, why: 'WebGPU has a GPU'};
+    if (gpu.isOwn) gpu.device.destroy();
+    return {gpu: null, why: `WebGPU has a software adapter alone, ${deviceName(gpu)}, so the CPU computes`};
+}
+
+/** Functions of dibit.h destroy by the address of the pointer. */
+function destroyHandle(wasm: Wasm, name: string, handle: Pointer): void {
+    using scope = new Scope(wasm);
+    const at = scope.zeros(4);
+    wasm.view.setUint32(at, handle, true);
+    wasm.call(name, at);
+}
+
+/** Polls until the answer is not PENDING; stops at once when the signal says so, or when `stop` throws. */
+async function finish(wasm: Wasm, signal: AbortSignal | undefined, name: string, ...args: number[]): Promise<void> {
+    const wake = () => wasm.waiter.wakeAll();
+    signal?.addEventListener('abort', wake);
+    try {
+        for (;;) {
+            throwIfAborted(signal);
+            if (wasm.try(name, ...args) === OK) return;
+            await wasm.waiter.wait();
+        }
+    } finally {
+        signal?.removeEventListener('abort', wake);
+    }
+}
+
+export class Model extends Handle {
+    readonly inputs: ValueInfo[];
+    readonly outputs: ValueInfo[];
+
+    private constructor(readonly engine: Engine, readonly pointer: Pointer, private readonly source: number) {
+        super(engine);
+        const {wasm} = engine.core;
+        using scope = new Scope(wasm);
+        const info = scope.struct('dibit_value_info');
+        const all = (side: 'input' | 'output') => Array.from(
+            {length: wasm.call(`dibit_model_${side}_count`, pointer)}, (_, i) => {
+                wasm.call(`dibit_model_${side}`, pointer, i, info);
+                return readValueInfo(wasm, info);
+            });
+        this.inputs = all('input');
+        this.outputs = all('output');
+    }
+
+    /** Through Engine.loadModel. */
+    static async load(engine: Engine, from: ModelSource, options: LoadOptions): Promise<Model> {
+        const {wasm, sources} = engine.core, {signal} = options;
+        throwIfAborted(signal);
+        const {number, input} = await sources.open(from, {
+            external: options.external, store: await openStore(options.cache), signal,
+            onBytes: progressOf(options.onProgress),
+        });
+        using scope = new Scope(wasm);
+        const out = scope.zeros(4);
+        let model = 0;
+        try {
+            wasm.try('dibit_web_model_begin', number, BigInt(input.size), scope.string(options.name ?? input.name),
+                     out);
+            model = wasm.view.getUint32(out, true);
+            await finish(wasm, signal, 'dibit_model_poll', model);
+            return new Model(engine, model, number);
+        } catch (e) {
+            if (model) destroyHandle(wasm, 'dibit_model_destroy', model);
+            sources.close(number);
+            throw e;
+        } finally {
+            sources.rest();
+        }
+    }
+
+    /** Plans the model for the engine's device and brings its weights there. */
+    createSession(options: SessionOptions = {}): Promise<Session> {
+        this.check('model');
+        return this.engine.core.loads.run(async () => {
+            this.check('model');
+            return Session.create(this, options);
+        });
+    }
+
+    protected destroy(): void {
+        const {wasm, sources} = this.engine.core;
+        destroyHandle(wasm, 'dibit_model_destroy', this.pointer);
+        sources.close(this.source);
+    }
+}
+
+/** Sums what comes of each file; a byte that comes again does not count again. */
+function progressOf(report: LoadOptions['onProgress']): ((input: Input, bytes: number) => void) | undefined {
+    if (!report) return undefined;
+    const files = new Map<string, {loaded: number; size: number}>();
+    return (input, bytes) => {
+        const file = files.get(input.name) ?? {loaded: 0, size: input.size};
+        files.set(input.name, file);
+        file.loaded = Math.min(file.size, file.loaded + bytes);
+        let loaded = 0, total = 0;
+        for (const f of files.values()) {
+            loaded += f.loaded;
+            total += f.size;
+        }
+        report({file: input.name, loaded, total});
+    };
+}
+
+const ACTIVATIONS = {auto: 0, float: 1, int8: 2};
+
+export class Session extends Handle {
+    /** The past inputs that states replace, and the outputs that stay in them. */
+    readonly statePairs: StatePair[] = [];
+    private readonly runs = new Lock();
+
+    private constructor(readonly model: Model, readonly pointer: Pointer) {
+        super(model);
+        const {wasm} = this;
+        using scope = new Scope(wasm);
+        const past = scope.zeros(8), present = past + 4;
+        for (let i = 0; wasm.call('dibit_session_state_pair', pointer, i, past, present) === OK; i++) {
+            this.statePairs.push({
+                past: wasm.string(wasm.view.getUint32(past, true)),
+                present: wasm.string(wasm.view.getUint32(present, true)),
+            });
+        }
+    }
+
+    get wasm(): Wasm {
+        return this.model.engine.core.wasm;
+    }
+
+    /** Through Model.createSession. */
+    static async create(model: Model, options: SessionOptions): Promise<Session> {
+        const {wasm, sources, device} = model.engine.core;
+        throwIfAborted(options.signal);
+        using scope = new Scope(wasm);
+        /* Read when the session begins: they may go after it. */
+        const name = (text: string | undefined) => text === undefined ? 0 : scope.string(text);
+        const desc = scope.struct('dibit_session_desc', {
+            device, activations: ACTIVATIONS[options.activations ?? 'auto'], profile: !!options.profile,
+            keep_values: !!options.keepValues, keep_bounds: !!options.keepBounds,
+            no_fusion: !!options.noFusion, no_proof: !!options.noProof, noise_seed: options.noiseSeed ?? 0n,
+            sample_output: name(options.sampleOutput), feed_input: name(options.feedInput),
+        });
+        const out = scope.zeros(4);
+        let session = 0;
+        try {
+            wasm.try('dibit_session_begin', model.pointer, desc, out);
+            session = wasm.view.getUint32(out, true);
+            await finish(wasm, options.signal, 'dibit_session_poll', session);
+            if (model.isDisposed) throw new DibitError('BAD_STATE', 'the model was disposed of');
+            return new Session(model, session);
+        } catch (e) {
+            if (session) destroyHandle(wasm, 'dibit_session_destroy', session);
+            throw e;
+        } finally {
+            sources.rest();
+        }
+    }
+
+    /** Runs begun while another is under way wait for it. */
+    run(run: Run): Promise<Record<string, Tensor>> {
+        this.check('session');
+        return this.runs.run(() => this.runNow(run));
+    }
+
+    private async runNow(run: Run): Promise<Record<string, Tensor>> {
+        this.check('session');
+        throwIfAborted(run.signal);
+        const {wasm} = this;
+        using scope = new Scope(wasm);
+        const states = run.states ?? [];
+        const names = run.outputs ?? this.outputNames(states.length > 0);
+        const size = wasm.size('dibit_tensor');
+        const inputs = Object.entries(run.inputs);
+        const ins = scope.zeros(size * inputs.length), outs = scope.zeros(size * names.length);
+        inputs.forEach(([name, tensor], i) => writeTensorStruct(scope, ins + size * i, name, tensor));
+        names.forEach((name, i) => wasm.set('dibit_tensor', outs + size * i, 'name', scope.string(name)));
+        const handles = scope.zeros(4 * states.length);
+        states.forEach((state, i) => wasm.view.setUint32(handles + 4 * i, state.handle, true));
+        const desc = scope.struct('dibit_run', {
+            inputs: ins, n_inputs: inputs.length, outputs: outs, n_outputs: names.length,
+            states: states.length ? handles : 0, n_states: states.length, last_rows: run.lastRows ?? 0,
+        });
+        wasm.try('dibit_run_begin', this.pointer, desc);
+        try {
+            await finish(wasm, run.signal, 'dibit_run_poll', this.pointer);
+        } catch (e) {
+            if (!(e instanceof DibitError) && !this.isDisposed) wasm.call('dibit_run_cancel', this.pointer);
+            throw e;
+        }
+        return Object.fromEntries(names.map((name, i) => [name, readTensorStruct(wasm, outs + size * i)]));
+    }
+
+    private outputNames(withStates: boolean): string[] {
+        const inside = new Set(withStates ? this.statePairs.map(pair => pair.present) : []);
+        return this.model.outputs.map(output => output.name).filter(name => !inside.has(name));
+    }
+
+    /** UNSUPPORTED when the model has no past and present. */
+    createState(options: {capacity?: number; maxCapacity?: number} = {}): State {
+        this.check('session');
+        const {wasm} = this;
+        using scope = new Scope(wasm);
+        const out = scope.zeros(4);
+        wasm.try('dibit_state_create', this.pointer, scope.struct('dibit_state_desc', {
+            capacity: options.capacity ?? 0, max_capacity: options.maxCapacity ?? 0,
+        }), out);
+        return new State(this, wasm.view.getUint32(out, true));
+    }
+
+    /** What State.export gave, from a session of the same model. */
+    importState(bytes: Uint8Array): State {
+        this.check('session');
+        const {wasm} = this;
+        using scope = new Scope(wasm);
+        const out = scope.zeros(4);
+        wasm.try('dibit_state_import', this.pointer, scope.data(bytes), BigInt(bytes.length), out);
+        return new State(this, wasm.view.getUint32(out, true));
+    }
+
+    /** With keepValues: a value of the last run, by its name in the model. */
+    value(name: string): Tensor {
+        return this.kept('dibit_session_value', name);
+    }
+
+    /** With keepBounds: how far another device's elements may be from those of value(name). */
+    bound(name: string): Tensor {
+        return this.kept('dibit_session_bound', name);
+    }
+
+    private kept(call: string, name: string): Tensor {
+        this.check('session');
+        const {wasm} = this;
+        using scope = new Scope(wasm);
+        const out = scope.struct('dibit_tensor');
+        wasm.try(call, this.pointer, scope.string(name), out);
+        return readTensorStruct(wasm, out);
+    }
+
+    info(): SessionInfo {
+        this.check('session');
+        const {wasm} = this;
+        using scope = new Scope(wasm);
+        const at = scope.struct('dibit_session_info');
+        wasm.call('dibit_session_get_info', this.pointer, at);
+        const get = (field: string) => wasm.get('dibit_session_info', at, field);
+        return {
+            weightBytes: get('weight_bytes'), packedBytes: get('packed_bytes'), planBytes: get('plan_bytes'),
+            workspaceBytes: get('workspace_bytes'), steps: get('n_steps'), cpuSteps: get('n_cpu_steps'),
+            copies: get('n_copies'), int8Activations: get('int8_activations') !== 0,
+            hasStates: get('has_states') !== 0, samples: get('samples') !== 0, runsAhead: get('runs_ahead') !== 0,
+        };
+    }
+
+    steps(): Step[] {
+        this.check('session');
+        const {wasm} = this, steps: Step[] = [];
+        using scope = new Scope(wasm);
+        const at = scope.struct('dibit_step_info');
+        while (wasm.call('dibit_session_step', this.pointer, steps.length, at) === OK) {
+            const get = (field: string) => wasm.get('dibit_step_info', at, field);
+            const text = (field: string) => wasm.string(get(field));
+            steps.push({
+                name: text('name'), op: text('op'), device: text('device'), kernel: text('kernel'),
+                why: text('why'), runs: get('runs'), seconds: get('seconds'),
+            });
+        }
+        return steps;
+    }
+
+    resetProfile(): void {
+        this.check('session');
+        this.wasm.call('dibit_session_profile_reset', this.pointer);
+    }
+
+    protected destroy(): void {
+        destroyHandle(this.wasm, 'dibit_session_destroy', this.pointer);
+    }
+}
+
+/** The past of one sequence. */
+export class State extends Handle {
+    /** Through Session.createState, importState and fork. */
+    constructor(readonly session: Session, private readonly pointer: Pointer) {
+        super(session);
+    }
+
+    /** The engine's dibit_state. */
+    get handle(): Pointer {
+        this.check('state');
+        return this.pointer;
+    }
+
+    /** Tokens that it holds. */
+    get length(): number {
+        return this.session.wasm.call('dibit_state_length', this.handle);
+    }
+
+    /** An independent copy. */
+    fork(): State {
+        const {wasm} = this.session;
+        using scope = new Scope(wasm);
+        const out = scope.zeros(4);
+        wasm.try('dibit_state_fork', this.handle, out);
+        return new State(this.session, wasm.view.getUint32(out, true));
+    }
+
+    /** Drops all but the first tokens. */
+    truncate(length: number): void {
+        this.session.wasm.try('dibit_state_truncate', this.handle, BigInt(length));
+    }
+
+    export(): Uint8Array {
+        const {wasm} = this.session;
+        using scope = new Scope(wasm);
+        const bytes = scope.zeros(8);
+        wasm.try('dibit_state_export', this.handle, 0, bytes);
+        const n = Number(wasm.view.getBigUint64(bytes, true)), data = scope.alloc(n);
+        wasm.try('dibit_state_export', this.handle, data, bytes);
+        return wasm.bytes.slice(data, data + n);
+    }
+
+    protected destroy(): void {
+        destroyHandle(this.session.wasm, 'dibit_state_destroy', this.pointer);
+    }
+}
+
