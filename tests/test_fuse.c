@@ -129,12 +129,25 @@ static void test_a_product_with_other_readers_stays(void **state) {
 
 static void test_a_residual_that_broadcasts_stays_outside(void **state) {
     (void)state;
+    static const float row[32] = {1};
     pb g = start();
+    graph_constant(&g, "row", F32, 3, (const int64_t[]){1, 1, 32}, row);
     product(&g, "x", "o", "h");
-    graph_node(&g, "", "Add", "h gain", "sum", NULL);
+    graph_node(&g, "", "Add", "h row", "sum", NULL);
     graph_node(&g, "", "Add", "sum r", "y", NULL);
     finish(&g);
     assert_steps(&g, false, "com.microsoft.MatMulNBits(h) Add(sum) Add(y)");
+}
+
+static void test_a_constant_for_each_column_is_a_bias(void **state) {
+    (void)state;
+    pb g = start();
+    product(&g, "x", "o", "h");
+    graph_node(&g, "", "Add", "gain h", "sum", NULL);
+    graph_node(&g, "", "Neg", "r", "minus", NULL);
+    graph_node(&g, "", "Sub", "sum minus", "y", NULL);
+    finish(&g);
+    assert_steps(&g, false, "com.microsoft.MatMulNBits(h + sum) Neg(minus) Sub(y)");
 }
 
 static void test_an_addition_is_taken_in(void **state) {
@@ -181,6 +194,7 @@ int main(void) {
         cmocka_unit_test(test_without_fusion_all_nodes_are_steps),
         cmocka_unit_test(test_a_product_with_other_readers_stays),
         cmocka_unit_test(test_a_residual_that_broadcasts_stays_outside),
+        cmocka_unit_test(test_a_constant_for_each_column_is_a_bias),
         cmocka_unit_test(test_an_addition_is_taken_in),
         cmocka_unit_test(test_a_norm_with_another_reader_stays),
         cmocka_unit_test(test_gates_of_another_form_stay),

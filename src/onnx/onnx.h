@@ -21,7 +21,16 @@ typedef struct dbt_constant {
     const void *data; /* resident bytes, with no alignment promised; NULL: read them from source */
     const char *const *strings; /* STRING: count of them */
     void *loading;              /* dbt_constant_load's own, while it answers PENDING */
+    /* A stack, which the planner makes for devices: its elements are those of its parts, each from `begin`
+     * on; what lies between them is of no interest. It has neither a source nor data. */
+    const struct dbt_constant_part *parts; /* NULL: no stack */
+    uint32_t n_parts;
 } dbt_constant;
+
+typedef struct dbt_constant_part {
+    const dbt_constant *constant;
+    int64_t begin;
+} dbt_constant_part;
 
 typedef struct dbt_onnx_dim {
     int64_t value;     /* -1: not given */

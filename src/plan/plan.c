@@ -24,7 +24,7 @@ static void find_needed(const planner *p) {
     }
     for (uint32_t n = g->n_nodes; n-- > 0;) {
         const dbt_node *const node = g->nodes[n];
-        if (p->plan->options.keep_values) p->needed[n] = true;
+        if (p->plan->options.keep_values && !dbt_node_was_fused(node)) p->needed[n] = true;
         if (!p->needed[n]) continue;
         for (uint32_t i = 0; i <= node->n_inputs; i++) {
             const dbt_value *const value = i < node->n_inputs ? node->inputs[i] : node->guard;
@@ -424,8 +424,12 @@ static bool device_takes(void *user, const dbt_node *node) {
 
 static dibit_status fuse(planner *p) {
     const dbt_plan_options *const o = &p->plan->options;
-    if (!o->gpu || o->keep_values || o->no_fusion) return DIBIT_OK;
-    const dbt_fuse_options options = {.takes = device_takes, .user = p};
+    if (!o->gpu || o->no_fusion) return DIBIT_OK;
+    const dbt_fuse_options options = {
+        .takes = device_takes,
+        .user = p,
+        .max_buffer_bytes = dbt_gpu_hal(o->gpu)->limits.max_buffer_bytes,
+    };
     return dbt_rewrite_fuse(p->plan->graph, &options, p->error);
 }
 
@@ -466,7 +470,8 @@ static dibit_status download_values(planner *p) {
     dbt_plan *const plan = p->plan;
     for (uint32_t v = 0; plan->options.keep_values && v < plan->graph->n_values; v++) {
         const int32_t *const have = plan->by_value[v];
-        if (have[0] >= 0 || have[NATIVE] >= 0) continue;
+        const dbt_constant *const constant = plan->graph->values[v]->constant;
+        if (have[0] >= 0 || have[NATIVE] >= 0 || (constant && constant->parts)) continue;
         int32_t host;
         if (have[ON_DEVICE] >= 0) {
             DBT_TRY(need(p, plan->graph->values[v], 0, &host));

@@ -160,11 +160,23 @@ dibit_status dbt_fold_views(dbt_graph *graph, dibit_error *error);
 /* plan/rewrite_transposed_gather.c */
 dibit_status dbt_rewrite_transposed_gathers(dbt_graph *graph, dibit_error *error);
 
+/* plan/stack.c: part i is `rows` rows, which stand from first_row on, in ascending order. NULL: out of
+ * memory. */
+typedef struct dbt_stack_part {
+    const dbt_value *value; /* a constant */
+    int64_t rows, first_row;
+} dbt_stack_part;
+dbt_value *dbt_stack_constants(dbt_graph *graph, const char *name, const dbt_stack_part *parts,
+                               uint32_t n);
+
 /* plan/rewrite_fuse.c: for nodes that the device takes. */
 typedef struct dbt_fuse_options {
     bool (*takes)(void *user, const dbt_node *node);
     void *user;
+    uint64_t max_buffer_bytes; /* of the device */
 } dbt_fuse_options;
+/* It makes nothing any more. */
+bool dbt_node_was_fused(const dbt_node *node);
 dibit_status dbt_rewrite_fuse(dbt_graph *graph, const dbt_fuse_options *options,
                               dibit_error *error);
 

@@ -39,6 +39,7 @@ static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_erro
     const uint32_t element = dibit_type_bits(t->t.type) / 8;
     const bool as_is = t->native || t->t.type == c->type;
     const bool resident = c->data || c->count == 0;
+    DBT_FAIL_IF(c->parts, error, DIBIT_UNSUPPORTED, "constant '%s' is made for a device", c->name);
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
     t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * element;
     if (resident && as_is && (t->native || (uintptr_t)c->data % element == 0)) {

@@ -1,5 +1,5 @@
-/* Brings a constant to the device, straight from the file to its buffer, in parts: memory here holds one
- * of them. */
+/* Brings a constant to the device, straight from the file to its buffer, in pieces: memory here holds one
+ * of them. The parts of a stack become one buffer. */
 #include <string.h>
 
 #include "plan/plan.h"
@@ -27,45 +27,46 @@ static bool borrow_buffer(const dbt_plan *plan, dbt_plan_tensor *t) {
     return false;
 }
 
-/* Room for a part of a constant: as in the file, as the CPU stores it, as the device does. */
+/* Room for a piece of a constant: as in the file, as the CPU stores it, as the device does. */
 typedef struct upload_room {
     char *file, *stored, *words;
 } upload_room;
 
 static dibit_status reserve_upload(dbt_plan *plan, upload_room *room, dibit_error *error) {
-    const uint64_t part = (uint64_t)UPLOAD_ELEMENTS * 8;
-    if (!dbt_block_reserve(&plan->fetched, &plan->arena->allocator, 3 * part)) {
-        return dbt_fail_memory(error, "an upload", 3 * part);
+    const uint64_t piece = (uint64_t)UPLOAD_ELEMENTS * 8;
+    if (!dbt_block_reserve(&plan->fetched, &plan->arena->allocator, 3 * piece)) {
+        return dbt_fail_memory(error, "an upload", 3 * piece);
     }
     room->file = plan->fetched.data;
-    room->stored = room->file + part;
-    room->words = room->stored + part;
+    room->stored = room->file + piece;
+    room->words = room->stored + piece;
     return DIBIT_OK;
 }
 
-/* Has the device fetch bytes of a constant by itself; UNSUPPORTED when it cannot. */
-static dibit_status write_source(dbt_gpu *gpu, const dbt_plan_tensor *t, uint64_t at,
-                                 uint64_t bytes, dibit_error *error) {
+/* Has the device fetch bytes `at` of a constant by itself, to byte `to` of the buffer; UNSUPPORTED when it
+ * cannot. */
+static dibit_status write_source(dbt_gpu *gpu, const dbt_plan_tensor *t, uint64_t to,
+                                 const dbt_bytes *from, uint64_t at, uint64_t bytes,
+                                 dibit_error *error) {
     dbt_hal *const hal = dbt_gpu_hal(gpu);
-    const dbt_bytes *const from = &t->value->constant->bytes;
     if (!hal->calls->write_source || from->source->mapped) return DIBIT_UNSUPPORTED;
-    return hal->calls->write_source(hal, t->buffer, at, &from->source->callback, from->offset + at,
+    return hal->calls->write_source(hal, t->buffer, to, &from->source->callback, from->offset + at,
                                     bytes, error);
 }
 
-/* The next elements of a constant, from its bytes in the file to its buffer. */
-static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload_room *room,
-                                dibit_error *error) {
-    const dbt_constant *const c = t->value->constant;
+/* The next elements of a constant, which begin at element `begin` of the buffer, from its bytes in the file. */
+static dibit_status upload_piece(dbt_plan *plan, dbt_plan_tensor *t, const dbt_constant *c,
+                                 int64_t begin, const upload_room *room, dibit_error *error) {
     dbt_gpu *const gpu = plan->options.gpu;
-    const int64_t left = c->count - t->n_uploaded;
+    const int64_t first = t->n_uploaded - begin, left = c->count - first;
     const int64_t n = left < UPLOAD_ELEMENTS ? left : UPLOAD_ELEMENTS;
-    const uint64_t at = (uint64_t)t->n_uploaded * dibit_type_bits(c->type) / 8;
+    const uint64_t bits = dibit_type_bits(c->type);
+    const uint64_t at = (uint64_t)first * bits / 8, to = (uint64_t)t->n_uploaded * bits / 8;
     uint64_t bytes;
     (void)dbt_packed_bytes(c->type, (uint64_t)n, &bytes);
     const char *from = c->data ? (const char *)c->data + at : room->file;
     if (!c->data && t->native) {
-        const dibit_status status = write_source(gpu, t, at, bytes, error);
+        const dibit_status status = write_source(gpu, t, to, &c->bytes, at, bytes, error);
         if (status != DIBIT_UNSUPPORTED) {
             if (status == DIBIT_OK) t->n_uploaded += n;
             return status;
@@ -75,7 +76,7 @@ static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload
         DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset + at, bytes, room->file, error));
     }
     if (t->native) {
-        DBT_TRY(dbt_gpu_write(gpu, t->buffer, at, from, bytes, error));
+        DBT_TRY(dbt_gpu_write(gpu, t->buffer, to, from, bytes, error));
     } else {
         dbt_unpack_elements(c->type, from, room->stored, n);
         const char *words = room->stored;
@@ -94,6 +95,22 @@ static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const upload
     return DIBIT_OK;
 }
 
+static dibit_status upload_all(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+    const dbt_constant *const c = t->value->constant;
+    const dbt_constant_part whole = {.constant = c};
+    const dbt_constant_part *const parts = c->parts ? c->parts : &whole;
+    upload_room room = {0};
+    DBT_TRY(reserve_upload(plan, &room, error));
+    for (uint32_t i = 0; i < (c->parts ? c->n_parts : 1); i++) {
+        const int64_t begin = parts[i].begin, end = begin + parts[i].constant->count;
+        if (t->n_uploaded < begin) t->n_uploaded = begin;
+        while (t->n_uploaded < end) {
+            DBT_TRY(upload_piece(plan, t, parts[i].constant, begin, &room, error));
+        }
+    }
+    return DIBIT_OK;
+}
+
 dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
     const dbt_constant *const c = t->value->constant;
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
@@ -103,8 +120,5 @@ dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *er
     if (!t->buffer) {
         DBT_TRY(dbt_gpu_buffer_create(plan->options.gpu, t->t.bytes, &t->buffer, error));
     }
-    upload_room room = {0};
-    DBT_TRY(reserve_upload(plan, &room, error));
-    while (t->n_uploaded < c->count) DBT_TRY(upload_part(plan, t, &room, error));
-    return DIBIT_OK;
+    return upload_all(plan, t, error);
 }

@@ -4,7 +4,7 @@
 #include "ops/matmul_nbits/nbits_gpu.h"
 #include "ops/norm/norm.h"
 
-enum { NORMED = 2, GATED = 3 }; /* scratch; MatMulNBits's own is 0 and 1 */
+enum { NORMED = 2 }; /* scratch; MatMulNBits's own is 0, 1 and 3 */
 
 static dbt_hal_buffer *buffer(const dbt_gpu_call *call, uint32_t i) {
     return i < call->n_inputs && call->in[i] ? call->in_buffers[i] : NULL;
@@ -31,32 +31,19 @@ static dibit_status take_norm(const dbt_gpu_call *call, const dbt_nbits_gpu_kern
     return dbt_norm_gpu_record_rms(call, &rms);
 }
 
-/* The gate's product goes to scratch, where the other one's epilogue finds it. */
-static dibit_status record_gated(const dbt_gpu_call *call, const dbt_nbits_gpu_kernel *kernel,
-                                 dbt_nbits_gpu_problem *problem) {
-    const dbt_fused_nbits_attrs *const at = call->attrs;
-    const uint64_t bytes = (uint64_t)problem->p.M * (uint64_t)problem->p.N * 4;
-    dbt_hal_buffer *const y = problem->y;
-    DBT_TRY(dbt_gpu_scratch(call->gpu, GATED, bytes, &problem->y, call->error));
-    DBT_TRY(dbt_nbits_gpu_record(call->gpu, kernel, problem, call->error));
-    problem->other = problem->y;
-    problem->epilogue =
-        at->gate == DBT_FUSED_GATE_SILU ? DBT_NBITS_EPILOGUE_SILU : DBT_NBITS_EPILOGUE_GELU_TANH;
-    problem->b = buffer(call, DBT_FUSED_B2);
-    problem->scales = buffer(call, DBT_FUSED_SCALES2);
-    problem->zero_points = buffer(call, DBT_FUSED_ZERO_POINTS2);
-    problem->bias = buffer(call, DBT_FUSED_BIAS2);
-    problem->y = y;
-    return dbt_nbits_gpu_record(call->gpu, kernel, problem, call->error);
-}
-
 dibit_status dbt_fused_gpu_encode(const dbt_gpu_call *call) {
     dbt_nbits_gpu_problem problem = dbt_nbits_gpu_node_problem(call);
     DBT_TRY(dbt_fused_check_residual(call->in, call->n_inputs, call->out[0], call->error));
     if (problem.p.M == 0) return DIBIT_OK;
     const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_node_kernel(call, &problem);
     DBT_TRY(take_norm(call, kernel, &problem));
-    if (buffer(call, DBT_FUSED_B2)) return record_gated(call, kernel, &problem);
+    const dbt_fused_nbits_attrs *const at = call->attrs;
+    if (at->gate != DBT_FUSED_GATE_NONE) {
+        problem.second_row = dbt_fused_second_row(problem.p.N);
+        problem.epilogue = at->gate == DBT_FUSED_GATE_SILU ? DBT_NBITS_EPILOGUE_SILU
+                                                           : DBT_NBITS_EPILOGUE_GELU_TANH;
+        return dbt_nbits_gpu_record(call->gpu, kernel, &problem, call->error);
+    }
     problem.other = buffer(call, DBT_FUSED_RESIDUAL);
     if (problem.other) problem.epilogue = DBT_NBITS_EPILOGUE_ADD;
     return dbt_nbits_gpu_record(call->gpu, kernel, &problem, call->error);

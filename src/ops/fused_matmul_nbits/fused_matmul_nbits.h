@@ -4,16 +4,22 @@
  *   x = A, or the RMS norm of A's rows: A / sqrt(mean(A^2) + epsilon) * gain      gain [K] given
  *   h = x W^T + bias
  *   y = h, or h + residual                                                        residual given,
- *       or gate(h) * (x W2^T + bias2)                                             or B2
+ *       or gate(h) * (x W2^T + bias2)                                             or gate not none
  *
- * Inputs 0 to 5 are MatMulNBits's, but for g_idx; W2 has W's shape, bits, block size and kinds of scales,
- * zero points and bias. All but A and the residual are constants. */
+ * Inputs 0 to 5 are MatMulNBits's, but for g_idx. With a gate B, scales, zero_points and bias have W2's N rows
+ * too, from row dbt_fused_second_row(N) on, so that a device has both products' weights in one buffer;
+ * what lies between is not read. All but A and the residual are constants. */
 #ifndef DBT_OPS_FUSED_MATMUL_NBITS_H
 #define DBT_OPS_FUSED_MATMUL_NBITS_H
 
+#include "ops/matmul_nbits/nbits_gpu.h"
 #include "ops/matmul_nbits/nbits_op.h"
 
-typedef enum dbt_fused_gate { DBT_FUSED_GATE_SILU, DBT_FUSED_GATE_GELU_TANH } dbt_fused_gate;
+typedef enum dbt_fused_gate {
+    DBT_FUSED_GATE_NONE,
+    DBT_FUSED_GATE_SILU,
+    DBT_FUSED_GATE_GELU_TANH
+} dbt_fused_gate;
 
 typedef struct dbt_fused_nbits_attrs {
     dbt_nbits_attrs nbits; /* first: code for MatMulNBits reads it */
@@ -21,23 +27,10 @@ typedef struct dbt_fused_nbits_attrs {
     int64_t gate; /* dbt_fused_gate */
 } dbt_fused_nbits_attrs;
 
-enum {
-    DBT_FUSED_GAIN = DBT_NBITS_INPUTS,
-    DBT_FUSED_RESIDUAL,
-    DBT_FUSED_B2,
-    DBT_FUSED_SCALES2,
-    DBT_FUSED_ZERO_POINTS2,
-    DBT_FUSED_BIAS2,
-    DBT_FUSED_INPUTS
-};
+enum { DBT_FUSED_GAIN = DBT_NBITS_INPUTS, DBT_FUSED_RESIDUAL, DBT_FUSED_INPUTS };
 
-#define DBT_FUSED_RAW_INPUTS                                                                       \
-    (1u << DBT_NBITS_B | 1u << DBT_NBITS_SCALES | 1u << DBT_NBITS_ZERO_POINTS |                    \
-     1u << DBT_FUSED_B2 | 1u << DBT_FUSED_SCALES2 | 1u << DBT_FUSED_ZERO_POINTS2)
-
-/* Where the second product has what the first has at input i; g_idx has no such place. */
-static inline uint32_t dbt_fused_second(uint32_t i) {
-    return i == DBT_NBITS_BIAS ? DBT_FUSED_BIAS2 : i - DBT_NBITS_B + DBT_FUSED_B2;
+static inline int64_t dbt_fused_second_row(int64_t n) {
+    return (n + DBT_NBITS_GPU_ROW_STEP - 1) / DBT_NBITS_GPU_ROW_STEP * DBT_NBITS_GPU_ROW_STEP;
 }
 
 /* BAD_INPUT unless a residual, if there is one, has y's count. */

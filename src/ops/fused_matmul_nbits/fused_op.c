@@ -24,37 +24,37 @@ static const dbt_attr_def attr_defs[] = {
 
 static bool has(const dbt_infer *in, uint32_t i) { return i < in->n_inputs && in->in[i]; }
 
-static dibit_status infer_second(const dbt_infer *in) {
-    for (uint32_t i = DBT_NBITS_B; i <= DBT_NBITS_BIAS; i++) {
-        if (i == DBT_NBITS_G_IDX) continue;
-        const uint32_t second = dbt_fused_second(i);
-        DBT_FAIL_IF(has(in, i) != has(in, second), in->error, DIBIT_BAD_FILE,
-                    "both products must have an input %u, or none", (unsigned)i);
-        if (!has(in, i)) continue;
-        DBT_TRY(dbt_infer_same_type(in, i, second));
-        DBT_TRY(dbt_nbits_infer_count(in, second, i));
-    }
-    return DIBIT_OK;
+/* Checks what MatMulNBits checks of a matrix that has both products' rows. */
+static dibit_status infer_rows(const dbt_infer *in) {
+    dbt_nbits_attrs rows = ((const dbt_fused_nbits_attrs *)in->attrs)->nbits;
+    dbt_infer stacked = *in;
+    if (rows.N <= INT32_MAX / 2) rows.N += dbt_fused_second_row(rows.N);
+    stacked.attrs = &rows;
+    return dbt_nbits_infer(&stacked);
 }
 
 static dibit_status infer(dbt_infer *in) {
     const dbt_fused_nbits_attrs *const at = in->attrs;
-    DBT_TRY(dbt_nbits_infer(in));
-    DBT_FAIL_IF(at->gate < DBT_FUSED_GATE_SILU || at->gate > DBT_FUSED_GATE_GELU_TANH, in->error,
-                DIBIT_BAD_FILE, "attribute gate must be 0 or 1, got %" PRId64, at->gate);
+    DBT_FAIL_IF(at->gate < DBT_FUSED_GATE_NONE || at->gate > DBT_FUSED_GATE_GELU_TANH, in->error,
+                DIBIT_BAD_FILE, "attribute gate must be 0 to 2, got %" PRId64, at->gate);
     for (uint32_t i = DBT_NBITS_B; i < in->n_inputs; i++) {
         DBT_FAIL_IF(in->in[i] && i != DBT_FUSED_RESIDUAL && !in->in[i]->constant, in->error,
                     DIBIT_BAD_FILE, "input %u must be a constant", (unsigned)i);
     }
     DBT_FAIL_IF(has(in, DBT_NBITS_G_IDX), in->error, DIBIT_BAD_FILE, "g_idx is not for this op");
+    if (at->gate == DBT_FUSED_GATE_NONE) {
+        DBT_TRY(dbt_nbits_infer(in));
+    } else {
+        DBT_FAIL_IF(has(in, DBT_FUSED_RESIDUAL), in->error, DIBIT_BAD_FILE,
+                    "a gate and a residual are not for one node");
+        DBT_TRY(infer_rows(in));
+        dbt_shape shape = in->in[DBT_NBITS_A]->shape;
+        shape.dims[shape.rank - 1] = dbt_dim_const(in->dims, at->nbits.N);
+        dbt_infer_output(in, 0, in->in[DBT_NBITS_A]->type, &shape);
+    }
     if (has(in, DBT_FUSED_GAIN)) {
         DBT_TRY(dbt_infer_rank(in, DBT_FUSED_GAIN, 1, 1));
         DBT_TRY(dbt_infer_dim(in, DBT_FUSED_GAIN, 0, dbt_dim_const(in->dims, at->nbits.K)));
-    }
-    if (has(in, DBT_FUSED_B2)) {
-        DBT_FAIL_IF(has(in, DBT_FUSED_RESIDUAL), in->error, DIBIT_BAD_FILE,
-                    "a gate and a residual are not for one node");
-        return infer_second(in);
     }
     return has(in, DBT_FUSED_RESIDUAL) ? dbt_infer_same_type(in, DBT_NBITS_A, DBT_FUSED_RESIDUAL)
                                        : DIBIT_OK;
@@ -95,7 +95,7 @@ static const void *data_of(const dbt_cpu_call *call, uint32_t i) {
 /* What a run needs besides the output, in one block of scratch. */
 typedef struct room {
     float *x;  /* [M, K]: the normed rows, with gain */
-    float *h2; /* [M, N]: the second product, with B2 */
+    float *h2; /* [M, N]: the second product, with a gate */
     void *nbits;
     uint64_t bytes;
 } room;
@@ -106,6 +106,25 @@ static uint64_t put(uint64_t *at, uint64_t bytes) {
     return here;
 }
 
+static bool is_gated(const dbt_cpu_call *call) {
+    return ((const dbt_fused_nbits_attrs *)call->attrs)->gate != DBT_FUSED_GATE_NONE;
+}
+
+static uint64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
+static const void *bytes_on(const void *at, uint64_t n) { return at ? (const char *)at + n : NULL; }
+
+/* The rows of B, and what belongs to them, from `row` on. */
+static void skip_rows(dbt_matmul_nbits *p, uint64_t row) {
+    const uint64_t blocks = (uint64_t)p->k_blocks;
+    const uint64_t zero_bytes = dbt_nbits_float_zero_points(p)
+                                    ? blocks * float_bytes(p->zero_point_type)
+                                    : (uint64_t)dbt_nbits_zero_row_bytes(p);
+    p->b = bytes_on(p->b, row * (uint64_t)dbt_nbits_row_bytes(p));
+    p->scales = bytes_on(p->scales, row * blocks * float_bytes(p->scale_type));
+    p->zero_points = bytes_on(p->zero_points, row * zero_bytes);
+    p->bias = bytes_on(p->bias, row * sizeof(float));
+}
+
 /* The first product, or with `second` the other one, of x. */
 static dbt_matmul_nbits problem(const dbt_cpu_call *call, const float *x, bool second, float *y) {
     const fused_plan *const plan = call->prepared;
@@ -114,10 +133,11 @@ static dbt_matmul_nbits problem(const dbt_cpu_call *call, const float *x, bool s
     p.M = dbt_tensor_count(call->in[DBT_NBITS_A]) / p.K;
     p.int8_activations = plan->int8_activations;
     p.a = x;
-    p.b = data_of(call, second ? DBT_FUSED_B2 : DBT_NBITS_B);
-    p.scales = data_of(call, second ? DBT_FUSED_SCALES2 : DBT_NBITS_SCALES);
-    p.zero_points = data_of(call, second ? DBT_FUSED_ZERO_POINTS2 : DBT_NBITS_ZERO_POINTS);
-    p.bias = data_of(call, second ? DBT_FUSED_BIAS2 : DBT_NBITS_BIAS);
+    p.b = data_of(call, DBT_NBITS_B);
+    p.scales = data_of(call, DBT_NBITS_SCALES);
+    p.zero_points = data_of(call, DBT_NBITS_ZERO_POINTS);
+    p.bias = data_of(call, DBT_NBITS_BIAS);
+    if (second) skip_rows(&p, (uint64_t)dbt_fused_second_row(p.N));
     p.y = y;
     return p;
 }
@@ -128,7 +148,7 @@ static room room_of(const dbt_cpu_call *call) {
     char *const scratch = call->scratch;
     uint64_t at = 0;
     const uint64_t x = put(&at, data_of(call, DBT_FUSED_GAIN) ? (uint64_t)(p.M * p.K) * 4 : 0);
-    const uint64_t h2 = put(&at, data_of(call, DBT_FUSED_B2) ? (uint64_t)(p.M * p.N) * 4 : 0);
+    const uint64_t h2 = put(&at, is_gated(call) ? (uint64_t)(p.M * p.N) * 4 : 0);
     const uint64_t nbits = put(&at, dbt_nbits_scratch_bytes(&p, dbt_nbits_choose(&p, plan->isa),
                                                             dbt_pool_threads(call->pool)));
     room r = {.bytes = at};
@@ -178,7 +198,7 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
     const dbt_nbits_kernel *const kernel = dbt_nbits_choose(&first, plan->isa);
     dbt_nbits_execute(&first, kernel, call->pool, r.nbits);
     const int64_t n = first.M * first.N;
-    if (data_of(call, DBT_FUSED_B2)) {
+    if (is_gated(call)) {
         const dbt_matmul_nbits second = problem(call, x, true, r.h2);
         dbt_nbits_execute(&second, kernel, call->pool, r.nbits);
         for (int64_t i = 0; i < n; i++) y[i] = gate_of(at, y[i]) * r.h2[i];
@@ -250,7 +270,7 @@ static dibit_status bound_into(const dbt_cpu_call *call, float times, dbt_arena 
     }
     DBT_TRY(product_bound(call, p, times, dx, bound));
     const float *const y = call->out[0]->data;
-    if (data_of(call, DBT_FUSED_B2)) {
+    if (is_gated(call)) {
         const fused_plan *const plan = call->prepared;
         dbt_matmul_nbits first = problem(call, x, false, h);
         dbt_nbits_execute(&first, dbt_nbits_choose(&first, plan->isa), call->pool, r.nbits);
@@ -293,7 +313,7 @@ const dbt_op dbt_fused_matmul_nbits_ops[] = {
         .max_inputs = DBT_FUSED_INPUTS,
         .min_outputs = 1,
         .max_outputs = 1,
-        .raw_inputs = DBT_FUSED_RAW_INPUTS,
+        .raw_inputs = 1u << DBT_NBITS_B | 1u << DBT_NBITS_SCALES | 1u << DBT_NBITS_ZERO_POINTS,
         .attrs = attr_defs,
         .n_attrs = sizeof attr_defs / sizeof attr_defs[0],
         .attrs_bytes = sizeof(dbt_fused_nbits_attrs),

@@ -24,6 +24,7 @@ typedef struct fused_node {
     nbits_data first, second;
     float *gain, *residual, *want; /* [K], [M, N], [M, N] */
     dibit_tensor inputs[DBT_FUSED_INPUTS], y;
+    char *stacked[DBT_NBITS_INPUTS]; /* both products' weights */
     dbt_onnx_attr attrs[N_ATTRS];
     dbt_op_case op;
 } fused_node;
@@ -50,6 +51,23 @@ static dibit_tensor weights_tensor(const fused_case *c, const dbt_matmul_nbits *
         return (dibit_tensor)DBT_TENSOR(n->bias ? DIBIT_TYPE_FLOAT : DIBIT_TYPE_UNDEFINED, p->bias,
                                         n->N);
     }
+}
+
+/* Rows of the second product behind those of the first, with bytes between them that matter to nobody. */
+static void stack(fused_node *node, uint32_t input, const dibit_tensor *second) {
+    dibit_tensor *const t = &node->inputs[input];
+    if (t->type == DIBIT_TYPE_UNDEFINED) return;
+    int64_t count = 1;
+    for (int32_t d = 0; d < t->rank; d++) count *= t->dims[d];
+    const int64_t n = node->c.product.N, row = count / n, first = dbt_fused_second_row(n);
+    const size_t size = dibit_type_bits(t->type) / 8;
+    char *const bytes = malloc((size_t)((first + n) * row) * size);
+    assert_non_null(bytes);
+    memset(bytes, 0xff, (size_t)((first + n) * row) * size);
+    memcpy(bytes, t->data, (size_t)count * size);
+    memcpy(bytes + (size_t)(first * row) * size, second->data, (size_t)count * size);
+    node->stacked[input] = bytes;
+    *t = (dibit_tensor)DBT_TENSOR(t->type, bytes, (first + n) * row);
 }
 
 static void expect(fused_node *node) {
@@ -100,21 +118,24 @@ static void node_create(const fused_case *c, fused_node *out) {
     for (uint32_t i = DBT_NBITS_B; i <= DBT_NBITS_BIAS; i++) {
         if (i == DBT_NBITS_G_IDX) continue;
         out->inputs[i] = weights_tensor(c, &out->first.p, i);
-        if (gated) out->inputs[dbt_fused_second(i)] = weights_tensor(c, &out->second.p, i);
+        const dibit_tensor second = weights_tensor(c, &out->second.p, i);
+        if (gated) stack(out, i, &second);
     }
     if (c->norm)
         out->inputs[DBT_FUSED_GAIN] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, out->gain, n->K);
     if (c->tail == RESIDUAL)
         out->inputs[DBT_FUSED_RESIDUAL] =
             (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, out->residual, 1, n->M, n->N);
-    const dbt_onnx_attr attrs[N_ATTRS] = {
-        DBT_INT("K", n->K),
-        DBT_INT("N", n->N),
-        DBT_INT("bits", n->bits),
-        DBT_INT("block_size", n->block_size),
-        DBT_INT("accuracy_level", n->int8_activations ? 4 : 0),
-        DBT_INT("gate", c->tail == GELU_TANH ? DBT_FUSED_GATE_GELU_TANH : DBT_FUSED_GATE_SILU),
-        DBT_FLOAT("epsilon", EPSILON)};
+    const dbt_onnx_attr attrs[N_ATTRS] = {DBT_INT("K", n->K),
+                                          DBT_INT("N", n->N),
+                                          DBT_INT("bits", n->bits),
+                                          DBT_INT("block_size", n->block_size),
+                                          DBT_INT("accuracy_level", n->int8_activations ? 4 : 0),
+                                          DBT_INT("gate", c->tail == GELU_TANH
+                                                              ? DBT_FUSED_GATE_GELU_TANH
+                                                          : c->tail == SILU ? DBT_FUSED_GATE_SILU
+                                                                            : DBT_FUSED_GATE_NONE),
+                                          DBT_FLOAT("epsilon", EPSILON)};
     memcpy(out->attrs, attrs, sizeof attrs);
     expect(out);
     out->y = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, out->want, 1, n->M, n->N);
@@ -136,6 +157,7 @@ static void node_free(fused_node *node) {
     free(node->gain);
     free(node->residual);
     free(node->want);
+    for (int i = 0; i < DBT_NBITS_INPUTS; i++) free(node->stacked[i]);
 }
 
 static void run_all(bool int8_activations, const nbits_case *like) {
@@ -213,10 +235,9 @@ static void refused(tail t, uint32_t input, int64_t fewer, bool computed, const 
 
 static void test_refusals(void **state) {
     (void)state;
-    refused(SILU, DBT_FUSED_B2, 1, false, "B must have 64 elements");
-    refused(SILU, DBT_FUSED_SCALES2, 1, false, "scales must have 8 elements");
-    refused(SILU, DBT_FUSED_SCALES2, 0, true, "input 9 must be a constant");
-    refused(SILU, DBT_FUSED_BIAS2, 0, false, "both products must have an input 5, or none");
+    refused(SILU, DBT_NBITS_B, 1, false, "B must have 2112 elements");
+    refused(SILU, DBT_NBITS_SCALES, 1, false, "scales must have 264 elements");
+    refused(SILU, DBT_NBITS_SCALES, 0, true, "input 2 must be a constant");
     refused(SILU, DBT_FUSED_RESIDUAL, 0, false, "a gate and a residual are not for one node");
     refused(NOTHING, DBT_FUSED_GAIN, 1, false, "32");
     refused(RESIDUAL, DBT_FUSED_RESIDUAL, 1, false, "the residual must have 16 elements");

@@ -43,6 +43,9 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
 const uint32_t dbt_nbits_gpu_kernel_count =
     sizeof dbt_nbits_gpu_kernels / sizeof dbt_nbits_gpu_kernels[0];
 
+/* Scratch; 2 is the fused op's. */
+enum { QUADS, PARTS, GATED = 3 };
+
 enum { UNIT = 32, THREADS = 128 /* of a matvec */, TILE_THREADS = 256, QUANTIZE_THREADS = 64 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -152,6 +155,7 @@ typedef struct uniforms {
     uint32_t units, row_units, block_shift, zero_row_bytes;
     uint32_t n_begin, n_count, m_stride;
     float norm_share, norm_epsilon;
+    uint32_t second_row;
 } uniforms;
 
 /* Rows [m_begin, m_begin + m_count) of A and Y, and rows [n_begin, n_begin + n_count) of B. */
@@ -165,6 +169,8 @@ typedef struct recording {
     const dbt_nbits_gpu_problem *problem;
     variant variant;
     dbt_hal_buffer *quads, *parts; /* int8 activations of a tile */
+    bool gate;                     /* both products at once */
+    int64_t first_row;             /* of the product among b's rows */
     dibit_error *error;
 } recording;
 
@@ -193,7 +199,8 @@ static uniforms uniforms_of(const recording *r, const part *at) {
                       .n_count = (uint32_t)at->n_count,
                       .m_stride = (uint32_t)m_stride_of(r, at),
                       .norm_share = 1.0f / (float)p->K,
-                      .norm_epsilon = r->problem->epsilon};
+                      .norm_epsilon = r->problem->epsilon,
+                      .second_row = (uint32_t)r->problem->second_row};
 }
 
 /* Rows [begin, begin + count) of row_bytes each; NULL stays absent. */
@@ -260,12 +267,19 @@ static uint32_t params_of(const recording *r, dbt_shader_param *out) {
         out[n++] = (dbt_shader_param){"TILE_N", (int32_t)k->n_rows};
     } else {
         out[n++] = (dbt_shader_param){"M_ROWS", (int32_t)k->m_rows};
-        out[n++] = (dbt_shader_param){"ROWS", (int32_t)k->n_rows};
+        out[n++] = (dbt_shader_param){"ROWS", r->gate ? 8 : (int32_t)k->n_rows};
         out[n++] = (dbt_shader_param){"LANES", (int32_t)k->lanes};
         out[n++] = (dbt_shader_param){"REDUCE", k->subgroups};
         out[n++] = (dbt_shader_param){"NORM", r->problem->gain != NULL};
+        out[n++] = (dbt_shader_param){"GATE", r->gate};
     }
     return n;
+}
+
+static uint64_t n_groups_of(const recording *r, int64_t n) {
+    dbt_nbits_gpu_kernel kernel = *r->kernel;
+    if (r->gate) kernel.n_rows = 4; /* of either product */
+    return n_groups(&kernel, n);
 }
 
 static dibit_status record_part(const recording *r, const part *at) {
@@ -275,13 +289,15 @@ static dibit_status record_part(const recording *r, const part *at) {
     const int64_t m_stride = m_stride_of(r, at);
     const bool quantized = r->kernel->int8 && r->kernel->tile;
     const uniforms u = uniforms_of(r, at);
+    const int64_t n_begin = r->first_row + at->n_begin;
+    const int64_t n_count = r->gate ? problem->second_row + p->N : at->n_count;
     dbt_shader_param params[16];
     dbt_hal_binding bindings[N_BINDINGS] = {
         [A] = rows_of(problem->a, (uint64_t)p->K * 4, at->m_begin, at->m_count),
-        [B] = rows_of(problem->b, (uint64_t)dbt_nbits_row_bytes(p), at->n_begin, at->n_count),
-        [SCALES] = rows_of(problem->scales, scale_row_bytes(p), at->n_begin, at->n_count),
-        [ZERO_POINTS] = rows_of(problem->zero_points, zero_row_bytes(p), at->n_begin, at->n_count),
-        [BIAS] = rows_of(problem->bias, 4, 0, p->N),
+        [B] = rows_of(problem->b, (uint64_t)dbt_nbits_row_bytes(p), n_begin, n_count),
+        [SCALES] = rows_of(problem->scales, scale_row_bytes(p), n_begin, n_count),
+        [ZERO_POINTS] = rows_of(problem->zero_points, zero_row_bytes(p), n_begin, n_count),
+        [BIAS] = rows_of(problem->bias, 4, r->first_row, r->gate ? n_count : p->N),
         [G_IDX] = rows_of(problem->g_idx, 4, 0, p->K),
         [Y] = rows_of(problem->y, (uint64_t)p->N * 4, at->m_begin, at->m_count),
         [GAIN] = rows_of(problem->gain, 4, 0, p->K),
@@ -300,7 +316,7 @@ static dibit_status record_part(const recording *r, const part *at) {
                           .written = 1u << Y,
                           .uniforms = &u,
                           .uniform_bytes = sizeof u};
-    DBT_TRY(dbt_gpu_grid(r->gpu, n_groups(r->kernel, at->n_count), d.workgroups, r->error));
+    DBT_TRY(dbt_gpu_grid(r->gpu, n_groups_of(r, at->n_count), d.workgroups, r->error));
     d.workgroups[2] = (uint32_t)m_groups(r->kernel, at->m_count);
     return dbt_gpu_record(r->gpu, &d, r->error);
 }
@@ -318,47 +334,83 @@ static dibit_status rows_at_once(const recording *r, uint64_t row_bytes, int64_t
     return DIBIT_OK;
 }
 
-dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
-                                  const dbt_nbits_gpu_problem *problem, dibit_error *error) {
-    const dbt_matmul_nbits *const p = &problem->p;
+/* One product, or both of a gate. */
+static dibit_status record(recording *r) {
+    dbt_gpu *const gpu = r->gpu;
+    const dbt_nbits_gpu_kernel *const kernel = r->kernel;
+    const dbt_matmul_nbits *const p = &r->problem->p;
     const dbt_hal_limits *const limits = &dbt_gpu_hal(gpu)->limits;
-    assert(!problem->gain || (!kernel->tile && !problem->g_idx));
-    recording r = {.gpu = gpu,
-                   .kernel = kernel,
-                   .problem = problem,
-                   .variant = variant_of(problem),
-                   .error = error};
     /* Parts begin where bindings may, rows of bytes or of words. */
     const int64_t n_step = limits->binding_alignment;
     int64_t m_step = round_up(n_step, 4) / 4;
     const bool quantized = kernel->int8 && kernel->tile;
     int64_t n_part = p->N, m_part = p->M;
-    DBT_TRY(rows_at_once(&r, (uint64_t)dbt_nbits_row_bytes(p), p->N, n_step, &n_part));
-    DBT_TRY(rows_at_once(&r, scale_row_bytes(p), p->N, n_step, &n_part));
-    DBT_TRY(rows_at_once(&r, zero_row_bytes(p), p->N, n_step, &n_part));
+    DBT_TRY(rows_at_once(r, (uint64_t)dbt_nbits_row_bytes(p), p->N, n_step, &n_part));
+    DBT_TRY(rows_at_once(r, scale_row_bytes(p), p->N, n_step, &n_part));
+    DBT_TRY(rows_at_once(r, zero_row_bytes(p), p->N, n_step, &n_part));
     if (quantized) {
         m_step = round_up(m_step, kernel->m_rows);
         const int64_t rows = round_up(p->M, kernel->m_rows);
-        DBT_TRY(rows_at_once(&r, quads_row_bytes(p), rows, m_step, &m_part));
+        DBT_TRY(rows_at_once(r, quads_row_bytes(p), rows, m_step, &m_part));
     }
-    DBT_TRY(rows_at_once(&r, (uint64_t)p->K * 4, p->M, m_step, &m_part));
-    DBT_TRY(rows_at_once(&r, (uint64_t)p->N * 4, p->M, m_step, &m_part));
+    DBT_TRY(rows_at_once(r, (uint64_t)p->K * 4, p->M, m_step, &m_part));
+    DBT_TRY(rows_at_once(r, (uint64_t)p->N * 4, p->M, m_step, &m_part));
     if (m_groups(kernel, m_part) > limits->max_workgroups) {
         m_part = (int64_t)limits->max_workgroups * kernel->m_rows / m_step * m_step;
     }
     for (int64_t m = 0; m < p->M; m += m_part) {
         part at = {.m_begin = m, .m_count = least(m_part, p->M - m)};
         if (quantized) {
-            const uint64_t m_stride = (uint64_t)m_stride_of(&r, &at);
-            DBT_TRY(dbt_gpu_scratch(gpu, 0, m_stride * quads_row_bytes(p), &r.quads, error));
-            DBT_TRY(dbt_gpu_scratch(gpu, 1, m_stride * parts_row_bytes(&r), &r.parts, error));
-            DBT_TRY(record_quantize(&r, &at));
+            const uint64_t m_stride = (uint64_t)m_stride_of(r, &at);
+            DBT_TRY(
+                dbt_gpu_scratch(gpu, QUADS, m_stride * quads_row_bytes(p), &r->quads, r->error));
+            DBT_TRY(
+                dbt_gpu_scratch(gpu, PARTS, m_stride * parts_row_bytes(r), &r->parts, r->error));
+            DBT_TRY(record_quantize(r, &at));
         }
         for (int64_t n = 0; n < p->N; n += n_part) {
             at.n_begin = n;
             at.n_count = least(n_part, p->N - n);
-            DBT_TRY(record_part(&r, &at));
+            DBT_TRY(record_part(r, &at));
         }
     }
     return DIBIT_OK;
+}
+
+/* Both products in one dispatch: a matvec has their sums side by side, and binds all rows. */
+static bool takes_gate(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
+                       const dbt_hal_limits *limits) {
+    const dbt_matmul_nbits *const p = &problem->p;
+    uint64_t row_bytes = (uint64_t)dbt_nbits_row_bytes(p);
+    if (row_bytes < scale_row_bytes(p)) row_bytes = scale_row_bytes(p);
+    if (row_bytes < zero_row_bytes(p)) row_bytes = zero_row_bytes(p);
+    const uint64_t rows = (uint64_t)(problem->second_row + p->N);
+    return problem->second_row && !kernel->tile && kernel->m_rows <= 4 &&
+           rows * row_bytes <= limits->max_binding_bytes;
+}
+
+dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
+                                  const dbt_nbits_gpu_problem *problem, dibit_error *error) {
+    assert(!problem->gain || (!kernel->tile && !problem->g_idx));
+    recording r = {.gpu = gpu,
+                   .kernel = kernel,
+                   .problem = problem,
+                   .variant = variant_of(problem),
+                   .gate = takes_gate(kernel, problem, &dbt_gpu_hal(gpu)->limits),
+                   .error = error};
+    if (!problem->second_row || r.gate) return record(&r);
+    /* The first product goes to scratch, where the second one's epilogue finds it. */
+    dbt_nbits_gpu_problem one = *problem;
+    const uint64_t bytes = (uint64_t)one.p.M * (uint64_t)one.p.N * 4;
+    r.problem = &one;
+    one.epilogue = DBT_NBITS_EPILOGUE_NONE;
+    DBT_TRY(dbt_gpu_scratch(gpu, GATED, bytes, &one.y, error));
+    one.y_offset = 0;
+    DBT_TRY(record(&r));
+    one.other = one.y;
+    one.y = problem->y;
+    one.y_offset = problem->y_offset;
+    one.epilogue = problem->epilogue;
+    r.first_row = problem->second_row;
+    return record(&r);
 }

@@ -34,6 +34,9 @@ typedef enum dbt_nbits_epilogue {
     DBT_NBITS_EPILOGUE_GELU_TANH
 } dbt_nbits_epilogue;
 
+/* Bindings may begin at such rows of anything, whatever the device's alignment. */
+enum { DBT_NBITS_GPU_ROW_STEP = 256 };
+
 /* A multiplication over buffers, which hold what op.h says: p's own memory is not looked at. Absent ones are
  * NULL. */
 typedef struct dbt_nbits_gpu_problem {
@@ -44,7 +47,10 @@ typedef struct dbt_nbits_gpu_problem {
         *gain;     /* [K]: a matvec without g_idx takes the RMS norm of A's rows in A's place */
     float epsilon; /* of the norm */
     dbt_nbits_epilogue epilogue;
-    dbt_hal_buffer *other; /* [M, N], of the epilogue */
+    dbt_hal_buffer *other; /* [M, N], of the epilogue; not with second_row */
+    /* Not 0, of an epilogue that is a gate: b, scales, zero_points and bias have a second product's N rows
+     * from that row on, a multiple of DBT_NBITS_GPU_ROW_STEP, and y is gate(first) * second. */
+    int64_t second_row;
 } dbt_nbits_gpu_problem;
 
 /* What the device lacks for the kernel to compute p, fast or not; NULL: nothing. */

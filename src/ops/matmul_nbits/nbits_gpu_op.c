@@ -33,7 +33,9 @@ const char *dbt_nbits_gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
         .p = dbt_nbits_node_problem(node, DIBIT_ACTIVATIONS_FLOAT, &why)};
     const dbt_matmul_nbits *const p = &problem.p;
     const uint64_t row_bytes = (uint64_t)dbt_nbits_row_bytes(p);
-    if ((uint64_t)p->N > hal->limits.max_buffer_bytes / row_bytes)
+    const dbt_constant *const b = node->inputs[DBT_NBITS_B]->constant; /* perhaps of two products */
+    if ((uint64_t)p->N > hal->limits.max_buffer_bytes / row_bytes ||
+        b->bytes.bytes > hal->limits.max_buffer_bytes)
         return "weights larger than a buffer of this device";
     if (row_bytes * hal->limits.binding_alignment > hal->limits.max_binding_bytes)
         return "rows of weights too long for a binding of this device";

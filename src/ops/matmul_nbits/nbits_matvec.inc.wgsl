@@ -14,11 +14,11 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
 #endif
         @builtin(local_invocation_index) t: u32) {
     let lane = t % LANES;
-    let workgroup_n = (workgroup.x + workgroup.y * workgroups.x) * GROUPS * ROWS;
+    let workgroup_n = (workgroup.x + workgroup.y * workgroups.x) * GROUPS * COLUMNS;
     if (workgroup_n >= problem.n_count) {
         return;
     }
-    let first_n = workgroup_n + t / LANES * ROWS;
+    let first_n = workgroup_n + t / LANES * COLUMNS;
     let first_m = workgroup.z * M_ROWS;
 #if NORM == 1
     find_inverse_roots(first_m, t);
@@ -26,10 +26,14 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     for (var first_unit = 0u; first_unit < problem.units; first_unit += LANES) {
         // B comes from afar: it is asked for before A is waited for.
         let unit = min(first_unit + lane, problem.units - 1u);
-        let rows = load_rows(first_n, unit);
+        let rows = load_rows(0u, first_n, unit);
         let block = load_block(rows.n, block_of(unit, 0u));
+#if GATE == 1
+        let more_rows = load_rows(problem.second_row, first_n, unit);
+#elif ROWS == 8
+        let more_rows = load_rows(0u, first_n + 4u, unit);
+#endif
 #if ROWS == 8
-        let more_rows = load_rows(first_n + 4u, unit);
         let more_block = load_block(more_rows.n, block_of(unit, 0u));
 #endif
         workgroupBarrier();

@@ -1,10 +1,11 @@
-// MatMulNBits for a few rows of A, in float: each workgroup computes GROUPS * ROWS columns of Y for M_ROWS
+// MatMulNBits for a few rows of A, in float: each workgroup computes GROUPS * COLUMNS columns of Y for M_ROWS
 // rows. LANES threads share a group's ROWS rows of B, a unit of 32 codes each at a time, while
 // as many units of A lie in workgroup memory; at the end their sums are added up.
 //
 // Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 g_idx [K], 7 y [M, N],
-// 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE.
-// 128 threads a workgroup; ceil(n_count / (GROUPS * ROWS)) workgroups in x and y (dbt_gpu_grid), and
+// 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE,
+// but for a GATE.
+// 128 threads a workgroup; ceil(n_count / (GROUPS * COLUMNS)) workgroups in x and y (dbt_gpu_grid), and
 // ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
 #param M_ROWS 1 2 4 8
 #param LANES 16 32 64 128

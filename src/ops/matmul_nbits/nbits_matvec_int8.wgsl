@@ -3,8 +3,9 @@
 // eight quads, four bytes of K in a word.
 //
 // Bindings: 0 problem, 1 a [M, K], 2 b, 3 scales, 4 zero points, 5 bias [N], 7 y [M, N],
-// 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE.
-// 128 threads a workgroup; ceil(n_count / (GROUPS * ROWS)) workgroups in x and y (dbt_gpu_grid), and
+// 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE,
+// but for a GATE.
+// 128 threads a workgroup; ceil(n_count / (GROUPS * COLUMNS)) workgroups in x and y (dbt_gpu_grid), and
 // ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
 #param M_ROWS 1 2 4 8
 #param LANES 16 32 64 128

@@ -15,6 +15,7 @@ struct Problem {
     m_stride: u32,       // of int8 activations in scratch: M, rounded up
     norm_share: f32,     // 1 / K
     norm_epsilon: f32,
+    second_row: u32,     // of a gate: where the second product's rows begin
 }
 
 @group(0) @binding(0) var<uniform> problem: Problem;

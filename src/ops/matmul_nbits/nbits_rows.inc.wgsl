@@ -11,9 +11,10 @@ struct Rows {
     u3: Unit,
 }
 
-fn load_rows(first_n: u32, unit: u32) -> Rows {
-    let n = min(vec4<u32>(first_n, first_n + 1u, first_n + 2u, first_n + 3u),
-                vec4<u32>(problem.n_count - 1u));
+// Rows first_n to first_n + 3 of those from `begin` on.
+fn load_rows(begin: u32, first_n: u32, unit: u32) -> Rows {
+    let n = begin + min(vec4<u32>(first_n, first_n + 1u, first_n + 2u, first_n + 3u),
+                        vec4<u32>(problem.n_count - 1u));
     return Rows(n, load_unit(n.x, unit), load_unit(n.y, unit), load_unit(n.z, unit),
                 load_unit(n.w, unit));
 }

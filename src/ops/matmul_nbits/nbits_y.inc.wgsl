@@ -7,9 +7,31 @@
 #endif
 
 #if BIAS == 1
-@group(0) @binding(5) var<storage, read> bias: array<f32>; // [N]
+@group(0) @binding(5) var<storage, read> bias: array<f32>; // [N], or of all rows of B
 #endif
 @group(0) @binding(7) var<storage, read_write> y: array<f32>; // [M, N]
+
+#if EPILOGUE == 2
+fn gate(h: f32) -> f32 {
+    return h * math_sigmoid(h);
+}
+#elif EPILOGUE == 3
+fn gate(h: f32) -> f32 {
+    return math_fast_gelu(h);
+}
+#endif
+
+#if defined GATE && GATE == 1
+fn store_gated(m: u32, column: u32, first: f32, second: f32) {
+    var h = first;
+    var value = second;
+#if BIAS == 1
+    h += bias[column];
+    value += bias[problem.second_row + column];
+#endif
+    y[m * problem.N + column] = value * gate(h);
+}
+#else
 #if EPILOGUE != 0
 @group(0) @binding(9) var<storage, read> other: array<f32>; // [M, N]
 #endif
@@ -22,11 +44,9 @@ fn store_y(m: u32, column: u32, sum: f32) {
 #endif
 #if EPILOGUE == 1
     value += other[at];
-#elif EPILOGUE == 2
-    let h = other[at];
-    value *= h * math_sigmoid(h);
-#elif EPILOGUE == 3
-    value *= math_fast_gelu(other[at]);
+#elif EPILOGUE >= 2
+    value *= gate(other[at]);
 #endif
     y[at] = value;
 }
+#endif
