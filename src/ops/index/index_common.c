@@ -93,29 +93,31 @@ static bool constant_dims(const dbt_infer *infer, const dbt_value *value, dibit_
     return dbt_count(t->rank, t->dims, &count) && count <= DBT_MAX_CONTENTS;
 }
 
-/* An input as a tensor: of dims when it is moved, else of its constant values. */
-static bool contents_tensor(const dbt_infer *infer, const dbt_value *value, bool moved,
-                            dibit_tensor *t) {
-    if (!value->contents || !constant_dims(infer, value, t)) return false;
+/* An input as a tensor: of dims when it is moved, else of its constant values; no data when they are not
+ * known. */
+static dibit_status contents_tensor(const dbt_infer *infer, const dbt_value *value, bool moved,
+                                    dibit_tensor *t) {
+    if (!value->contents || !constant_dims(infer, value, t)) return DIBIT_OK;
     t->type = moved                            ? DIBIT_TYPE_INT32
               : value->type == DIBIT_TYPE_BOOL ? DIBIT_TYPE_BOOL
                                                : DIBIT_TYPE_INT64;
     t->data = dbt_arena_array(infer->arena, DBT_MAX_CONTENTS, sizeof(int64_t));
-    if (!t->data) return false;
+    if (!t->data) return dbt_fail_memory(infer->error, "host values", 0);
     const int64_t n = dbt_tensor_count(t);
     for (int64_t i = 0; i < n; i++) {
         int64_t v;
         if (moved) {
             memcpy(dbt_element(t, i), &value->contents[i], sizeof(dbt_dim));
         } else if (!dbt_dim_is_const(infer->dims, value->contents[i], &v)) {
-            return false;
+            t->data = NULL;
+            return DIBIT_OK;
         } else if (t->type == DIBIT_TYPE_BOOL) {
             *dbt_element(t, i) = v != 0;
         } else {
             memcpy(dbt_element(t, i), &v, sizeof v);
         }
     }
-    return true;
+    return DIBIT_OK;
 }
 
 dibit_status dbt_infer_moved_contents(const dbt_infer *infer, uint32_t moved,
@@ -128,9 +130,9 @@ dibit_status dbt_infer_moved_contents(const dbt_infer *infer, uint32_t moved,
         return dbt_fail_memory(infer->error, "host values", sizeof *t * n_tensors);
     for (uint32_t i = 0; i < infer->n_inputs; i++) {
         if (!infer->in[i]) continue;
-        if (!contents_tensor(infer, infer->in[i], i < 32 ? moved >> i & 1 : moved >> 31, &t[i])) {
-            return DIBIT_OK;
-        }
+        const bool moves = i < 32 ? moved >> i & 1 : moved >> 31;
+        DBT_TRY(contents_tensor(infer, infer->in[i], moves, &t[i]));
+        if (!t[i].data) return DIBIT_OK;
         in[i] = &t[i];
     }
     for (uint32_t o = 0; o < infer->n_outputs; o++) {
