@@ -64,6 +64,14 @@ typedef struct dbt_state_part {
     int64_t dims[DIBIT_MAX_RANK];
 } dbt_state_part;
 
+/* states_read.c: a part that is on its way from the device. */
+typedef struct dbt_state_reading {
+    dbt_block block;
+    uint64_t ticket, stride;
+    int32_t pair;
+    bool active;
+} dbt_state_reading;
+
 struct dibit_state {
     dibit_session *session;
     dibit_state *next, **link; /* of the session's */
@@ -71,6 +79,7 @@ struct dibit_state {
     uint64_t max_capacity;
     dbt_state_part *parts; /* [plan->n_states]; NULL: lost */
     bool lost;             /* with the device that the session has left */
+    dbt_state_reading reading;
 };
 
 /* states.c: before the session's plan goes, all its states lose what they hold. */

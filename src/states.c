@@ -149,6 +149,7 @@ static void free_parts(dibit_state *state) {
     const dibit_session *const session = state->session;
     const dibit_allocator *const allocator = &session->allocator;
     if (!state->parts) return;
+    dbt_state_stop_reading(state);
     for (int32_t i = 0; i < session->plan->n_states; i++) {
         dbt_block_free(&state->parts[i].data, allocator);
         dbt_block_free(&state->parts[i].spare, allocator);
@@ -322,8 +323,7 @@ static int64_t resident_rows(int64_t total, int64_t capacity, int64_t window) {
     return total - granule * ((total - capacity + granule - 1) / granule);
 }
 
-/* The rows that are left of a part, or -1 when the shorter past is gone. */
-static int64_t truncated_rows(const dibit_state *state, int32_t i, int64_t length) {
+int64_t dbt_state_rows_left(const dibit_state *state, int32_t i, int64_t length) {
     const dbt_plan_state *const pair = &state->session->plan->states[i];
     const dbt_state_part *const part = &state->parts[i];
     if (length == 0) return 0;
@@ -368,12 +368,12 @@ dibit_status dibit_state_truncate(dibit_state *state, uint64_t length, dibit_err
     DBT_TRY(dbt_state_check(state, error));
     const dibit_session *const session = state->session;
     for (int32_t i = 0; i < session->plan->n_states; i++) {
-        DBT_FAIL_IF(truncated_rows(state, i, (int64_t)length) < 0, error, DIBIT_UNSUPPORTED,
+        DBT_FAIL_IF(dbt_state_rows_left(state, i, (int64_t)length) < 0, error, DIBIT_UNSUPPORTED,
                     "'%s' no longer holds what it held after %llu tokens",
                     dbt_state_past(session, i)->value->name, (unsigned long long)length);
     }
     for (int32_t i = 0; i < session->plan->n_states; i++) {
-        const int64_t rows = truncated_rows(state, i, (int64_t)length);
+        const int64_t rows = dbt_state_rows_left(state, i, (int64_t)length);
         if (session->plan->states[i].kind == DBT_STATE_REPLACE) {
             shorten(session, i, &state->parts[i], rows);
         } else {

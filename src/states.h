@@ -1,5 +1,5 @@
 /* What the files of dibit_state share: states.c makes, forks and cuts states, states_file.c turns them into
- * bytes and back, states_run.c lends them to a run. Functions of a pair take its index in the plan. */
+ * bytes and back, states_read.c into tensors, states_run.c lends them to a run. Functions of a pair take its index in the plan. */
 #ifndef DBT_STATES_H
 #define DBT_STATES_H
 
@@ -35,6 +35,10 @@ dibit_status dbt_state_grow(const dibit_session *session, int32_t i, dbt_state_p
 /* A state whose parts have no memory yet. */
 dibit_status dbt_state_new(dibit_session *session, dibit_state **out, dibit_error *error);
 void dbt_state_free(dibit_state *state);
+/* The rows that are left of a part after its first `length` tokens, which are not all; -1 when they are gone. */
+int64_t dbt_state_rows_left(const dibit_state *state, int32_t i, int64_t length);
+/* A part that is on its way from the device will not be asked for. */
+void dbt_state_stop_reading(dibit_state *state);
 /* DEVICE_LOST when it is. */
 dibit_status dbt_state_check(const dibit_state *state, dibit_error *error);
 

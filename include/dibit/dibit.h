@@ -555,6 +555,13 @@ DIBIT_API dibit_status dibit_state_fork(const dibit_state *state, dibit_state **
  * shorter past is gone; length 0 always works, and makes a lost state new. */
 DIBIT_API dibit_status dibit_state_truncate(dibit_state *state, uint64_t length,
                                             dibit_error *error);
+/* What the state holds of pair `index` of dibit_session_state_pair after its first `length` tokens, as the
+ * present output of a run of this sequence alone: type, rank and dims are filled in, and out->bytes. With data
+ * NULL that is all; else out->bytes says how much there is room for at data (TOO_LARGE). PENDING: the bytes are
+ * on their way from a device: call again with the same arguments. One pair is read at a time (BAD_STATE);
+ * destroying the state gives it up. UNSUPPORTED where dibit_state_truncate is. */
+DIBIT_API dibit_status dibit_state_read(dibit_state *state, uint32_t index, uint64_t length,
+                                        dibit_tensor *out, dibit_error *error);
 /* The state as bytes, to be imported by a session of the same model. With data NULL only *bytes is
  * set. TOO_LARGE when *bytes is too small. */
 DIBIT_API dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *bytes,
