@@ -281,6 +281,9 @@ int dibit_cli_bench_op(int argc, char **argv) {
          "weights to go through (default 64; 0: one layer; on a device 32 layers)", DIBIT_CLI_U32,
          &o.megabytes},
         {"from-model", 0, "FILE", "the configurations of a model", DIBIT_CLI_STRING, &o.from_model},
+        {"checked-shaders", 0, NULL,
+         "on a device: also with bounds checks and loop limits, in turn, and how much longer",
+         DIBIT_CLI_FLAG, &o.checked_shaders},
         {"list", 0, NULL, "show the kernels", DIBIT_CLI_FLAG, &o.list},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };

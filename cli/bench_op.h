@@ -9,7 +9,7 @@ typedef struct bench_op_options {
     dibit_cli_common common;
     uint32_t m, n, k, bits, block, megabytes; /* m, n, k, bits 0: not given */
     const char *zp, *scales, *kernel, *from_model;
-    bool list, all;
+    bool list, all, checked_shaders;
 } bench_op_options;
 
 enum { BENCH_OP_MAX_LAYERS = 4096 };

@@ -16,18 +16,22 @@ static const char *const verb = "bench-op";
 
 enum { LAYERS = 32, MOST_DISPATCHES = 900 /* of one submit: their uniforms fit one buffer */ };
 
-typedef struct bench {
+typedef struct bench bench;
+struct bench {
+    bench *checked; /* the same on a device whose shaders have checks; NULL */
+    dibit_device *device;
     dbt_gpu *gpu;
     dbt_hal *hal;
     bench_op_chain chain;
     dbt_nbits_gpu_problem layers[LAYERS];
     dbt_hal_buffer *x[2]; /* [M, K] and [M, N], in turn */
     dibit_error error;
-} bench;
+};
 
 /* Microseconds a layer. */
 typedef struct timing {
     double median, least, busy; /* busy: 0 without timestamps */
+    double checked;             /* with checks in shaders, times as long: the median of pairs; 0 */
 } timing;
 
 /* ---- Buffers ---- */
@@ -134,14 +138,20 @@ static double busy(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M) {
 
 static timing measure(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M) {
     enum { ROUNDS = 9 };
+    bench *const checked = b->checked;
     run(b, kernel, M, LAYERS); /* compiles */
+    if (checked) run(checked, kernel, M, LAYERS);
     const double first = run(b, kernel, M, LAYERS);
     uint32_t n_layers = LAYERS;
     while (2 * n_layers <= MOST_DISPATCHES / 2 && first * n_layers / LAYERS < 0.05) n_layers *= 2;
-    double us[ROUNDS];
-    for (int i = 0; i < ROUNDS; i++) us[i] = run(b, kernel, M, n_layers) / n_layers * 1e6;
+    double us[ROUNDS], ratios[ROUNDS] = {0};
+    for (int i = 0; i < ROUNDS; i++) {
+        us[i] = run(b, kernel, M, n_layers) / n_layers * 1e6;
+        if (checked) ratios[i] = run(checked, kernel, M, n_layers) / n_layers * 1e6 / us[i];
+    }
     qsort(us, ROUNDS, sizeof *us, bench_op_compare_doubles);
-    return (timing){us[ROUNDS / 2], us[0], busy(b, kernel, M)};
+    qsort(ratios, ROUNDS, sizeof *ratios, bench_op_compare_doubles);
+    return (timing){us[ROUNDS / 2], us[0], busy(b, kernel, M), ratios[ROUNDS / 2]};
 }
 
 /* ---- Reporting ---- */
@@ -157,16 +167,17 @@ static void report(const bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M
                (long long)M, (long long)p->N, (long long)p->K, (unsigned)p->bits,
                (long long)p->block_size, bench_op_zp_name(p->zero_point_type), activations,
                t.median, t.least, t.busy, gb, gflops, kernel->name);
+        if (b->checked) printf("%*s with checks %.2f times as long\n", 92, "", t.checked);
         fflush(stdout);
         return;
     }
     json_array_append_new(
-        rows,
-        json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:f, s:f, s:f, s:f, s:f}", "kernel",
-                  kernel->name, "m", (json_int_t)M, "n", (json_int_t)p->N, "k", (json_int_t)p->K,
-                  "bits", (int)p->bits, "block", (json_int_t)p->block_size, "zero_points",
-                  bench_op_zp_name(p->zero_point_type), "activations", activations, "us", t.median,
-                  "us_least", t.least, "us_busy", t.busy, "gb_per_s", gb, "gflop_per_s", gflops));
+        rows, json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}",
+                        "kernel", kernel->name, "m", (json_int_t)M, "n", (json_int_t)p->N, "k",
+                        (json_int_t)p->K, "bits", (int)p->bits, "block", (json_int_t)p->block_size,
+                        "zero_points", bench_op_zp_name(p->zero_point_type), "activations",
+                        activations, "us", t.median, "us_least", t.least, "us_busy", t.busy,
+                        "gb_per_s", gb, "gflop_per_s", gflops, "checked_ratio", t.checked));
 }
 
 /* ---- Rows ---- */
@@ -200,6 +211,7 @@ static bool run_config(bench *b, const bench_op_options *o, const nbits_config *
     static const int64_t some_m[] = {1, 8, 128, 1024};
     bool ran = false;
     open_chain(b, config, o->m ? o->m : some_m[3]);
+    if (b->checked) open_chain(b->checked, config, o->m ? o->m : some_m[3]);
     for (int i = 0; i < (o->m ? 1 : 4); i++) {
         for (int int8 = 0; int8 < 2; int8++) {
             const dibit_activations other = int8 ? DIBIT_ACTIVATIONS_FLOAT : DIBIT_ACTIVATIONS_INT8;
@@ -208,36 +220,52 @@ static bool run_config(bench *b, const bench_op_options *o, const nbits_config *
         }
     }
     close_chain(b);
+    if (b->checked) close_chain(b->checked);
     return ran;
 }
 
-int bench_op_on_device(const bench_op_options *o, const nbits_config *configs, uint32_t n) {
-    bench b = {0};
-    dibit_device *device = NULL;
+/* 0, or after a sentence the exit code. */
+static int open_bench(bench *b, const dibit_cli_common *common) {
     const char *why;
-    if (dibit_cli_open_device(&o->common, &device, &why, &b.error) != DIBIT_OK)
-        return dibit_cli_fail(verb, b.error.text);
-    b.gpu = device->gpu;
-    if (!b.gpu) {
-        dibit_device_destroy(&device);
-        return dibit_cli_fail(verb, "there is no GPU to measure");
-    }
-    b.hal = dbt_gpu_hal(b.gpu);
+    if (dibit_cli_open_device(common, &b->device, &why, &b->error) != DIBIT_OK)
+        return dibit_cli_fail(verb, b->error.text);
+    b->gpu = b->device->gpu;
+    if (!b->gpu) return dibit_cli_fail(verb, "there is no GPU to measure");
+    b->hal = dbt_gpu_hal(b->gpu);
+    return 0;
+}
+
+static bool run_all(bench *b, const bench_op_options *o, const nbits_config *configs, uint32_t n) {
     json_t *const rows = o->common.json ? json_array() : NULL;
     if (!rows) {
-        printf("matmul_nbits, %s; microseconds a layer\n", b.hal->name);
+        printf("matmul_nbits, %s; microseconds a layer\n", b->hal->name);
         printf("%6s %6s %6s %4s %6s %-8s %-6s %9s %9s %9s %8s %9s  %s\n", "M", "N", "K", "bits",
                "block", "zp", "act", "median", "least", "busy", "GB/s", "GFLOP/s", "kernel");
     }
     bool ran = false;
-    for (uint32_t i = 0; i < n; i++) ran |= run_config(&b, o, &configs[i], rows);
+    for (uint32_t i = 0; i < n; i++) ran |= run_config(b, o, &configs[i], rows);
     if (rows) {
         json_dumpf(rows, stdout, JSON_INDENT(1));
         printf("\n");
     }
     json_decref(rows);
-    dibit_device_destroy(&device);
-    return ran ? 0 : dibit_cli_usage(verb, "no kernel fits (see --list)");
+    return ran;
+}
+
+int bench_op_on_device(const bench_op_options *o, const nbits_config *configs, uint32_t n) {
+    bench b = {.checked = NULL}, checked = {.checked = NULL};
+    dibit_cli_common with_checks = o->common;
+    with_checks.checked_shaders = true;
+    int code = open_bench(&b, &o->common);
+    if (code == 0 && o->checked_shaders) {
+        b.checked = &checked;
+        code = open_bench(&checked, &with_checks);
+    }
+    if (code == 0 && !run_all(&b, o, configs, n))
+        code = dibit_cli_usage(verb, "no kernel fits (see --list)");
+    dibit_device_destroy(&checked.device);
+    dibit_device_destroy(&b.device);
+    return code;
 }
 
 void bench_op_list_device_kernels(void) {

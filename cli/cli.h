@@ -47,6 +47,7 @@ typedef struct dibit_cli_common {
     uint32_t threads;       /* 0: number of cores */
     uint64_t isa;           /* 0: all */
     const char *webgpu_lib; /* NULL: DIBIT_WEBGPU_LIB, or where pip puts it */
+    bool checked_shaders;   /* no common option: dibit_device_desc */
     bool json;
     dibit_timing timing; /* set by the verb */
 } dibit_cli_common;

@@ -16,6 +16,17 @@ static char *find_library(const char *root, const char *under) {
     return NULL;
 }
 
+/* Mesa's layer that puts GPUs in order asks the Wayland compositor for the one it draws with, and complains on
+ * stderr where there is no session to ask in. Then nothing is lost by doing without. */
+static void quiet_mesa(void) {
+    static const char *const wishes[] = {"XDG_RUNTIME_DIR", "WAYLAND_DISPLAY", "DISPLAY",
+                                         "DRI_PRIME", "MESA_VK_DEVICE_SELECT"};
+    for (size_t i = 0; i < sizeof wishes / sizeof *wishes; i++) {
+        if (getenv(wishes[i])) return;
+    }
+    setenv("NODEVICE_SELECT", "1", 0);
+}
+
 dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device **out,
                                    const char **why, dibit_error *error) {
     static const dibit_device_kind kinds[] = {[DIBIT_CLI_CPU] = DIBIT_DEVICE_CPU,
@@ -31,7 +42,9 @@ dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device 
                                     .n_threads = common->threads,
                                     .cpu_isa = common->isa,
                                     .webgpu_library = library,
-                                    .timing = common->timing};
+                                    .timing = common->timing,
+                                    .checked_shaders = common->checked_shaders};
+    if (common->device == DIBIT_CLI_WEBGPU || common->device == DIBIT_CLI_AUTO) quiet_mesa();
     *why = "";
     const dibit_status status = dibit_device_create(&desc, out, error);
     if (status == DIBIT_OK) *why = dibit_device_why(*out);

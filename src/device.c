@@ -30,7 +30,10 @@ static dibit_status open_gpu(dibit_device *device, dbt_hal_adapter adapter, dibi
         (void)adapter; /* the page has chosen */
         DBT_TRY(dbt_hal_web_create(allocator, desc->webgpu_device, &hal, error));
 #else
-        DBT_TRY(dbt_hal_native_create(allocator, desc->webgpu_library, adapter, &hal, error));
+        const dbt_hal_native_desc native = {.library = desc->webgpu_library,
+                                            .adapter = adapter,
+                                            .checked_shaders = desc->checked_shaders};
+        DBT_TRY(dbt_hal_native_create(allocator, &native, &hal, error));
 #endif
     }
     const dibit_status status = dbt_gpu_create(allocator, hal, &device->gpu, error);

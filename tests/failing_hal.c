@@ -49,6 +49,7 @@ CALL(copy, COMMAND,
      hal, from, from_offset, to, to_offset, bytes, error)
 CALL(dispatch, COMMAND, (dbt_hal * hal, const dbt_hal_dispatch *dispatch, dibit_error *error), hal,
      dispatch, error)
+CALL(time, COMMAND, (dbt_hal * hal, dbt_hal_timing timing, dibit_error *error), hal, timing, error)
 CALL(submit, COMMAND, (dbt_hal * hal, dibit_error *error), hal, error)
 CALL(read, COMMAND,
      (dbt_hal * hal, dbt_hal_buffer *buffer, uint64_t offset, void *dst, uint64_t bytes,
@@ -81,6 +82,7 @@ void failing_hal_wrap(dbt_hal *hal) {
     calls.write_ahead = write_ahead;
     calls.copy = copy;
     calls.dispatch = dispatch;
+    calls.time = time;
     calls.submit = submit;
     calls.read = read;
     calls.poll = poll;

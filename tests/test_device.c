@@ -16,8 +16,10 @@ dbt_hal *test_device_open(void) {
     dibit_error error = {.text = "there is no such device"};
     dibit_status status = DIBIT_BAD_ARGUMENT;
     if (strcmp(kind(), "webgpu") == 0) {
-        status = dbt_hal_native_create(&dbt_default_allocator, getenv("DIBIT_WEBGPU_LIB"),
-                                       DBT_HAL_ANY, &hal, &error);
+        status = dbt_hal_native_create(
+            &dbt_default_allocator,
+            &(dbt_hal_native_desc){.library = getenv("DIBIT_WEBGPU_LIB"), .adapter = DBT_HAL_ANY},
+            &hal, &error);
     } else if (strcmp(kind(), "null") == 0) {
         status = dbt_hal_null_create(&dbt_default_allocator, 0, &hal, &error);
     }

@@ -162,6 +162,21 @@ static void test_the_node_of_a_mistake_is_named(void **state) {
                   "FIRST prompt: node 7, MatMulNBits by itself: 2 bits, block 32");
 }
 
+/* A device on which no kernel is right has failed the check: it is no skip. */
+static void test_a_device_without_a_right_kernel_fails(void **state) {
+    (void)state;
+    static const mistake zero_point = {"nbits_zero_point.inc.wgsl",
+                                       "let shift = byte % 4u * 8u + g * BITS % 8u;",
+                                       "let shift = byte % 4u * 8u;"};
+    injected = &zero_point;
+    assert_int_equal(CHECK(llama, "--device", "webgpu"), 1);
+    assert_printed("every kernel for these weights gives wrong answers on");
+    assert_printed("\n0 passed, ");
+    assert_printed(" 0 skipped");
+    injected = NULL;
+    forget();
+}
+
 /* A mistake that the prompt does not show: only a step has a single row. */
 static void test_the_step_is_compared_by_itself(void **state) {
     (void)state;
@@ -198,6 +213,7 @@ int main(void) {
         cmocka_unit_test(test_right_shaders_pass),
         cmocka_unit_test(test_the_node_of_a_mistake_is_named),
         cmocka_unit_test(test_the_step_is_compared_by_itself),
+        cmocka_unit_test(test_a_device_without_a_right_kernel_fails),
     };
     return test_device_computes() ? cmocka_run_group_tests(on_webgpu, NULL, NULL)
                                   : cmocka_run_group_tests(on_null, NULL, NULL);

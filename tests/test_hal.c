@@ -2,6 +2,9 @@
  * what only such a device can show. */
 #include "dbt_test.h"
 
+#include <stdio.h>
+#include <sys/resource.h>
+
 #include "base/os.h"
 #include "gpu/hal_native.h"
 #include "test_device.h"
@@ -555,18 +558,65 @@ static void test_a_creation_sees_a_loss(void **state) {
     assert_int_equal(f->calls->submit(f->hal, &f->error), DIBIT_DEVICE_LOST);
 }
 
+/* Bytes that are mapped. */
+static uint64_t address_space(void) {
+    unsigned long long kilobytes = 0;
+    char line[256];
+    FILE *const file = fopen("/proc/self/status", "r");
+    assert_non_null(file);
+    while (fgets(line, sizeof line, file) && sscanf(line, "VmSize: %llu", &kilobytes) != 1)
+        continue;
+    fclose(file);
+    return (uint64_t)kilobytes << 10;
+}
+
+/* lavapipe's memory is the program's: a limit on its address space makes it a device without memory. */
+static void test_a_device_without_memory_says_so(void **state) {
+    enum { READ = 256 << 20 };
+    fixture *const f = *state;
+    if (!(f->hal->features & DBT_HAL_SOFTWARE)) return;
+    const rig r = rig_of(f);
+    dbt_hal_buffer *const source = buffer_of(f, READ), *large = NULL;
+    void *const to = malloc(READ);
+    uint64_t ticket;
+    OK(run_at(f, &r, 0));
+    OK(f->calls->submit(f->hal, &f->error));
+    OK(wait_for(f, 0));
+    struct rlimit before, tight;
+    assert_int_equal(getrlimit(RLIMIT_AS, &before), 0);
+    tight = before;
+    tight.rlim_cur = address_space() + READ / 4;
+    assert_int_equal(setrlimit(RLIMIT_AS, &tight), 0);
+    const dibit_status created = f->calls->buffer_create(f->hal, 1u << 30, &large, &f->error);
+    const dibit_status read =
+        f->calls->read(f->hal, source, 0, to, READ, &ticket, created ? NULL : &f->error);
+    assert_int_equal(setrlimit(RLIMIT_AS, &before), 0);
+    print_message("%s\n", f->error.text);
+    assert_int_equal(created, DIBIT_OUT_OF_MEMORY);
+    assert_int_equal(read, DIBIT_OUT_OF_MEMORY);
+    assert_null(large);
+    get(f, source, 0, to, READ); /* it goes on */
+    OK(run_at(f, &r, 0));
+    large = buffer_of(f, 1 << 20);
+    f->calls->buffer_destroy(f->hal, large);
+    free(to);
+}
+
 static void test_a_library_that_is_none_is_a_sentence(void **state) {
     (void)state;
     dbt_hal *hal = NULL;
     dibit_error error;
-    assert_int_equal(dbt_hal_native_create(&dbt_default_allocator, "/nowhere/libwgpu_native.so",
-                                           DBT_HAL_ANY, &hal, &error),
-                     DIBIT_DEVICE_UNAVAILABLE);
-    assert_non_null(strstr(error.text, "/nowhere/libwgpu_native.so"));
-    assert_int_equal(
-        dbt_hal_native_create(&dbt_default_allocator, "libm.so.6", DBT_HAL_ANY, &hal, &error),
-        DIBIT_DEVICE_UNAVAILABLE);
-    assert_non_null(strstr(error.text, "pip install"));
+    static const struct {
+        const char *library, *says;
+    } cases[] = {{"/nowhere/libwgpu_native.so", "/nowhere/libwgpu_native.so"},
+                 {"libm.so.6", "has no wgpuCreateInstance, so it is not wgpu-native"}};
+    for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
+        const dbt_hal_native_desc desc = {.library = cases[i].library, .adapter = DBT_HAL_ANY};
+        assert_int_equal(dbt_hal_native_create(&dbt_default_allocator, &desc, &hal, &error),
+                         DIBIT_DEVICE_UNAVAILABLE);
+        assert_non_null(strstr(error.text, cases[i].says));
+        assert_non_null(strstr(error.text, "pip install"));
+    }
     assert_null(hal);
 }
 
@@ -612,6 +662,7 @@ int main(void) {
         BOTH(test_a_lost_device_answers_so_for_ever),
         BOTH(test_a_loss_is_seen_without_being_told),
         BOTH(test_a_creation_sees_a_loss),
+        BOTH(test_a_device_without_memory_says_so),
     };
     native = test_device_computes();
     const int failed = cmocka_run_group_tests_name("any device", both, NULL, NULL);

@@ -269,6 +269,8 @@ int main(void) {
                  {DBT_WGPU_USAGE_QUERY_RESOLVE, WGPUBufferUsage_QueryResolve},
                  {DBT_WGPU_MAP_READ, WGPUMapMode_Read},
                  {DBT_WGPU_STAGE_COMPUTE, WGPUShaderStage_Compute},
+                 {DBT_WGPU_CHECK_BOUNDS, WGPUShaderRuntimeChecks_BoundsChecks},
+                 {DBT_WGPU_CHECK_LOOPS, WGPUShaderRuntimeChecks_ForceLoopBounding},
                  {DBT_WGPU_INSTANCE_VULKAN, WGPUInstanceBackend_Vulkan},
                  {DBT_WGPU_INSTANCE_METAL, WGPUInstanceBackend_Metal},
                  {DBT_WGPU_INSTANCE_D3D12, WGPUInstanceBackend_DX12},

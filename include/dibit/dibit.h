@@ -306,6 +306,8 @@ typedef struct dibit_device_desc {
     const char *null_refuse; /* NULL device: comma-separated op types that it does not support */
     /* WEBGPU, AUTO: file of wgpu-native's library; default: where the system and pip put it. */
     const char *webgpu_library;
+    /* WEBGPU: shaders check bounds and limit loops, as those of a page must; for measuring what that costs. */
+    bool checked_shaders;
     uint32_t webgpu_device;           /* WEBGPU in a browser: the page's number of the GPUDevice */
     const dibit_allocator *allocator; /* copied */
     dibit_timing timing;              /* WEBGPU, AUTO */

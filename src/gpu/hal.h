@@ -163,9 +163,16 @@ typedef enum dbt_hal_adapter {
     DBT_HAL_ANY       /* a GPU if there is one, else software */
 } dbt_hal_adapter;
 
-/* Opens a WebGPU library: `library` if not NULL, else one of the well-known places. DEVICE_UNAVAILABLE,
- * with a sentence that says what is missing, when there is none or it has no such adapter. */
-dibit_status dbt_hal_native_create(const dibit_allocator *allocator, const char *library,
-                                   dbt_hal_adapter adapter, dbt_hal **out, dibit_error *error);
+typedef struct dbt_hal_native_desc {
+    const char *library; /* NULL: the well-known places */
+    dbt_hal_adapter adapter;
+    bool checked_shaders; /* with the library's bounds checks and loop limits, which cost */
+} dbt_hal_native_desc;
+
+/* Opens a WebGPU library. DEVICE_UNAVAILABLE, with a sentence that says what is missing, when there is
+ * none or it has no such adapter. */
+dibit_status dbt_hal_native_create(const dibit_allocator *allocator,
+                                   const dbt_hal_native_desc *desc, dbt_hal **out,
+                                   dibit_error *error);
 
 #endif

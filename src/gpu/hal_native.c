@@ -32,12 +32,16 @@ void dbt_native_message(dbt_wgpu_string message, char *text, size_t bytes) {
     text[n] = 0;
 }
 
-bool dbt_native_says_lost(const char *text) { return strstr(text, "device is lost") != NULL; }
+dibit_status dbt_native_status(const char *text, dibit_status status) {
+    return strstr(text, "device is lost")      ? DIBIT_DEVICE_LOST
+           : strstr(text, "Not enough memory") ? DIBIT_OUT_OF_MEMORY
+                                               : status;
+}
 
 void dbt_native_fault(native_hal *hal, dibit_status status, dbt_wgpu_string message) {
     if (hal->fault == DIBIT_DEVICE_LOST) return;
     dbt_native_message(message, hal->fault_text, sizeof hal->fault_text);
-    hal->fault = dbt_native_says_lost(hal->fault_text) ? DIBIT_DEVICE_LOST : status;
+    hal->fault = dbt_native_status(hal->fault_text, status);
 }
 
 dibit_status dbt_native_check(native_hal *hal, dibit_error *error) {
@@ -60,7 +64,7 @@ static void on_error(const dbt_wgpu_device *device, dbt_wgpu_enum type, dbt_wgpu
     (void)device;
     (void)unused;
     const bool memory = type == DBT_WGPU_ERROR_OUT_OF_MEMORY;
-    dbt_native_fault(hal, memory ? DIBIT_OUT_OF_MEMORY : DIBIT_BAD_ARGUMENT, message);
+    dbt_native_fault(hal, memory ? DIBIT_OUT_OF_MEMORY : DIBIT_UNSUPPORTED, message);
 }
 
 /* ---- The library ---- */
@@ -276,8 +280,9 @@ void dbt_hal_native_lose(dbt_hal *base) {
     dbt_native_fault(hal, DIBIT_DEVICE_LOST, (dbt_wgpu_string){"it was destroyed", SIZE_MAX});
 }
 
-dibit_status dbt_hal_native_create(const dibit_allocator *allocator, const char *library,
-                                   dbt_hal_adapter adapter, dbt_hal **out, dibit_error *error) {
+dibit_status dbt_hal_native_create(const dibit_allocator *allocator,
+                                   const dbt_hal_native_desc *desc, dbt_hal **out,
+                                   dibit_error *error) {
     static const dbt_hal_calls calls = {.destroy = native_destroy,
                                         .buffer_create = dbt_native_buffer_create,
                                         .buffer_destroy = dbt_native_buffer_destroy,
@@ -297,11 +302,11 @@ dibit_status dbt_hal_native_create(const dibit_allocator *allocator, const char 
                                         .timings = dbt_native_timings};
     native_hal *const hal = dbt_alloc(allocator, sizeof *hal, 16);
     if (!hal) return dbt_fail_memory(error, "a device", sizeof *hal);
-    *hal = (native_hal){.base = {.calls = &calls}};
+    *hal = (native_hal){.base = {.calls = &calls}, .checked_shaders = desc->checked_shaders};
     hal->objects = (dbt_hal_objects){.hal = &hal->base, .allocator = *allocator};
     hal->times_end = &hal->times;
-    dibit_status status = find_library(library, &hal->w, error);
-    if (status == DIBIT_OK) status = open_adapter(hal, adapter, error);
+    dibit_status status = find_library(desc->library, &hal->w, error);
+    if (status == DIBIT_OK) status = open_adapter(hal, desc->adapter, error);
     if (status == DIBIT_OK) status = open_device(hal, error);
     if (status != DIBIT_OK) {
         native_destroy(&hal->base);

@@ -57,6 +57,7 @@ typedef struct native_hal {
     dbt_wgpu_device device;
     dbt_wgpu_queue queue;
     char name[200];
+    bool checked_shaders;
 
     /* What is recorded; NULL: nothing. In an open pass, what is set. */
     dbt_wgpu_encoder encoder;
@@ -92,8 +93,9 @@ static inline native_hal *native_of(dbt_hal *hal) { return (native_hal *)hal; }
 dibit_status dbt_native_check(native_hal *hal, dibit_error *error);
 /* Notes a fault. A loss is never replaced by another. */
 void dbt_native_fault(native_hal *hal, dibit_status status, dbt_wgpu_string message);
-/* wgpu-native 29 answers most calls on a lost device with a validation error that says so. */
-bool dbt_native_says_lost(const char *text);
+/* wgpu-native 29 calls most errors on a lost device, and buffers that do not fit its memory, validation errors;
+ * what they say tells. Else `status`. */
+dibit_status dbt_native_status(const char *text, dibit_status status);
 /* Copies a message of the library as one line, without its frame. */
 void dbt_native_message(dbt_wgpu_string message, char *text, size_t bytes);
 

@@ -39,14 +39,14 @@ dibit_status dbt_native_scope_end(native_hal *hal, const char *name, dibit_error
     }
     DBT_TRY(dbt_native_check(hal, error));
     if (answer.type == DBT_WGPU_ERROR_NONE) return DIBIT_OK;
-    if (dbt_native_says_lost(answer.text)) {
-        dbt_native_fault(hal, DIBIT_DEVICE_LOST, (dbt_wgpu_string){answer.text, SIZE_MAX});
+    const bool memory = answer.type == DBT_WGPU_ERROR_OUT_OF_MEMORY;
+    const dibit_status status =
+        dbt_native_status(answer.text, memory ? DIBIT_OUT_OF_MEMORY : DIBIT_UNSUPPORTED);
+    if (status == DIBIT_DEVICE_LOST) {
+        dbt_native_fault(hal, status, (dbt_wgpu_string){answer.text, SIZE_MAX});
         return dbt_native_check(hal, error);
     }
-    return dbt_fail(error,
-                    answer.type == DBT_WGPU_ERROR_OUT_OF_MEMORY ? DIBIT_OUT_OF_MEMORY
-                                                                : DIBIT_UNSUPPORTED,
-                    "%s: %s", name, answer.text);
+    return dbt_fail(error, status, "%s: %s", name, answer.text);
 }
 
 /* ---- Objects ---- */
@@ -126,13 +126,16 @@ static dbt_wgpu_group_layout make_group_layout(native_hal *hal, const dbt_hal_pi
         hal->device, &(dbt_wgpu_group_layout_desc){.entryCount = n, .entries = entries});
 }
 
-/* Our own shaders are trusted to stay within their buffers and to end: checks of that cost. */
+/* Our own shaders are trusted to stay within their buffers and to end: checks of that cost (docs/BENCHMARKS.md
+ * says what). */
 static dbt_wgpu_module compile(native_hal *hal, const dbt_hal_pipeline_desc *desc) {
     dbt_wgpu_wgsl source = {.chain = {.sType = DBT_WGPU_CHAIN_WGSL},
                             .code = {desc->wgsl, desc->wgsl_bytes}};
     const dbt_wgpu_label module = {.nextInChain = &source.chain,
                                    .label = {desc->name, strlen(desc->name)}};
-    return hal->w.DeviceCreateShaderModuleTrusted(hal->device, &module, 0);
+    const dbt_wgpu_flags checks =
+        hal->checked_shaders ? DBT_WGPU_CHECK_BOUNDS | DBT_WGPU_CHECK_LOOPS : 0;
+    return hal->w.DeviceCreateShaderModuleTrusted(hal->device, &module, checks);
 }
 
 static void make_pipeline(native_hal *hal, const dbt_hal_pipeline_desc *desc, native_pipeline *p) {
