@@ -78,7 +78,7 @@ dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *
     DBT_FAIL_IF(!state || !bytes, error, DIBIT_BAD_ARGUMENT, "state and bytes must not be NULL");
     DBT_TRY(dbt_state_check(state, error));
     const dibit_session *const session = state->session;
-    cursor c = {.out = data, .size = *bytes};
+    cursor c = {.out = data, .size = data ? *bytes : 0};
     state_header header = {
         .version = STATE_VERSION, .n_parts = session->plan->n_states, .length = state->length};
     memcpy(header.magic, state_magic, sizeof header.magic);

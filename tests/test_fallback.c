@@ -20,9 +20,11 @@ enum { N_MODELS = sizeof models / sizeof *models, N_PROMPT = 21, N_TURN = 5, MAX
 /* ---- Memory that is counted ---- */
 
 static int64_t n_live;
+static uint64_t n_allocs, fails_at; /* the number of the one that fails, from 1; 0: none */
 
 static void *counting_alloc(void *user, size_t bytes, size_t alignment) {
     (void)user;
+    if (++n_allocs == fails_at) return NULL;
     void *const memory = dbt_alloc(&dbt_default_allocator, bytes, alignment);
     n_live += memory != NULL;
     return memory;
@@ -58,9 +60,18 @@ typedef struct talk {
     dibit_device_kind kind;
     bool cpu_fallback;
     dibit_sampling sampling;
-    const int64_t *given; /* what the first turn starts with, beside its prompt */
-    size_t n_given;
+    const dbt_hal_limits *limits; /* of the device, where they are not 0 */
 } talk;
+
+static void lower(dbt_hal_limits *limits, const dbt_hal_limits *to) {
+    if (!to) return;
+    if (to->max_buffer_bytes) limits->max_buffer_bytes = to->max_buffer_bytes;
+    if (to->max_binding_bytes) limits->max_binding_bytes = to->max_binding_bytes;
+    if (to->max_bindings) limits->max_bindings = to->max_bindings;
+    if (to->max_workgroups) limits->max_workgroups = to->max_workgroups;
+    if (to->max_invocations) limits->max_invocations = to->max_invocations;
+    if (to->max_workgroup_bytes) limits->max_workgroup_bytes = to->max_workgroup_bytes;
+}
 
 static dibit_status open_all(conversation *c, const talk *t) {
     c->n_live_before = n_live;
@@ -70,16 +81,19 @@ static dibit_status open_all(conversation *c, const talk *t) {
                                       .null_pending_seed = 3,
                                       .webgpu_library = getenv("DIBIT_WEBGPU_LIB"),
                                       .allocator = &counting};
-    if (dibit_device_create(&device, &c->device, &c->error) ||
-        dibit_model_load(&model, &c->model, &c->error))
-        fail_msg("%s", c->error.text);
-    if (c->device->gpu) failing_hal_wrap(dbt_gpu_hal(c->device->gpu));
+    dibit_status status = dibit_device_create(&device, &c->device, &c->error);
+    if (status == DIBIT_OK) status = dibit_model_load(&model, &c->model, &c->error);
+    if (status != DIBIT_OK) return status;
+    if (c->device->gpu) {
+        failing_hal_wrap(dbt_gpu_hal(c->device->gpu));
+        lower(&dbt_gpu_hal(c->device->gpu)->limits, t->limits);
+    }
     const dibit_session_desc session = {.device = c->device,
                                         .activations = DIBIT_ACTIVATIONS_FLOAT,
                                         .cpu_fallback = t->cpu_fallback,
                                         .sample_output = "logits",
                                         .feed_input = "input_ids"};
-    dibit_status status = dibit_session_create(c->model, &session, &c->session, &c->error);
+    status = dibit_session_create(c->model, &session, &c->session, &c->error);
     c->calls[c->n_calls++] = failing.n_calls;
     if (status == DIBIT_OK)
         status = dibit_state_create(c->session, &(dibit_state_desc){.capacity = 16}, &c->state,
@@ -240,6 +254,74 @@ static void test_the_cpu_takes_over_after_each_call(void **unused) {
     }
 }
 
+static void test_a_device_may_fail_at_once(void **unused) {
+    (void)unused;
+    dbt_hal *hal;
+    dbt_gpu *gpu = NULL;
+    dibit_error error;
+    assert_int_equal(dbt_hal_null_create(&counting, 0, &hal, &error), DIBIT_OK);
+    failing_hal_wrap(hal);
+    failing = (failing_hal){.at = 1, .status = DIBIT_OUT_OF_MEMORY};
+    assert_int_equal(dbt_gpu_create(&counting, hal, &gpu, &error), DIBIT_OUT_OF_MEMORY);
+    assert_null(gpu);
+    assert_int_equal(dbt_gpu_create(&counting, hal, &gpu, &error), DIBIT_OK);
+    dbt_gpu_destroy(&gpu);
+    assert_int_equal(n_live, 0);
+}
+
+static void test_each_allocation_fails_once(void **unused) {
+    (void)unused;
+    for (int k = 0; k < N_MODELS; k++) {
+        const talk t = {.path = models[k], .kind = DIBIT_DEVICE_NULL};
+        failing = (failing_hal){0};
+        uint32_t n_failed = 0;
+        for (uint64_t at = 1;; at = next_call(at)) {
+            n_allocs = 0;
+            fails_at = at;
+            conversation c;
+            const dibit_status got = converse(&c, &t);
+            const bool failed = n_allocs >= at;
+            fails_at = 0;
+            if (got != DIBIT_OK && got != DIBIT_OUT_OF_MEMORY)
+                fail_msg("allocation %llu: %s", (unsigned long long)at, c.error.text);
+            n_failed += got != DIBIT_OK;
+            close_all(&c);
+            if (!failed) break;
+        }
+        assert_true(n_failed > 10);
+    }
+}
+
+/* A device that can do less than the model asks for is a sentence, or nodes stay on the CPU; with
+ * cpu_fallback it is the CPU's text at the latest. */
+static void test_small_limits_are_statuses(void **unused) {
+    (void)unused;
+    static const dbt_hal_limits limits[] = {
+        {.max_buffer_bytes = 4096},   {.max_buffer_bytes = 40000}, {.max_binding_bytes = 256},
+        {.max_binding_bytes = 20000}, {.max_bindings = 2},         {.max_workgroups = 2},
+        {.max_invocations = 32},      {.max_workgroup_bytes = 512}};
+    uint32_t n_refused = 0;
+    failing = (failing_hal){0};
+    for (size_t i = 0; i < sizeof limits / sizeof *limits; i++) {
+        for (int k = 0; k < N_MODELS; k++) {
+            talk t = {.path = models[k], .kind = DIBIT_DEVICE_NULL, .limits = &limits[i]};
+            conversation c;
+            const dibit_status got = converse(&c, &t);
+            if (got != DIBIT_OK && got != DIBIT_TOO_LARGE && got != DIBIT_UNSUPPORTED)
+                fail_msg("limit %zu: %s: %s", i, dibit_status_name(got), c.error.text);
+            assert_true(got == DIBIT_OK || c.error.text[0]);
+            n_refused += got != DIBIT_OK;
+            close_all(&c);
+            t.cpu_fallback = true;
+            if (converse(&c, &t)) fail_msg("limit %zu: %s", i, c.error.text);
+            assert_int_equal(dibit_session_why(c.session)[0] != 0, got != DIBIT_OK);
+            if (got != DIBIT_OK) check_rest(&c, &t);
+            close_all(&c);
+        }
+    }
+    assert_true(n_refused >= 4);
+}
+
 /* ---- A real device ---- */
 
 static const dibit_sampling samplings[] = {{.temperature = 0},
@@ -312,6 +394,9 @@ int main(void) {
     const struct CMUnitTest null_alone[] = {
         cmocka_unit_test(test_each_call_fails_once),
         cmocka_unit_test(test_the_cpu_takes_over_after_each_call),
+        cmocka_unit_test(test_a_device_may_fail_at_once),
+        cmocka_unit_test(test_each_allocation_fails_once),
+        cmocka_unit_test(test_small_limits_are_statuses),
     };
     const struct CMUnitTest device[] = {
         cmocka_unit_test(test_a_lost_device_does_not_change_the_text),

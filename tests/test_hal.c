@@ -315,8 +315,16 @@ static void test_pipelines_and_groups_are_checked(void **state) {
     b[1] = (dbt_hal_binding){r.y, 0, 257};
     assert_int_equal(c->group_create(f->hal, r.pipeline, b, 2, r.uniforms, &g, &f->error),
                      DIBIT_BAD_ARGUMENT);
-    assert_null(g);
     assert_int_equal(f->hal->counters.pipelines + f->hal->counters.groups, created);
+    f->hal->limits.max_binding_bytes = 128;
+    b[1] = (dbt_hal_binding){r.y, 0, 0};
+    assert_int_equal(c->group_create(f->hal, r.pipeline, b, 2, r.uniforms, &g, &f->error),
+                     DIBIT_TOO_LARGE);
+    assert_non_null(strstr(f->error.text, "of 256 bytes is beyond the device's limit of 128"));
+    f->hal->limits.max_bindings = 1;
+    assert_int_equal(c->pipeline_create(f->hal, &affine_desc, &p, &f->error), DIBIT_TOO_LARGE);
+    assert_null(p);
+    assert_null(g);
 }
 
 static void test_dispatches_are_checked(void **state) {

@@ -357,6 +357,9 @@ static dibit_status record(recording *r) {
     DBT_TRY(rows_at_once(r, (uint64_t)p->N * 4, p->M, m_step, &m_part));
     if (m_groups(kernel, m_part) > limits->max_workgroups) {
         m_part = (int64_t)limits->max_workgroups * kernel->m_rows / m_step * m_step;
+        DBT_FAIL_IF(m_part == 0, r->error, DIBIT_TOO_LARGE,
+                    "%u workgroups, the device's limit, are too few for a part of %lld rows",
+                    (unsigned)limits->max_workgroups, (long long)m_step);
     }
     for (int64_t m = 0; m < p->M; m += m_part) {
         part at = {.m_begin = m, .m_count = least(m_part, p->M - m)};
