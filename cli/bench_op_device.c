@@ -1,6 +1,6 @@
 /* dibit bench-op on a device: chains of layers, each of which reads what the one before it wrote, as in a
- * model. Time goes from the submit of some chains to their end; the device's own timestamps say how much
- * of it the layers were at work, the rest being dispatch. */
+ * model. Time goes from the first dispatch's recording to the end of the last; the device's own timestamps
+ * say how much of it the device was at work. */
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -14,7 +14,7 @@
 
 static const char *const verb = "bench-op";
 
-enum { LAYERS = 32, MOST_DISPATCHES = 900 /* of one submit: their uniforms fit one buffer */ };
+enum { LAYERS = 32, MOST_LAYERS = 450 };
 
 typedef struct bench bench;
 struct bench {
@@ -100,13 +100,14 @@ static void close_chain(bench *b) {
 
 /* ---- Measuring ---- */
 
-/* Seconds from the submit of so many layers to their end; A is the chain's at first. */
+/* Seconds from recording the first of so many layers to the end of the last; A is the chain's at first. */
 static double run(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M, uint32_t n_layers) {
     const dbt_matmul_nbits *const p = &b->chain.p;
     const bool chained = p->N == p->K;
     ok(b,
        b->hal->calls->write(b->hal, b->x[0], 0, b->chain.a, (uint64_t)(M * p->K) * 4, &b->error));
     finish(b, b->x[0]);
+    const uint64_t start = dbt_os_nanoseconds();
     for (uint32_t i = 0; i < n_layers; i++) {
         dbt_nbits_gpu_problem layer = b->layers[i % LAYERS];
         layer.p.M = M;
@@ -115,25 +116,17 @@ static double run(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M, uint3
         layer.y = b->x[chained ? 1 - i % 2 : 1];
         ok(b, dbt_nbits_gpu_record(b->gpu, kernel, &layer, &b->error));
     }
-    const uint64_t start = dbt_os_nanoseconds();
     finish(b, b->x[0]);
     return (double)(dbt_os_nanoseconds() - start) * 1e-9;
 }
 
-/* Microseconds a layer by the timestamps of its dispatches. */
-static double busy(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M) {
-    if (!(b->hal->features & DBT_HAL_TIMESTAMPS)) return 0;
-    ok(b, b->hal->calls->time(b->hal, DBT_HAL_TIME_DISPATCHES, &b->error));
-    run(b, kernel, M, LAYERS);
-    ok(b, b->hal->calls->time(b->hal, DBT_HAL_UNTIMED, &b->error));
+/* Microseconds that the device has been at work, once it is done. */
+static double busy(bench *b) {
+    uint64_t ns;
     dibit_status status;
-    while ((status = b->hal->calls->poll(b->hal, 0, &b->error)) == DIBIT_PENDING) continue;
+    while ((status = dbt_gpu_time_all(b->gpu, &ns, &b->error)) == DIBIT_PENDING) continue;
     ok(b, status);
-    uint64_t ns[4 * LAYERS];
-    const uint32_t n = b->hal->calls->timings(b->hal, ns, sizeof ns / sizeof ns[0]);
-    double sum = 0;
-    for (uint32_t i = 0; i < n; i++) sum += (double)ns[i];
-    return sum / LAYERS * 1e-3;
+    return (double)ns * 1e-3;
 }
 
 static timing measure(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M) {
@@ -143,21 +136,24 @@ static timing measure(bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M) {
     if (checked) run(checked, kernel, M, LAYERS);
     const double first = run(b, kernel, M, LAYERS);
     uint32_t n_layers = LAYERS;
-    while (2 * n_layers <= MOST_DISPATCHES / 2 && first * n_layers / LAYERS < 0.05) n_layers *= 2;
-    double us[ROUNDS], ratios[ROUNDS] = {0};
+    while (2 * n_layers <= MOST_LAYERS && first * n_layers / LAYERS < 0.05) n_layers *= 2;
+    double us[ROUNDS], busy_us[ROUNDS], ratios[ROUNDS] = {0};
     for (int i = 0; i < ROUNDS; i++) {
+        const double before = busy(b);
         us[i] = run(b, kernel, M, n_layers) / n_layers * 1e6;
+        busy_us[i] = (busy(b) - before) / n_layers;
         if (checked) ratios[i] = run(checked, kernel, M, n_layers) / n_layers * 1e6 / us[i];
     }
     qsort(us, ROUNDS, sizeof *us, bench_op_compare_doubles);
+    qsort(busy_us, ROUNDS, sizeof *busy_us, bench_op_compare_doubles);
     qsort(ratios, ROUNDS, sizeof *ratios, bench_op_compare_doubles);
-    return (timing){us[ROUNDS / 2], us[0], busy(b, kernel, M), ratios[ROUNDS / 2]};
+    return (timing){us[ROUNDS / 2], us[0], busy_us[ROUNDS / 2], ratios[ROUNDS / 2]};
 }
 
 /* ---- Reporting ---- */
 
-static void report(const bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M, timing t,
-                   json_t *rows) {
+static void report(const bench *b, const dbt_nbits_gpu_kernel *kernel, bool chosen, int64_t M,
+                   timing t, json_t *rows) {
     const dbt_matmul_nbits *const p = &b->chain.p;
     const double gb = (double)b->chain.layer_bytes / t.median / 1e3;
     const double gflops = 2.0 * (double)M * (double)p->N * (double)p->K / t.median / 1e3;
@@ -172,12 +168,13 @@ static void report(const bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M
         return;
     }
     json_array_append_new(
-        rows, json_pack("{s:s, s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}",
-                        "kernel", kernel->name, "m", (json_int_t)M, "n", (json_int_t)p->N, "k",
-                        (json_int_t)p->K, "bits", (int)p->bits, "block", (json_int_t)p->block_size,
-                        "zero_points", bench_op_zp_name(p->zero_point_type), "activations",
-                        activations, "us", t.median, "us_least", t.least, "us_busy", t.busy,
-                        "gb_per_s", gb, "gflop_per_s", gflops, "checked_ratio", t.checked));
+        rows,
+        json_pack("{s:s, s:b, s:I, s:I, s:I, s:i, s:I, s:s, s:s, s:f, s:f, s:f, s:f, s:f, s:f}",
+                  "kernel", kernel->name, "chosen", (int)chosen, "m", (json_int_t)M, "n",
+                  (json_int_t)p->N, "k", (json_int_t)p->K, "bits", (int)p->bits, "block",
+                  (json_int_t)p->block_size, "zero_points", bench_op_zp_name(p->zero_point_type),
+                  "activations", activations, "us", t.median, "us_least", t.least, "us_busy",
+                  t.busy, "gb_per_s", gb, "gflop_per_s", gflops, "checked_ratio", t.checked));
 }
 
 /* ---- Rows ---- */
@@ -185,8 +182,8 @@ static void report(const bench *b, const dbt_nbits_gpu_kernel *kernel, int64_t M
 static bool is_asked_for(const bench_op_options *o, const dbt_nbits_gpu_kernel *kernel,
                          const dbt_nbits_gpu_kernel *chosen, int64_t M) {
     if (o->kernel) return strcmp(o->kernel, kernel->name) == 0;
-    /* A matvec goes through B for each of its rows of A. */
-    return o->all ? kernel->tile || M <= 8 : kernel == chosen;
+    /* A matvec goes through B for each m_rows of A. */
+    return o->all ? kernel->tile ? M > 4 : M <= 8 * (int64_t)kernel->m_rows : kernel == chosen;
 }
 
 static bool run_m(bench *b, const bench_op_options *o, int64_t M, bool int8, json_t *rows) {
@@ -200,7 +197,7 @@ static bool run_m(bench *b, const bench_op_options *o, int64_t M, bool int8, jso
         const dbt_nbits_gpu_kernel *const kernel = &dbt_nbits_gpu_kernels[i];
         if (!is_asked_for(o, kernel, chosen, M) || !dbt_nbits_gpu_fits(kernel, &problem, b->hal))
             continue;
-        report(b, kernel, M, measure(b, kernel, M), rows);
+        report(b, kernel, kernel == chosen, M, measure(b, kernel, M), rows);
         ran = true;
     }
     return ran;
@@ -209,14 +206,18 @@ static bool run_m(bench *b, const bench_op_options *o, int64_t M, bool int8, jso
 static bool run_config(bench *b, const bench_op_options *o, const nbits_config *config,
                        json_t *rows) {
     static const int64_t some_m[] = {1, 8, 128, 1024};
+    static const int64_t every_m[] = {1,  2,  4,  8,   12,  16,  24,  32,
+                                      48, 64, 96, 128, 192, 256, 512, 1024};
+    const int64_t *const ms = o->all ? every_m : some_m;
+    const int n = o->m ? 1 : o->all ? sizeof every_m / sizeof *every_m : 4;
     bool ran = false;
-    open_chain(b, config, o->m ? o->m : some_m[3]);
-    if (b->checked) open_chain(b->checked, config, o->m ? o->m : some_m[3]);
-    for (int i = 0; i < (o->m ? 1 : 4); i++) {
+    open_chain(b, config, o->m ? o->m : ms[n - 1]);
+    if (b->checked) open_chain(b->checked, config, o->m ? o->m : ms[n - 1]);
+    for (int i = 0; i < n; i++) {
         for (int int8 = 0; int8 < 2; int8++) {
             const dibit_activations other = int8 ? DIBIT_ACTIVATIONS_FLOAT : DIBIT_ACTIVATIONS_INT8;
             if (o->common.activations == other) continue;
-            ran |= run_m(b, o, o->m ? o->m : some_m[i], int8 != 0, rows);
+            ran |= run_m(b, o, o->m ? o->m : ms[i], int8 != 0, rows);
         }
     }
     close_chain(b);
@@ -232,6 +233,7 @@ static int open_bench(bench *b, const dibit_cli_common *common) {
     b->gpu = b->device->gpu;
     if (!b->gpu) return dibit_cli_fail(verb, "there is no GPU to measure");
     b->hal = dbt_gpu_hal(b->gpu);
+    ok(b, dbt_gpu_time(b->gpu, DBT_HAL_TIME_PASSES, &b->error));
     return 0;
 }
 

@@ -24,13 +24,14 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
      .least_k = least_k_,                                                                          \
      .least_workgroups = 1,                                                                        \
      .software = software_},
-#define TILE(name_, int8_, tile_m_, tile_n_, least_m_, least_workgroups_, software_)               \
+#define TILE(name_, int8_, tile_m_, tile_n_, split_, least_m_, least_workgroups_, software_)       \
     {.name = #name_,                                                                               \
      .shader = TILE_SHADER(int8_),                                                                 \
      .tile = true,                                                                                 \
      .int8 = int8_,                                                                                \
      .m_rows = tile_m_,                                                                            \
      .n_rows = tile_n_,                                                                            \
+     .split = split_,                                                                              \
      .least_m = least_m_,                                                                          \
      .most_m = INT64_MAX,                                                                          \
      .least_k = 1,                                                                                 \
@@ -46,7 +47,7 @@ const uint32_t dbt_nbits_gpu_kernel_count =
 /* Scratch; 2 is the fused op's. */
 enum { QUADS, PARTS, GATED = 3 };
 
-enum { UNIT = 32, THREADS = 128 /* of a matvec */, TILE_THREADS = 256, QUANTIZE_THREADS = 64 };
+enum { UNIT = 32, THREADS = 128 /* of a matvec */, QUANTIZE_THREADS = 64 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -94,13 +95,19 @@ uint32_t dbt_nbits_gpu_variant(const dbt_nbits_gpu_kernel *kernel,
 
 /* ---- The choice ---- */
 
+static uint64_t threads_of(const dbt_nbits_gpu_kernel *k) {
+    if (!k->tile) return THREADS;
+    return (uint64_t)(least(k->m_rows, 64) * least(k->n_rows, 64) / 16 * k->split);
+}
+
 /* Bytes of var<workgroup>, as the shaders' headers say. */
 static uint64_t workgroup_bytes(const dbt_nbits_gpu_kernel *k, const variant *v) {
     if (k->tile) {
         const uint64_t sides = (uint64_t)k->m_rows + k->n_rows;
-        if (!k->int8) return 128 * sides;
-        const uint64_t parts = 2 * (uint64_t)v->unit_blocks;
-        return 64 * sides + parts * (8 * (uint64_t)k->m_rows + 12 * (uint64_t)k->n_rows);
+        const uint64_t parts =
+            (uint64_t)v->unit_blocks * (16 * (uint64_t)k->m_rows + 24 * (uint64_t)k->n_rows);
+        const uint64_t slice = k->int8 ? 64 * sides + parts : 128 * sides;
+        return k->split * slice + (k->split > 1 ? 16 * threads_of(k) : 0);
     }
     const uint64_t staged = (k->int8 ? 3 : 8) * (uint64_t)k->m_rows * k->lanes;
     const uint64_t sums = (uint64_t)k->m_rows * k->n_rows / 4 * THREADS;
@@ -113,12 +120,11 @@ const char *dbt_nbits_gpu_lacks(const dbt_nbits_gpu_kernel *kernel,
     const dbt_hal_limits *const limits = &hal->limits;
     if (kernel->int8 != problem->p.int8_activations) return "activations of the other kind";
     if (kernel->subgroups && !(hal->features & DBT_HAL_SUBGROUPS)) return "subgroups";
-    if (kernel->subgroups && limits->max_subgroup > kernel->lanes) return "smaller subgroups";
     const bool quantized = kernel->int8 && kernel->tile;
     if (quantized && quads_row_bytes(&problem->p) * kernel->m_rows > limits->max_binding_bytes)
         return "larger bindings";
     if (workgroup_bytes(kernel, &v) > limits->max_workgroup_bytes) return "workgroup memory";
-    return limits->max_invocations < TILE_THREADS ? "larger workgroups" : NULL;
+    return limits->max_invocations < threads_of(kernel) ? "larger workgroups" : NULL;
 }
 
 static uint64_t n_groups(const dbt_nbits_gpu_kernel *k, int64_t n) {
@@ -130,9 +136,9 @@ static uint64_t m_groups(const dbt_nbits_gpu_kernel *k, int64_t m) {
 }
 
 static bool is_worth(const dbt_nbits_gpu_kernel *k, const dbt_matmul_nbits *p, const dbt_hal *hal) {
-    return p->M >= k->least_m && p->M <= k->most_m && p->K >= k->least_k &&
-           n_groups(k, p->N) * m_groups(k, p->M) >= k->least_workgroups &&
-           (k->software || !(hal->features & DBT_HAL_SOFTWARE));
+    if (p->M < k->least_m || p->M > k->most_m || p->K < k->least_k) return false;
+    if (hal->features & DBT_HAL_SOFTWARE) return k->software;
+    return n_groups(k, p->N) * m_groups(k, p->M) >= k->least_workgroups;
 }
 
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,
@@ -244,7 +250,8 @@ static dibit_status record_quantize(const recording *r, const part *at) {
                           .written = 6,
                           .uniforms = &u,
                           .uniform_bytes = sizeof u};
-    DBT_TRY(dbt_gpu_grid(r->gpu, (uint64_t)(units_of(p) * m_stride / QUANTIZE_THREADS),
+    const int64_t units = units_of(p) * m_stride;
+    DBT_TRY(dbt_gpu_grid(r->gpu, (uint64_t)((units + QUANTIZE_THREADS - 1) / QUANTIZE_THREADS),
                          d.workgroups, r->error));
     return dbt_gpu_record(r->gpu, &d, r->error);
 }
@@ -265,6 +272,7 @@ static uint32_t params_of(const recording *r, dbt_shader_param *out) {
     if (k->tile) {
         out[n++] = (dbt_shader_param){"TILE_M", (int32_t)k->m_rows};
         out[n++] = (dbt_shader_param){"TILE_N", (int32_t)k->n_rows};
+        out[n++] = (dbt_shader_param){"SPLIT", (int32_t)k->split};
     } else {
         out[n++] = (dbt_shader_param){"M_ROWS", (int32_t)k->m_rows};
         out[n++] = (dbt_shader_param){"ROWS", r->gate ? 8 : (int32_t)k->n_rows};

@@ -12,10 +12,11 @@ typedef struct dbt_nbits_gpu_kernel {
     const char *shader;
     bool tile;               /* else matvec */
     bool int8;               /* arithmetic */
-    bool subgroups;          /* needs them, of at most `lanes` threads */
+    bool subgroups;          /* needs them */
     uint32_t m_rows;         /* rows of A of a workgroup */
     uint32_t n_rows;         /* of a matvec: rows of B of a thread; of a tile: of a workgroup */
     uint32_t lanes;          /* of a matvec: threads that share a row */
+    uint32_t split;          /* of a tile: slices of threads that share K */
     int64_t least_m, most_m; /* where it is worth choosing; it is right for any M */
     int64_t least_k;
     uint64_t least_workgroups;

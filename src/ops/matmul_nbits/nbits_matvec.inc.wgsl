@@ -9,7 +9,6 @@
 fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         @builtin(num_workgroups) workgroups: vec3<u32>,
 #if REDUCE == 1
-        @builtin(subgroup_invocation_id) subgroup_lane: u32,
         @builtin(subgroup_size) subgroup_size: u32,
 #endif
         @builtin(local_invocation_index) t: u32) {
@@ -47,8 +46,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         }
     }
 #if REDUCE == 1
-    reduce_subgroups(t, subgroup_lane);
-    store_sums(workgroup_n, first_m, t, subgroup_size);
+    let width = min(subgroup_size, LANES);
+    reduce_subgroups(t, width);
+    store_sums(workgroup_n, first_m, t, width);
 #else
     reduce_lanes(t, lane);
     store_sums(workgroup_n, first_m, t, LANES);

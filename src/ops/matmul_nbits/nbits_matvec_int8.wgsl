@@ -6,7 +6,7 @@
 // 8 gain [K] with NORM 1, 9 other [M, N] with an EPILOGUE,
 // but for a GATE.
 // 128 threads a workgroup; ceil(n_count / (GROUPS * COLUMNS)) workgroups in x and y (dbt_gpu_grid), and
-// ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups of at most LANES threads.
+// ceil(M / M_ROWS) in z. REDUCE 1 needs subgroups.
 #param M_ROWS 1 2 4 8
 #param LANES 16 32 64 128
 #param ROWS 4 8

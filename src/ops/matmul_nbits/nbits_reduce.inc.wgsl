@@ -28,12 +28,16 @@ var<workgroup> shared_quads: array<vec4<u32>, max(STAGED, SUMS * THREADS)>;
 #if NAGA == 0
 enable subgroups;
 #endif
-// A subgroup's sum is with its first thread: threads of a subgroup are neighbours, and of one group.
-fn reduce_subgroups(t: u32, subgroup_lane: u32) {
+// The sum of `width` threads, those of a subgroup or of a group if that is smaller, is with the first of
+// them: threads of a subgroup are neighbours.
+fn reduce_subgroups(t: u32, width: u32) {
     workgroupBarrier();
     for (var i = 0u; i < SUMS; i++) {
-        let sum = subgroupAdd(sums[i]);
-        if (subgroup_lane == 0u) {
+        var sum = sums[i];
+        for (var half = width / 2u; half > 0u; half /= 2u) {
+            sum += subgroupShuffleXor(sum, half);
+        }
+        if (t % width == 0u) {
             shared_quads[i * THREADS + t] = bitcast<vec4<u32>>(sum);
         }
     }

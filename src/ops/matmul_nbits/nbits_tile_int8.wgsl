@@ -1,14 +1,12 @@
 // MatMulNBits for many rows of A, with int8 activations from nbits_quantize.wgsl: as nbits_tile.wgsl, but a row
 // of workgroup memory is a quad, four bytes of K in a word, and sums of integers become floats
-// where a scale ends. In steps of two units.
+// where a scale ends. In steps of two units, of which each of SPLIT slices has every SPLIT-th.
 //
 // Bindings: 0 problem, 1 quads [units * 8, m_stride], 2 b, 3 scales, 4 zero points, 5 bias [N], 6 parts
 // [units * UNIT_BLOCKS, m_stride], 7 y [M, N], 9 other [M, N] with an EPILOGUE.
 // 256 threads a workgroup; ceil(n_count / TILE_N) workgroups in x and y (dbt_gpu_grid), ceil(M / TILE_M) in z;
-// m_stride is a multiple of TILE_M.
-// 64 * (TILE_M + TILE_N) bytes of workgroup memory for quads, and 32 * UNIT_BLOCKS * (TILE_M + TILE_N) for parts.
-#param TILE_M 64 128
-#param TILE_N 64 128
+// m_stride is a multiple of TILE_M. For each slice 64 * (TILE_M + TILE_N)
+// bytes of workgroup memory for quads, and UNIT_BLOCKS * (16 * TILE_M + 24 * TILE_N) for parts; 16 a thread with slices.
 #include "nbits_b.inc.wgsl"
 #include "nbits_block.inc.wgsl"
 #include "nbits_dot.inc.wgsl"
@@ -23,18 +21,22 @@ const STEP_UNITS = 2u;
 const STEP_QUADS = STEP_UNITS * QUADS;
 const STEP_PARTS = STEP_UNITS * UNIT_BLOCKS;
 
-var<workgroup> a_tile: array<vec4<u32>, STEP_QUADS * TILE_M / 4>;
-var<workgroup> w_tile: array<vec4<u32>, STEP_QUADS * TILE_N / 4>;
-var<workgroup> a_scale: array<f32, STEP_PARTS * TILE_M>;
-var<workgroup> w_scale: array<f32, STEP_PARTS * TILE_N>;
+const A_TILE = STEP_QUADS * TILE_M / 4u;
+const W_TILE = STEP_QUADS * TILE_N / 4u;
+const A_PARTS = STEP_PARTS * TILE_M;
+const W_PARTS = STEP_PARTS * TILE_N;
+var<workgroup> a_tile: array<vec4<u32>, SPLIT * A_TILE>;
+var<workgroup> w_tile: array<vec4<u32>, SPLIT * W_TILE>;
+var<workgroup> a_scale: array<f32, SPLIT * A_PARTS>;
+var<workgroup> w_scale: array<f32, SPLIT * W_PARTS>;
 
 #if BITS == 8 || ZERO_POINT >= 2
-var<workgroup> a_sum: array<i32, STEP_PARTS * TILE_M>;
-var<workgroup> w_zero: array<ZeroPoint, STEP_PARTS * TILE_N>;
+var<workgroup> a_sum: array<i32, SPLIT * A_PARTS>;
+var<workgroup> w_zero: array<ZeroPoint, SPLIT * W_PARTS>;
 #endif
 
 fn stage_a(m_begin: u32, first_unit: u32, t: u32) {
-    for (var i = t; i < STEP_QUADS * TILE_M / 4u; i += THREADS) {
+    for (var i = t; i < A_TILE; i += SLICE_THREADS) {
         let m4 = i % (TILE_M / 4u);
         let p = i / (TILE_M / 4u);
         let row = first_unit * QUADS + p;
@@ -42,17 +44,17 @@ fn stage_a(m_begin: u32, first_unit: u32, t: u32) {
         if (row < problem.units * QUADS) {
             quads = a_quads[(row * problem.m_stride + m_begin) / 4u + m4];
         }
-        a_tile[tile_slot(p, m4, TILE_M)] = quads;
+        a_tile[slice * A_TILE + tile_slot(p, m4, TILE_M)] = quads;
     }
-    for (var i = t; i < STEP_PARTS * TILE_M; i += THREADS) {
+    for (var i = t; i < A_PARTS; i += SLICE_THREADS) {
         let row = first_unit * UNIT_BLOCKS + i / TILE_M;
         var part = vec2<u32>();
         if (row < problem.units * UNIT_BLOCKS) {
             part = a_parts[row * problem.m_stride + m_begin + i % TILE_M];
         }
-        a_scale[i] = bitcast<f32>(part.x);
+        a_scale[slice * A_PARTS + i] = bitcast<f32>(part.x);
 #if BITS == 8 || ZERO_POINT >= 2
-        a_sum[i] = bitcast<i32>(part.y);
+        a_sum[slice * A_PARTS + i] = bitcast<i32>(part.y);
 #endif
     }
 }
@@ -72,26 +74,26 @@ fn load_bytes(row: u32, unit: u32, q: u32) -> u32 {
 }
 
 fn stage_w(n_begin: u32, first_unit: u32, t: u32) {
-    for (var i = t; i < STEP_QUADS * TILE_N / 4u; i += THREADS) {
+    for (var i = t; i < W_TILE; i += SLICE_THREADS) {
         let q = i % QUADS;
         let n4 = i / QUADS % (TILE_N / 4u);
         let step = i / QUADS / (TILE_N / 4u);
         let unit = min(first_unit + step, problem.units - 1u);
         let n = n_begin + 4u * n4;
-        w_tile[tile_slot(step * QUADS + q, n4, TILE_N)] =
+        w_tile[slice * W_TILE + tile_slot(step * QUADS + q, n4, TILE_N)] =
             vec4<u32>(load_bytes(n, unit, q), load_bytes(n + 1u, unit, q),
                       load_bytes(n + 2u, unit, q), load_bytes(n + 3u, unit, q));
     }
-    for (var i = t; i < STEP_PARTS * TILE_N; i += THREADS) {
+    for (var i = t; i < W_PARTS; i += SLICE_THREADS) {
         let n = min(n_begin + i % TILE_N, problem.n_count - 1u);
         let part = i / TILE_N;
         let unit = first_unit + part / UNIT_BLOCKS;
         let g = block_of(unit, part % UNIT_BLOCKS);
         let inside = unit < problem.units && g < problem.k_blocks;
         let block = min(g, problem.k_blocks - 1u);
-        w_scale[i] = select(0.0, scale_at(n, block), inside);
+        w_scale[slice * W_PARTS + i] = select(0.0, scale_at(n, block), inside);
 #if BITS == 8 || ZERO_POINT >= 2
-        w_zero[i] = split_zero_point(n, block);
+        w_zero[slice * W_PARTS + i] = split_zero_point(n, block);
 #endif
     }
 }
@@ -108,8 +110,8 @@ var<private> dots: array<vec4<i32>, SUMS>;
 
 fn begin_four(begin: u32, part: u32, m: u32, n: u32) {
 #if BITS == 8 || ZERO_POINT >= 2
-    let w = part * TILE_N + n;
-    let a = part * TILE_M + m;
+    let w = slice * W_PARTS + part * TILE_N + n;
+    let a = slice * A_PARTS + part * TILE_M + m;
     let whole = vec4<i32>(w_zero[w].whole, w_zero[w + 1u].whole, w_zero[w + 2u].whole,
                           w_zero[w + 3u].whole);
     dots[begin] = vec4<i32>(EXPONENT) - whole * a_sum[a];
@@ -132,24 +134,25 @@ fn add_products(begin: u32, x: vec4<u32>, w: vec4<u32>) {
 }
 
 // The dots of row m with four n, without what they began with and what is left of their zero points.
-fn end_row(dots_of_row: vec4<i32>, part: u32, m: u32, w: u32) -> vec4<f32> {
+fn end_row(dots_of_row: vec4<i32>, a: u32, w: u32) -> vec4<f32> {
     let dot = bitcast<vec4<f32>>(dots_of_row) - vec4<f32>(EXPONENT_VALUE);
 #if ZERO_POINT >= 2
     let rest = vec4<f32>(w_zero[w].rest, w_zero[w + 1u].rest, w_zero[w + 2u].rest,
                          w_zero[w + 3u].rest);
-    return (dot - rest * f32(a_sum[part * TILE_M + m])) * a_scale[part * TILE_M + m];
+    return (dot - rest * f32(a_sum[a])) * a_scale[a];
 #else
-    return dot * a_scale[part * TILE_M + m];
+    return dot * a_scale[a];
 #endif
 }
 
 fn end_four(begin: u32, part: u32, m: u32, n: u32) {
-    let w = part * TILE_N + n;
+    let w = slice * W_PARTS + part * TILE_N + n;
+    let a = slice * A_PARTS + part * TILE_M + m;
     let scale = vec4<f32>(w_scale[w], w_scale[w + 1u], w_scale[w + 2u], w_scale[w + 3u]);
-    sums[begin] += end_row(dots[begin], part, m, w) * scale;
-    sums[begin + 1u] += end_row(dots[begin + 1u], part, m + 1u, w) * scale;
-    sums[begin + 2u] += end_row(dots[begin + 2u], part, m + 2u, w) * scale;
-    sums[begin + 3u] += end_row(dots[begin + 3u], part, m + 3u, w) * scale;
+    sums[begin] += end_row(dots[begin], a, w) * scale;
+    sums[begin + 1u] += end_row(dots[begin + 1u], a + 1u, w) * scale;
+    sums[begin + 2u] += end_row(dots[begin + 2u], a + 2u, w) * scale;
+    sums[begin + 3u] += end_row(dots[begin + 3u], a + 3u, w) * scale;
 }
 
 fn begin_part(part: u32, m: u32, n: u32) {
@@ -187,12 +190,17 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
         return;
     }
     let m_begin = workgroup.z * TILE_M;
-    let m4 = t / 16u;
-    let n4 = t % 16u;
-    for (var unit = 0u; unit < problem.units; unit += STEP_UNITS) {
+    let s = t % SLICE_THREADS;
+    let m4 = s / N_THREADS;
+    let n4 = s % N_THREADS;
+#if SPLIT > 1
+    slice = t / SLICE_THREADS;
+#endif
+    for (var first = 0u; first < problem.units; first += SPLIT * STEP_UNITS) {
+        let unit = first + slice * STEP_UNITS;
         workgroupBarrier();
-        stage_a(m_begin, unit, t);
-        stage_w(n_begin, unit, t);
+        stage_a(m_begin, unit, s);
+        stage_w(n_begin, unit, s);
         workgroupBarrier();
         for (var part = 0u; part < STEP_PARTS; part++) {
             begin_part(part, 4u * m4, 4u * n4);

@@ -14,9 +14,6 @@ dbt_gpu *nbits_gpu_open(const dbt_shader_library *library) {
     dbt_hal *const hal = test_device_open();
     dbt_gpu *gpu = NULL;
     dibit_error error;
-    /* lavapipe says 128 and has 8. */
-    if (hal->features & DBT_HAL_SOFTWARE && hal->limits.max_subgroup > 16)
-        hal->limits.max_subgroup = 16;
     nbits_gpu_ok(dbt_gpu_create(&dbt_default_allocator, hal, &gpu, &error), &error);
     if (library) dbt_gpu_use_shaders(gpu, library);
     return gpu;
