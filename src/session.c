@@ -4,6 +4,7 @@
 
 #include "base/os.h"
 #include "model.h"
+#include "ops/matmul_nbits/nbits_gpu.h"
 
 enum { SLICE_NS = 2000000 }; /* how long a poll works before it answers PENDING */
 
@@ -152,6 +153,16 @@ dibit_status dibit_session_begin(dibit_model *model, const dibit_session_desc *d
     return DIBIT_OK;
 }
 
+/* Kernels may have turned out to be wrong on this device with what is fused into them: then the plan is made again
+ * without. Else the CPU may take over. */
+static dibit_status plan_again(dibit_session *session, const dibit_error *why, dibit_error *error) {
+    dbt_gpu *const gpu = session->plan->options.gpu;
+    if (gpu && session->plan->fused && dbt_nbits_gpu_fusion_is_dropped(gpu))
+        return make_plan(session, gpu, error);
+    if (dibit_session_may_leave(session, why->status)) return leave(session, why, error);
+    return dbt_fail(error, why->status, "%s", why->text);
+}
+
 dibit_status dibit_session_poll(dibit_session *session, dibit_error *error) {
     DBT_FAIL_IF(!session, error, DIBIT_BAD_ARGUMENT, "session must not be NULL");
     if (session->ready) return DIBIT_OK;
@@ -161,9 +172,8 @@ dibit_status dibit_session_poll(dibit_session *session, dibit_error *error) {
         dibit_error why = {DIBIT_OK, ""};
         const dibit_status status = dbt_plan_prepare(session->plan, &waiting, &why);
         if (status != DIBIT_OK && status != DIBIT_PENDING) {
-            if (!dibit_session_may_leave(session, status))
-                return dbt_fail(error, status, "%s", why.text);
-            DBT_TRY(leave(session, &why, error));
+            why.status = status;
+            DBT_TRY(plan_again(session, &why, error));
             return DIBIT_PENDING;
         }
         session->ready = status == DIBIT_OK;

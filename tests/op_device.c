@@ -293,6 +293,7 @@ static void prepare(run *r) {
                          .error = &r->error};
     dibit_status status;
     while ((status = r->op->gpu_prepare(&p)) == DIBIT_PENDING) dbt_os_yield();
+    if (dbt_gpu_dropped_kernels(device)) fail_msg("%s: a kernel is wrong", r->op->name);
     r->prepared = p.prepared;
     ok(r, status);
 }

@@ -67,6 +67,7 @@ typedef struct dbt_step {
     bool guard_value;
     int32_t states;  /* index of its first pair in plan->states, or -1 */
     uint64_t serves; /* what it helps to make: dbt_plan_output_bit of outputs, DBT_SERVES_* */
+    bool is_prepared;
     void *prepared;
     const char *name, *op, *kernel, *why;
     uint64_t runs, nanoseconds, dispatches, device_ns;
@@ -122,7 +123,9 @@ typedef struct dbt_plan {
     int32_t settings, token; /* of dibit.Sample, on the CPU and on the device; -1: there is none */
     int32_t fed;             /* input that can take the token of the run before, or -1 */
     int32_t n_loaded;        /* tensors whose constants are resident */
-    int32_t n_prepared;      /* steps whose kernels are chosen */
+    int32_t n_asked;         /* steps that were asked to choose their kernels, in this round */
+    int32_t n_waiting;       /* of them, those that wait for the device */
+    bool fused;              /* nodes were */
     dbt_block fetched;       /* the bytes of the constant that is being loaded and converted */
     uint64_t weight_bytes, packed_bytes;
     bool int8_activations;

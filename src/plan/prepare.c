@@ -166,11 +166,18 @@ dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error)
         plan->n_loaded++;
         return DIBIT_PENDING;
     }
-    if (plan->n_prepared < plan->n_steps) {
-        const dibit_status status = prepare_step(plan, &plan->steps[plan->n_prepared], error);
-        *waiting = status == DIBIT_PENDING;
-        DBT_TRY(status);
-        plan->n_prepared++;
+    if (plan->n_asked < plan->n_steps) {
+        dbt_step *const step = &plan->steps[plan->n_asked];
+        const dibit_status status = step->is_prepared ? DIBIT_OK : prepare_step(plan, step, error);
+        if (status != DIBIT_PENDING) DBT_TRY(status);
+        step->is_prepared = status == DIBIT_OK;
+        plan->n_waiting += !step->is_prepared;
+        plan->n_asked++;
+        return DIBIT_PENDING;
+    }
+    if (plan->n_waiting) { /* all have asked for what they need of the device: the next round */
+        plan->n_asked = plan->n_waiting = 0;
+        *waiting = true;
         return DIBIT_PENDING;
     }
     dbt_block_free(&plan->fetched, &plan->arena->allocator);

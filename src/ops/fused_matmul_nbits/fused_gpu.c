@@ -10,6 +10,26 @@ static dbt_hal_buffer *buffer(const dbt_gpu_call *call, uint32_t i) {
     return i < call->n_inputs && call->in[i] ? call->in_buffers[i] : NULL;
 }
 
+static bool has(const dbt_node *node, uint32_t i) { return dbt_nbits_input(node, i) != NULL; }
+
+static dbt_nbits_gpu_fusion fusion_of(const dbt_node *node) {
+    const dbt_fused_nbits_attrs *const at = node->attrs;
+    dbt_nbits_gpu_fusion fusion = {.norm = has(node, DBT_FUSED_GAIN)};
+    if (at->gate != DBT_FUSED_GATE_NONE) {
+        fusion.second_row = dbt_fused_second_row(at->nbits.N);
+        fusion.epilogue = at->gate == DBT_FUSED_GATE_SILU ? DBT_NBITS_EPILOGUE_SILU
+                                                          : DBT_NBITS_EPILOGUE_GELU_TANH;
+    } else if (has(node, DBT_FUSED_RESIDUAL)) {
+        fusion.epilogue = DBT_NBITS_EPILOGUE_ADD;
+    }
+    return fusion;
+}
+
+dibit_status dbt_fused_gpu_prepare(dbt_gpu_prepare *prepare) {
+    const dbt_nbits_gpu_fusion fusion = fusion_of(prepare->node);
+    return dbt_nbits_gpu_prepare_fused(prepare, &fusion);
+}
+
 static dibit_status take_norm(const dbt_gpu_call *call, const dbt_nbits_gpu_kernel *kernel,
                               dbt_nbits_gpu_problem *problem) {
     const dbt_fused_nbits_attrs *const at = call->attrs;
@@ -37,14 +57,9 @@ dibit_status dbt_fused_gpu_encode(const dbt_gpu_call *call) {
     if (problem.p.M == 0) return DIBIT_OK;
     const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_node_kernel(call, &problem);
     DBT_TRY(take_norm(call, kernel, &problem));
-    const dbt_fused_nbits_attrs *const at = call->attrs;
-    if (at->gate != DBT_FUSED_GATE_NONE) {
-        problem.second_row = dbt_fused_second_row(problem.p.N);
-        problem.epilogue = at->gate == DBT_FUSED_GATE_SILU ? DBT_NBITS_EPILOGUE_SILU
-                                                           : DBT_NBITS_EPILOGUE_GELU_TANH;
-        return dbt_nbits_gpu_record(call->gpu, kernel, &problem, call->error);
-    }
+    const dbt_nbits_gpu_fusion fusion = fusion_of(call->node);
+    problem.epilogue = fusion.epilogue;
+    problem.second_row = fusion.second_row;
     problem.other = buffer(call, DBT_FUSED_RESIDUAL);
-    if (problem.other) problem.epilogue = DBT_NBITS_EPILOGUE_ADD;
     return dbt_nbits_gpu_record(call->gpu, kernel, &problem, call->error);
 }

@@ -37,6 +37,7 @@ static inline int64_t dbt_fused_second_row(int64_t n) {
 dibit_status dbt_fused_check_residual(const dibit_tensor *const *in, uint32_t n_inputs,
                                       const dibit_tensor *y, dibit_error *error);
 /* fused_gpu.c */
+dibit_status dbt_fused_gpu_prepare(dbt_gpu_prepare *prepare);
 dibit_status dbt_fused_gpu_encode(const dbt_gpu_call *call);
 
 #endif

@@ -275,10 +275,11 @@ static dibit_status bound_into(const dbt_cpu_call *call, float times, dbt_arena 
         dbt_matmul_nbits first = problem(call, x, false, h);
         dbt_nbits_execute(&first, dbt_nbits_choose(&first, plan->isa), call->pool, r.nbits);
         DBT_TRY(product_bound(call, problem(call, x, true, NULL), times, dx, second));
-        /* |d gate| <= 1.13 |dh|; the gate's own rounding: exp's and a few operations. */
+        /* |d gate| <= 1.13 |dh|; the gate's own rounding: exp's and a few operations, and of a negative h an
+         * ulp of 1, from which tanh was taken. */
         for (int64_t i = 0; i < n; i++) {
             const float g = gate_of(at, h[i]);
-            const float dg = 1.13f * bound[i] + times * 16 * u * fabsf(g);
+            const float dg = 1.13f * bound[i] + times * u * (16 * fabsf(g) + 4 * fabsf(h[i]));
             bound[i] = dg * (fabsf(r.h2[i]) + second[i]) + fabsf(g) * second[i];
         }
     }
@@ -325,7 +326,7 @@ const dbt_op dbt_fused_matmul_nbits_ops[] = {
         .describe = dbt_nbits_describe,
         .gpu_encode = dbt_fused_gpu_encode,
         .gpu_refuses = dbt_nbits_gpu_refuses,
-        .gpu_prepare = dbt_nbits_gpu_prepare,
+        .gpu_prepare = dbt_fused_gpu_prepare,
         .gpu_release = dbt_nbits_gpu_release,
         .gpu_bound = gpu_bound,
     },

@@ -2,6 +2,7 @@
 #include "ops/matmul_nbits/nbits_gpu.h"
 
 #include <assert.h>
+#include <string.h>
 
 #define PLAIN false
 #define SUBGROUPS true
@@ -58,9 +59,10 @@ static uint64_t quads_row_bytes(const dbt_matmul_nbits *p) { return (uint64_t)un
 
 /* ---- Variants ---- */
 
-/* What shapes a shader besides the kernel's own numbers. */
+/* What shapes a shader besides the kernel's own numbers; all of it counts in dbt_nbits_gpu_form. */
 typedef struct variant {
     int32_t bits, aligned, scale, zero_point, bias, unit_blocks, g_idx, a_vec4;
+    int32_t norm, epilogue, second_product;
 } variant;
 
 static int32_t float_kind(dibit_type type) {
@@ -76,21 +78,28 @@ static variant variant_of(const dbt_nbits_gpu_problem *problem) {
                  .bias = problem->bias != NULL,
                  .unit_blocks = p->block_size < UNIT && !g_idx ? 2 : 1,
                  .g_idx = g_idx,
-                 .a_vec4 = p->K % 4 == 0};
+                 .a_vec4 = p->K % 4 == 0,
+                 .norm = problem->gain != NULL,
+                 .epilogue = (int32_t)problem->epilogue,
+                 .second_product = problem->second_row != 0};
     if (p->zero_point_type == DIBIT_TYPE_UINT8) v.zero_point = 1;
     if (dbt_nbits_float_zero_points(p)) v.zero_point = 2 + float_kind(p->zero_point_type);
     return v;
 }
 
-uint32_t dbt_nbits_gpu_variant(const dbt_nbits_gpu_kernel *kernel,
-                               const dbt_nbits_gpu_problem *problem) {
+static uint64_t mix(uint64_t hash, uint32_t word) {
+    hash = (hash ^ word) * 0x9e3779b97f4a7c15u;
+    return hash ^ hash >> 32;
+}
+
+uint64_t dbt_nbits_gpu_form(const dbt_nbits_gpu_problem *problem) {
     const variant v = variant_of(problem);
-    uint32_t key = (uint32_t)(kernel - dbt_nbits_gpu_kernels);
-    key = key << 4 | (uint32_t)v.bits;
-    key = key << 2 | (uint32_t)v.scale;
-    key = key << 3 | (uint32_t)v.zero_point;
-    key = key << 2 | (uint32_t)v.unit_blocks;
-    return key << 4 | (uint32_t)(v.aligned << 3 | v.bias << 2 | v.g_idx << 1 | v.a_vec4);
+    int32_t words[sizeof v / sizeof(int32_t)];
+    uint64_t hash = problem->p.int8_activations;
+    memcpy(words, &v, sizeof words);
+    for (size_t i = 0; i < sizeof words / sizeof words[0]; i++)
+        hash = mix(hash, (uint32_t)words[i]);
+    return hash;
 }
 
 /* ---- The choice ---- */
@@ -278,7 +287,7 @@ static uint32_t params_of(const recording *r, dbt_shader_param *out) {
         out[n++] = (dbt_shader_param){"ROWS", r->gate ? 8 : (int32_t)k->n_rows};
         out[n++] = (dbt_shader_param){"LANES", (int32_t)k->lanes};
         out[n++] = (dbt_shader_param){"REDUCE", k->subgroups};
-        out[n++] = (dbt_shader_param){"NORM", r->problem->gain != NULL};
+        out[n++] = (dbt_shader_param){"NORM", v->norm};
         out[n++] = (dbt_shader_param){"GATE", r->gate};
     }
     return n;
@@ -388,16 +397,20 @@ static dibit_status record(recording *r) {
     return DIBIT_OK;
 }
 
-/* Both products in one dispatch: a matvec has their sums side by side, and binds all rows. */
-static bool takes_gate(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
-                       const dbt_hal_limits *limits) {
+bool dbt_nbits_gpu_binds_both(const dbt_nbits_gpu_problem *problem, const dbt_hal *hal) {
     const dbt_matmul_nbits *const p = &problem->p;
     uint64_t row_bytes = (uint64_t)dbt_nbits_row_bytes(p);
     if (row_bytes < scale_row_bytes(p)) row_bytes = scale_row_bytes(p);
     if (row_bytes < zero_row_bytes(p)) row_bytes = zero_row_bytes(p);
     const uint64_t rows = (uint64_t)(problem->second_row + p->N);
+    return rows * row_bytes <= hal->limits.max_binding_bytes;
+}
+
+/* Both products in one dispatch: a matvec has their sums side by side, and binds all rows. */
+static bool takes_gate(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
+                       const dbt_hal *hal) {
     return problem->second_row && !kernel->tile && kernel->m_rows <= 4 &&
-           rows * row_bytes <= limits->max_binding_bytes;
+           dbt_nbits_gpu_binds_both(problem, hal);
 }
 
 dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
@@ -407,7 +420,7 @@ dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kern
                    .kernel = kernel,
                    .problem = problem,
                    .variant = variant_of(problem),
-                   .gate = takes_gate(kernel, problem, &dbt_gpu_hal(gpu)->limits),
+                   .gate = takes_gate(kernel, problem, dbt_gpu_hal(gpu)),
                    .error = error};
     if (!problem->second_row || r.gate) return record(&r);
     /* The first product goes to scratch, where the second one's epilogue finds it. */

@@ -65,9 +65,11 @@ static inline bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel,
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,
                                                  const dbt_hal *hal, uint64_t mask);
 
-/* What tells the variants of a kernel's shaders apart, in one number: proofs are kept by it. */
-uint32_t dbt_nbits_gpu_variant(const dbt_nbits_gpu_kernel *kernel,
-                               const dbt_nbits_gpu_problem *problem);
+/* What shapes the shaders for such a problem besides the kernel, in one number: proofs are kept by it. */
+uint64_t dbt_nbits_gpu_form(const dbt_nbits_gpu_problem *problem);
+
+/* Whether a binding holds the rows of both products: some kernels then do them in one dispatch. */
+bool dbt_nbits_gpu_binds_both(const dbt_nbits_gpu_problem *problem, const dbt_hal *hal);
 
 /* Records the dispatches. */
 dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
@@ -75,32 +77,56 @@ dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kern
 
 /* ---- nbits_gpu_op.c, for ops that are prepared and released as MatMulNBits is ---- */
 
+/* What an op has its dispatches do besides the multiplication, as in dbt_nbits_gpu_problem. */
+typedef struct dbt_nbits_gpu_fusion {
+    bool norm;
+    dbt_nbits_epilogue epilogue;
+    int64_t second_row;
+} dbt_nbits_gpu_fusion;
+
+dibit_status dbt_nbits_gpu_prepare_fused(dbt_gpu_prepare *prepare,
+                                         const dbt_nbits_gpu_fusion *fusion);
 /* A node's multiplication, over the call's buffers. */
 dbt_nbits_gpu_problem dbt_nbits_gpu_node_problem(const dbt_gpu_call *call);
 /* The best of the kernels that were proved for it. */
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_node_kernel(const dbt_gpu_call *call,
                                                       const dbt_nbits_gpu_problem *problem);
 
+/* ---- nbits_gpu_trial.c: small problems whose answers are known ---- */
+
+typedef struct dbt_nbits_trial {
+    dbt_nbits_gpu_problem problem; /* y is the caller's */
+    float *gain, *other;
+    float *want, *tolerance; /* [M, N] */
+} dbt_nbits_trial;
+
+enum { DBT_NBITS_TRIAL_Y_BYTES = 72 * 64 * 4 }; /* the largest [M, N] */
+
+/* A problem of the same form, whose memory is in the arena. */
+dibit_status dbt_nbits_trial_make(const dbt_nbits_gpu_problem *like, dbt_arena *arena,
+                                  dbt_nbits_trial *out, dibit_error *error);
+dibit_status dbt_nbits_trial_upload(dbt_nbits_trial *trial, dbt_gpu *gpu, dibit_error *error);
+bool dbt_nbits_trial_is_right(const dbt_nbits_trial *trial, const float *y);
+void dbt_nbits_trial_free(dbt_nbits_trial *trial, dbt_gpu *gpu);
+
 /* ---- nbits_gpu_proof.c ---- */
 
-/* A proof under way. Begins as zeros. */
+/* Who waits for proofs. Begins as zeros. */
 typedef struct dbt_nbits_gpu_proof {
-    bool under_way;
-    uint64_t kernels; /* being proved */
-    uint64_t ticket;
-    dbt_arena arena;
-    dbt_nbits_gpu_problem problem;
-    float *y;                /* [kernels][M * N], each padded to y_bytes */
-    float *want, *tolerance; /* [M * N] */
-    uint64_t y_bytes;
+    uint32_t batch;
 } dbt_nbits_gpu_proof;
 
-/* Finds out on the device which of the kernels compute this kind of problem rightly, each variant once in the
- * device's life, and sets their bits in *proved. PENDING: to be called again with the same
- * arguments; dbt_nbits_gpu_proof_end ends it otherwise. */
-dibit_status dbt_nbits_gpu_prove(dbt_gpu *gpu, const dbt_nbits_gpu_problem *problem,
-                                 uint64_t kernels, dbt_nbits_gpu_proof *proof, uint64_t *proved,
-                                 dibit_error *error);
+/* Finds out on the device which of the kernels compute all of these problems rightly, each form once in the
+ * device's life, and leaves their bits in *proved. PENDING: to be called again with the same arguments, after
+ * all others that want proofs were: what they want until then goes into one submission.
+ * dbt_nbits_gpu_proof_end ends it otherwise. */
+dibit_status dbt_nbits_gpu_prove(dbt_gpu *gpu, const dbt_nbits_gpu_problem *problems,
+                                 uint32_t n_problems, uint64_t kernels, dbt_nbits_gpu_proof *proof,
+                                 uint64_t *proved, dibit_error *error);
 void dbt_nbits_gpu_proof_end(dbt_nbits_gpu_proof *proof, dbt_gpu *gpu);
+
+/* On this device kernels are right by themselves, and wrong with what is fused into them. */
+void dbt_nbits_gpu_drop_fusion(dbt_gpu *gpu);
+bool dbt_nbits_gpu_fusion_is_dropped(dbt_gpu *gpu);
 
 #endif

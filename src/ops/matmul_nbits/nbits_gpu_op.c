@@ -8,9 +8,10 @@
 
 /* Kept for the plan's life. */
 typedef struct nbits_gpu_plan {
-    dbt_nbits_gpu_problem problem; /* without M, A and Y */
-    dbt_hal_buffer *g_idx;         /* the plan's own */
-    uint64_t allowed;              /* kernels that were not dropped */
+    dbt_nbits_gpu_problem problem; /* without M, A and Y, and without what is fused into it */
+    dbt_nbits_gpu_fusion fusion;
+    dbt_hal_buffer *g_idx; /* the plan's own */
+    uint64_t allowed;      /* kernels that were not dropped */
     uint64_t proved;
     dbt_nbits_gpu_proof proof;
     const char *why;
@@ -63,9 +64,42 @@ static const dbt_nbits_gpu_kernel *choose(const nbits_gpu_plan *plan, const dbt_
     return dbt_nbits_gpu_choose(&problem, hal, mask);
 }
 
+/* What will be recorded: the two products of a gate apart as well where they may come so. */
+static uint32_t products_of(const nbits_gpu_plan *plan, const dbt_hal *hal,
+                            dbt_nbits_gpu_problem out[3]) {
+    const dbt_nbits_gpu_fusion *const fusion = &plan->fusion;
+    const bool epilogue = fusion->epilogue != DBT_NBITS_EPILOGUE_NONE;
+    dbt_hal_buffer *const some = plan->problem.b;
+    dbt_nbits_gpu_problem all = plan->problem;
+    if (fusion->norm) all.gain = some;
+    out[1] = all;
+    all.epilogue = fusion->epilogue;
+    if (epilogue) all.other = some;
+    out[0] = out[2] = all;
+    if (!fusion->second_row) return 1;
+    out[0].second_row = fusion->second_row;
+    out[0].other = NULL;
+    return dbt_nbits_gpu_binds_both(&out[0], hal) ? 1 : 3;
+}
+
+/* Whether some of these kernels, which are wrong with what is fused into them, are right without. */
+static dibit_status blame_fusion(nbits_gpu_plan *plan, dbt_gpu *gpu, uint64_t wrong,
+                                 dibit_error *error) {
+    uint64_t right = 0;
+    DBT_TRY(dbt_nbits_gpu_prove(gpu, &plan->problem, 1, wrong, &plan->proof, &right, error));
+    if (right) dbt_nbits_gpu_drop_fusion(gpu);
+    DBT_FAIL_IF(right, error, DIBIT_UNSUPPORTED,
+                "kernels with what is fused into them give wrong answers on %s",
+                dbt_gpu_hal(gpu)->name);
+    return DIBIT_OK;
+}
+
 /* Proves what would be chosen; where that is wrong, what is behind it, and so on. */
 static dibit_status prove(nbits_gpu_plan *plan, dbt_gpu *gpu, dibit_error *error) {
     const dbt_hal *const hal = dbt_gpu_hal(gpu);
+    dbt_nbits_gpu_problem products[3];
+    const uint32_t n_products = products_of(plan, hal, products);
+    const bool fused = plan->fusion.norm || plan->fusion.epilogue != DBT_NBITS_EPILOGUE_NONE;
     for (;;) {
         uint64_t wanted = 0;
         for (int i = 0; i < N_SOME_M; i++) {
@@ -75,9 +109,11 @@ static dibit_status prove(nbits_gpu_plan *plan, dbt_gpu *gpu, dibit_error *error
             wanted |= bit_of(kernel);
         }
         uint64_t proved = 0;
-        DBT_TRY(dbt_nbits_gpu_prove(gpu, &plan->problem, wanted, &plan->proof, &proved, error));
+        DBT_TRY(
+            dbt_nbits_gpu_prove(gpu, products, n_products, wanted, &plan->proof, &proved, error));
         plan->proved |= proved;
         if (proved == wanted) return DIBIT_OK;
+        if (fused) DBT_TRY(blame_fusion(plan, gpu, wanted & ~proved, error));
         plan->allowed &= ~(wanted & ~proved);
     }
 }
@@ -98,6 +134,10 @@ static dibit_status describe(const nbits_gpu_plan *plan, dbt_gpu_prepare *prepar
         if (plan->allowed >> i & 1) continue;
         why = dbt_arena_format(prepare->arena, "%s; %s is wrong on this device and is not used",
                                why, dbt_nbits_gpu_kernels[i].name);
+    }
+    if (why && dbt_nbits_gpu_fusion_is_dropped(prepare->gpu)) {
+        why = dbt_arena_format(prepare->arena,
+                               "%s; with what was fused into it, it is wrong on this device", why);
     }
     if (!text || !why) return dbt_fail_memory(prepare->error, "a kernel's name", 100);
     prepare->kernel = text;
@@ -124,6 +164,11 @@ static dibit_status take_g_idx(nbits_gpu_plan *plan, const dbt_gpu_prepare *prep
 }
 
 dibit_status dbt_nbits_gpu_prepare(dbt_gpu_prepare *prepare) {
+    return dbt_nbits_gpu_prepare_fused(prepare, &(dbt_nbits_gpu_fusion){0});
+}
+
+dibit_status dbt_nbits_gpu_prepare_fused(dbt_gpu_prepare *prepare,
+                                         const dbt_nbits_gpu_fusion *fusion) {
     nbits_gpu_plan *plan = prepare->prepared;
     const dbt_node *const node = prepare->node;
     if (!plan) {
@@ -137,6 +182,7 @@ dibit_status dbt_nbits_gpu_prepare(dbt_gpu_prepare *prepare) {
         problem->zero_points = buffer(prepare->in_buffers, node, DBT_NBITS_ZERO_POINTS);
         /* Whether there is a bias shapes the kernel, be it constant or not. */
         if (dbt_nbits_input(node, DBT_NBITS_BIAS)) problem->bias = problem->b;
+        plan->fusion = *fusion;
         plan->allowed = UINT64_MAX;
         DBT_TRY(take_g_idx(plan, prepare));
     }
