@@ -29,35 +29,7 @@ import onnxruntime as ort
 from onnx import numpy_helper
 from tokenizers import Tokenizer
 
-SHORT = [
-    "Why is the sky blue?",
-    "Write a haiku about autumn leaves.",
-    "What is the capital of Australia, and what is it known for?",
-    "Explain what a hash table is to a ten-year-old.",
-    "List five healthy breakfast ideas.",
-    "Give me three tips for learning to play the guitar.",
-    "What is the difference between weather and climate?",
-    "Write a polite email asking for a day off next Friday.",
-]
-
-STORY = (
-    "The lighthouse stood at the end of a long spit of sand, and for sixty years the same family had "
-    "kept its lamp. When the old keeper's hands became too unsteady to trim the wick, his "
-    "granddaughter Marit took over the work. She rowed out every Thursday for oil and flour, wrote "
-    "down the weather three times a day, and learned to tell the ships apart by the rhythm of their "
-    "engines. One November a storm came up from the south-west that nobody had expected. The wind "
-    "tore the shutters from the lower windows and the sea ran over the spit until the lighthouse was "
-    "an island. Near midnight the lamp went out: the glass had cracked and the rain was getting in. "
-    "Marit knew that the mail boat was due before dawn. She wrapped the spare lantern in her "
-    "grandfather's oilskin, climbed to the gallery and tied herself to the rail, and swung the light "
-    "by hand, four seconds on, eight seconds off, as the chart said. ")
-
-LONG = [
-    STORY * 2 + "Summarize this story in two sentences.",
-    "Here is a text.\n\n" + STORY * 2 + "\n\nWhat did Marit do when the lamp went out, and why?",
-    "def add(a, b):\n    return a + b\n\n" * 30 + "What does this Python code do, and what is odd about it?",
-    STORY + "Continue the story. " * 20 + STORY + "Write the next paragraph.",
-]
+PROMPTS = os.path.join(os.path.dirname(__file__), "..", "tests", "data", "greedy_prompts.txt")
 
 
 def without_accuracy_level(path, out):
@@ -147,7 +119,8 @@ def main():
     template = open(os.path.join(args.model_dir, "chat_template.jinja"), encoding="utf-8").read()
     template = jinja2.Template(template)
     model = os.path.join(args.model_dir, "model.onnx")
-    prompts = (LONG + SHORT)[:args.prompts or None]
+    with open(PROMPTS, encoding="utf-8") as file:
+        prompts = file.read().removesuffix("\n").split("\n%%\n")[:args.prompts or None]
     failures = 0
     with tempfile.TemporaryDirectory() as folder:
         bare = os.path.join(folder, "model.onnx")

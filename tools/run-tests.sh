@@ -138,12 +138,13 @@ stage_conformance() {
 # Each classic mistake, put into the code, has to turn its named test red.
 stage_mutants() { run_script tests/mutants/run.sh; }
 
-# On a software device the sanitizers make shaders' tests slow: the quick run takes the HAL's alone.
+# On a software device the sanitizers make shaders' tests slow: the quick run takes the HAL's and some ops'.
 stage_asan() {
     if [ "${DIBIT_FULL:-}" = 1 ]; then
         build asan && run_ctest asan
     else
-        build asan && run_ctest asan -LE gpu && run_ctest asan -R '^gpu_test_hal$'
+        build asan && run_ctest asan -LE gpu &&
+            run_ctest asan -R '^gpu_test_(hal|cast|index|shape|softmax|rotary|norm|nbits_gpu)$'
     fi
 }
 stage_tsan() { build tsan && run_ctest tsan -L threads; }

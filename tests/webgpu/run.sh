@@ -8,4 +8,6 @@ if [ ! -f "$1" ]; then
 fi
 library=$1
 shift
+LSAN_OPTIONS=suppressions=$(dirname "$0")/lsan.supp:print_suppressions=0
+export LSAN_OPTIONS
 DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library exec "$@"
