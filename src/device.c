@@ -126,4 +126,8 @@ dibit_status dibit_device_get_work(dibit_device *device, dibit_device_work *out,
     return DIBIT_OK;
 }
 
+uint32_t dibit_device_dropped_kernels(const dibit_device *device) {
+    return device->gpu ? dbt_gpu_dropped_kernels(device->gpu) : 0;
+}
+
 dibit_device_kind dibit_device_get_kind(const dibit_device *device) { return device->desc.kind; }

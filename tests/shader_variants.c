@@ -11,6 +11,7 @@ typedef struct choice {
     const shader_variants *v;
     const char *file;
     uint32_t features;
+    bool trace; /* with TRACE, where that makes another text */
     dbt_shader_declarations declared;
     dbt_arena *arena;
     uint64_t seed;
@@ -41,20 +42,37 @@ static bool is_known(const choice *c, dbt_shader_variant variant, const dbt_shad
            strcmp(other.wgsl, text->wgsl) == 0;
 }
 
+/* The trace is one buffer more: some variants then have more than every device binds. */
+static bool is_bindable(const dbt_shader_text *text) {
+    enum { EVERY_DEVICE = 8 };
+    dbt_hal_pipeline_desc desc = {0};
+    uint32_t n = 0;
+    shader_scan_bindings(text->wgsl, &desc);
+    for (uint32_t bits = desc.bindings; bits; bits &= bits - 1) n++;
+    return n <= EVERY_DEVICE;
+}
+
 /* UNSUPPORTED: the shader has no such variant. */
 static dibit_status make(const choice *c, const row *r) {
-    dbt_shader_param params[MAX_PARAMS];
+    dbt_shader_param params[MAX_PARAMS + 1];
     for (uint32_t p = 0; p < c->declared.n; p++) {
         params[p] =
             (dbt_shader_param){c->declared.params[p].name, c->declared.params[p].values[r->at[p]]};
     }
-    const dbt_shader_variant variant = {c->file, params, c->declared.n, c->features};
+    dbt_shader_variant variant = {c->file, params, c->declared.n, c->features};
     dbt_arena arena;
     dbt_arena_init(&arena, NULL);
-    dbt_shader_text text;
-    const dibit_status status = dbt_shader_expand(&dbt_shaders, &variant, &arena, &text, c->error);
-    if (status == DIBIT_OK && !is_known(c, variant, &text, &arena))
+    dbt_shader_text text, traced;
+    dibit_status status = dbt_shader_expand(&dbt_shaders, &variant, &arena, &text, c->error);
+    if (status == DIBIT_OK && c->trace) {
+        params[variant.n_params++] = (dbt_shader_param){"TRACE", 1};
+        status = dbt_shader_expand(&dbt_shaders, &variant, &arena, &traced, c->error);
+        if (status == DIBIT_OK && !is_bindable(&traced)) status = DIBIT_UNSUPPORTED;
+        if (status == DIBIT_OK && strcmp(traced.wgsl, text.wgsl) != 0)
+            c->v->each(c->v->user, &variant, &traced);
+    } else if (status == DIBIT_OK && !is_known(c, variant, &text, &arena)) {
         c->v->each(c->v->user, &variant, &text);
+    }
     dbt_arena_free(&arena);
     return status;
 }
@@ -143,6 +161,27 @@ static dibit_status make_pairs(choice *c) {
     return DIBIT_OK;
 }
 
+/* Rows that have every value. */
+static dibit_status make_values(choice *c) {
+    enum { MAX_VALUES = 64 };
+    bool seen[MAX_PARAMS][MAX_VALUES] = {{false}};
+    for (uint32_t p = 0; p < c->declared.n; p++) {
+        for (uint32_t i = 0; i < c->declared.params[p].n_values; i++) {
+            for (int k = 0; k < ATTEMPTS && !seen[p][i]; k++) {
+                row r;
+                for (uint32_t q = 0; q < c->declared.n; q++)
+                    r.at[q] = random_below(c, c->declared.params[q].n_values);
+                r.at[p] = i;
+                const dibit_status status = make(c, &r);
+                if (status != DIBIT_OK && status != DIBIT_UNSUPPORTED) return status;
+                for (uint32_t q = 0; status == DIBIT_OK && q < c->declared.n; q++)
+                    seen[q][r.at[q]] = true;
+            }
+        }
+    }
+    return DIBIT_OK;
+}
+
 /* Rows at random, the same ones twice perhaps. */
 static dibit_status make_some(choice *c, uint32_t n) {
     for (uint32_t k = 0; k < n; k++) {
@@ -166,6 +205,9 @@ static dibit_status make_file(const shader_variants *v, const char *file, uint32
                 .seed = 0x9e3779b97f4a7c15u,
                 .error = error};
     DBT_TRY(dbt_shader_declare(&dbt_shaders, file, arena, &c.declared, error));
+    c.trace = features == v->features;
+    if (c.trace) DBT_TRY(make_values(&c));
+    c.trace = false;
     uint64_t product = 1;
     for (uint32_t p = 0; p < c.declared.n && product < UINT32_MAX; p++)
         product *= c.declared.params[p].n_values;

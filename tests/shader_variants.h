@@ -1,5 +1,6 @@
 /* The variants of a shader, for tests that compile them: the whole product of its parameters' values when
- * that is small, else a seeded choice that has every pair of values of two parameters. */
+ * that is small, else a seeded choice that has every pair of values of two parameters. With TRACE, where a shader
+ * has that, a choice that has every value. */
 #ifndef DBT_TESTS_SHADER_VARIANTS_H
 #define DBT_TESTS_SHADER_VARIANTS_H
 

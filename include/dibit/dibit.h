@@ -336,6 +336,9 @@ DIBIT_API dibit_status dibit_device_create(const dibit_device_desc *desc, dibit_
 DIBIT_API void dibit_device_destroy(dibit_device **device);
 /* What it is: never AUTO, which has decided. */
 DIBIT_API dibit_device_kind dibit_device_get_kind(const dibit_device *device);
+/* How many kernels failed their proof on this device so far, and were left out for plainer ones: results are
+ * right, but something is wrong with the device, its driver or the kernel. */
+DIBIT_API uint32_t dibit_device_dropped_kernels(const dibit_device *device);
 /* One line for people: "cpu, 2 threads, avx2 avx512 ..."; lives as long as the device. */
 DIBIT_API const char *dibit_device_name(const dibit_device *device);
 /* AUTO: one sentence that says what was chosen and why; else "". Lives as long as the device. */
@@ -619,6 +622,81 @@ typedef struct dibit_verify_info {
 /* NOT_FOUND past the last kernel. */
 DIBIT_API dibit_status dibit_verify_kernel(const dibit_verify *verify, uint32_t index,
                                            dibit_verify_info *info);
+
+/* ---- Tracing ------------------------------------------------------------------------------ */
+
+/* Shows what one element of a MatMulNBits's output is made of, product by product: which bits of which word
+ * became the code, which zero point, scale and element of A it met. Once as the definition of the operator
+ * has it, and, on a device, once as the shader itself found it: the dispatch of the session's last run is
+ * repeated with the same shader and the same parameters, and TRACE, with which the shader writes down what it
+ * loads and unpacks. The first of these that is not as defined is named. */
+typedef struct dibit_trace dibit_trace;
+
+typedef struct dibit_trace_desc {
+    const char *node; /* of the model; NULL: its only MatMulNBits */
+    /* The element of the node's output [..., N]: one number for each axis, or the row of A, counted over all
+     * axes but the last, and the column. */
+    const int64_t *index;
+    uint32_t n_index;
+    /* A kernel that `dibit verify` names; NULL: the one that the session's plan has chosen. */
+    const char *kernel;
+} dibit_trace_desc;
+
+/* What product k is made of. On a device what the shader did not write down is UINT64_MAX, -1 or NaN. */
+typedef struct dibit_trace_product {
+    int64_t k;
+    /* The code: mask of the bits from `shift` on of the little-endian word at byte `address` of the weights,
+     * which is a whole number of words from the row's begin. */
+    uint64_t address;
+    uint32_t word, next_word; /* next_word: that behind it if the code ends there, else 0 */
+    uint32_t shift, mask, code;
+    int64_t block;         /* of the scale */
+    uint64_t zero_address; /* byte of the zero points; UINT64_MAX where there are none */
+    uint32_t zero_shift;   /* of packed ones: where in that byte it begins */
+    float zero_point;
+    uint64_t scale_address; /* byte of the scales */
+    float scale;
+    int64_t
+        a_index; /* of A, or of what is normalized to become A; -1 in a block of A that is all zero */
+    float a;
+    int32_t a_code; /* int8 activations: a is a_code * a_scale */
+    float a_scale;
+    double product; /* a * (code - zero_point) * scale */
+    double sum;     /* of the products up to here, and the bias */
+} dibit_trace_product;
+
+typedef struct dibit_trace_info {
+    const char *node;
+    const char *kernel; /* "" on the CPU: only the definition is shown */
+    uint32_t bits;
+    int64_t block_size, M, N, K;
+    int64_t m, n; /* row of A; row of the weights, and column of the output */
+    bool int8_activations;
+    /* The node's own result (its sum) as the definition has it; what the output must be after a fused
+     * residual or gate, how far it may be off, what the shader answers with TRACE, and without. */
+    double sum, expected, allowed;
+    float traced, got;
+    bool wrong;
+    int64_t first_wrong; /* product; -1: none, the output itself is wrong if `wrong` */
+    const char *text;    /* the first that is wrong, in one sentence; "" */
+} dibit_trace_info;
+
+/* The session was asked to keep its values and has run; it is borrowed until destroy, and must not run
+ * meanwhile. NOT_FOUND: there is no such node or kernel; OUT_OF_RANGE: there is no such element;
+ * UNSUPPORTED: the CPU runs the node in a session on a device, or the kernel does not fit. */
+DIBIT_API dibit_status dibit_trace_begin(dibit_session *session, const dibit_trace_desc *desc,
+                                         dibit_trace **out, dibit_error *error);
+/* PENDING: poll again; OK: there are results, right or wrong. */
+DIBIT_API dibit_status dibit_trace_poll(dibit_trace *trace, dibit_error *error);
+DIBIT_API void dibit_trace_destroy(dibit_trace **trace);
+
+/* After poll has answered OK. Strings live as long as the trace. */
+DIBIT_API void dibit_trace_get_info(const dibit_trace *trace, dibit_trace_info *info);
+/* Product k as it must be, and as the shader has it (NULL: not wanted; on the CPU both are the same).
+ * NOT_FOUND past the last. */
+DIBIT_API dibit_status dibit_trace_get_product(const dibit_trace *trace, int64_t k,
+                                               dibit_trace_product *expected,
+                                               dibit_trace_product *got);
 
 /* ---- Files of tensors --------------------------------------------------------------------- */
 

@@ -121,6 +121,30 @@ expect "diff of the CPU with itself" 2 '' '--device cpu is the reference itself'
 expect "diff: a step after files" 2 '' '--decode follows a prompt' diff "$cases/llama.q2" --device null --decode --input x
 expect "diff: no such inputs" 1 '' 'nowhere: there is no test data' diff "$cases/llama.q2" --device null --input "$work/nowhere"
 
+# ---- trace ----------------------------------------------------------------------------------------
+expect "trace: made-up weights" 0 "^the CPU's output is as defined$" '' \
+    trace --bits 3 --block 16 -K 45 -N 7 -M 3 --zero-points packed --activations float --bias --index 2,6
+expect "trace: every column" 0 '^ +44 +[0-9]+ 0x[0-9a-f]{8} +[0-9]+  0x07 +[0-7] +2 +[0-9]+:[0-7] +[0-7] ' '' \
+    trace --bits 3 --block 16 -K 45 -N 7 --activations float --index 0,6
+expect "trace: g_idx" 0 'as defined$' '' trace --bits 5 --g-idx --zero-points float16 --scales float --index 0,0
+expect "trace: a node of a model" 0 '^/model/layers.0/mlp/up_proj/MatMul_Q2: 2 bits, block 32, M 7, ' '' \
+    trace "$cases/llama.q2" --node /model/layers.0/mlp/up_proj/MatMul_Q2 --index 0,4,17
+expect "trace: JSON" 0 '"first_wrong": -1' '' trace --bits 8 --zero-points none --index 0,1 --json
+expect "trace: no element" 2 '' '--index says which' trace --bits 2
+expect "trace: no index" 2 '' "--index cannot be '3'" trace --bits 2 --index 3
+expect "trace: nothing to trace" 2 '' 'expected MODEL, or --bits' trace --index 0,0
+expect "trace: both" 2 '' '--bits does not go with MODEL' trace "$cases/llama.q2" --bits 2 --index 0,0
+expect "trace: bits" 2 '' '--bits is 1 to 8' trace --bits 9 --index 0,0
+expect "trace: block" 2 '' '--block is a power of two' trace --bits 2 --block 24 --index 0,0
+expect "trace: zero points" 2 '' '--zero-points is none' trace --bits 2 --zero-points some --index 0,0
+expect "trace: out of range" 1 '' 'the column must be 0 to 63, got 64' trace --bits 2 --index 0,64
+expect "trace: no such node" 1 '' "has no node 'x'" trace "$cases/llama.q2" --node x --index 0,0
+expect "trace: which node" 1 '' 'name one of them' trace "$cases/llama.q2" --index 0,0
+expect "trace: another op" 1 '' 'only MatMulNBits can be traced' \
+    trace "$cases/llama.q2" --node /model/embed_tokens/Gather --index 0,0
+expect "trace: a kernel of the CPU" 1 '' 'the definition is traced' trace --bits 2 --kernel x --index 0,0
+expect "trace: on nothing" 1 '' 'the null device computes nothing' trace --bits 2 --index 0,0 --device null
+
 # ---- broken models ------------------------------------------------------------------------------
 mkdir "$work/cut" "$work/noise"
 for bytes in 0 1 100 5000 20000; do

@@ -2,6 +2,7 @@
 // reads as 0.
 #param A_VEC4 0 1 // 1: K is a multiple of 4
 #include "nbits_problem.inc.wgsl"
+#include "nbits_trace.inc.wgsl"
 
 #if A_VEC4 == 1
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
@@ -10,7 +11,11 @@ fn load_raw_a(m: u32, k: u32) -> vec4<f32> {
     if (m >= problem.M || k >= problem.K) {
         return vec4<f32>();
     }
-    return a[(m * problem.K + k) / 4u];
+    let at = (m * problem.K + k) / 4u;
+#if TRACE == 1
+    trace_a_indices(4u * at);
+#endif
+    return a[at];
 }
 #else
 @group(0) @binding(1) var<storage, read> a: array<f32>;
@@ -19,7 +24,11 @@ fn load_a_element(m: u32, k: u32) -> f32 {
     if (m >= problem.M || k >= problem.K) {
         return 0.0;
     }
-    return a[m * problem.K + k];
+    let at = m * problem.K + k;
+#if TRACE == 1
+    trace_a_index(k % 4u, at);
+#endif
+    return a[at];
 }
 
 fn load_raw_a(m: u32, k: u32) -> vec4<f32> {
@@ -31,8 +40,12 @@ fn load_raw_a(m: u32, k: u32) -> vec4<f32> {
 // k is a multiple of 4.
 fn load_a(m: u32, k: u32) -> vec4<f32> {
 #if defined NORM && NORM == 1
-    return norm_quad(m, k, load_raw_a(m, k));
+    let x = norm_quad(m, k, load_raw_a(m, k));
 #else
-    return load_raw_a(m, k);
+    let x = load_raw_a(m, k);
 #endif
+#if TRACE == 1
+    trace_a_values(x);
+#endif
+    return x;
 }

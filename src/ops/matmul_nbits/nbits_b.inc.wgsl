@@ -3,6 +3,7 @@
 // single quads; others load units, in vectors where they are aligned.
 #param ALIGNED 0 1
 #include "nbits_problem.inc.wgsl"
+#include "nbits_trace.inc.wgsl"
 #include "nbits_unpack.inc.wgsl"
 
 #if defined TILE_M || ALIGNED == 0 || BITS == 1 || BITS == 3 || BITS == 5 || BITS == 7
@@ -20,18 +21,30 @@ fn load_word(n: u32, unit: u32, i: u32) -> u32 {
     let begin = BITS * (n * problem.k_blocks + 2u * unit); // in half words
     let word = b[min(begin / 2u + i, last)];
     let next = b[min(begin / 2u + i + 1u, last)];
+#if TRACE == 1
+    trace_address = 2u * begin + 4u * i;
+#endif
     return select(word, (word >> 16u) | (next << 16u), (begin & 1u) == 1u);
 }
 #elif defined TILE_M
 fn load_word(n: u32, unit: u32, i: u32) -> u32 {
-    return b[(n * problem.row_units + unit) * BITS + i];
+    let at = (n * problem.row_units + unit) * BITS + i;
+#if TRACE == 1
+    trace_address = 4u * at;
+#endif
+    return b[at];
 }
 #endif
 
 #if defined TILE_M
-fn load_quad(n: u32, unit: u32, q: u32) -> vec2<u32> {
+fn load_quad(n: u32, unit: u32, q: u32) -> Quad {
     let i = quad_word(q);
-    var words = vec2<u32>(load_word(n, unit, i), 0u);
+    var words = Quad();
+    words.x = load_word(n, unit, i);
+#if TRACE == 1
+    words.z = trace_address;
+    words.w = select(TRACE_NONE, unit, is_traced(n));
+#endif
     if (quad_crosses(q)) {
         words.y = load_word(n, unit, i + 1u);
     }
@@ -41,6 +54,10 @@ fn load_quad(n: u32, unit: u32, q: u32) -> vec2<u32> {
 struct Unit {
     low: vec4<u32>,
     high: vec4<u32>, // of more than 4 bits
+#if TRACE == 1
+    address: u32, // of the first word
+    traced: u32,  // the unit, or TRACE_NONE
+#endif
 }
 
 fn load_unit(n: u32, unit: u32) -> Unit {
@@ -52,8 +69,14 @@ fn load_unit(n: u32, unit: u32) -> Unit {
     for (var i = 4u; i < BITS; i++) {
         u.high[i - 4u] = load_word(n, unit, i);
     }
+#if TRACE == 1
+    u.address = trace_address - 4u * (BITS - 1u);
+#endif
 #else
     let i = n * problem.row_units + unit;
+#if TRACE == 1
+    u.address = 4u * BITS * i;
+#endif
 #if BITS == 1
     u.low.x = b[i];
 #elif BITS == 2
@@ -76,6 +99,9 @@ fn load_unit(n: u32, unit: u32) -> Unit {
     u.high = b[2u * i + 1u];
 #endif
 #endif
+#if TRACE == 1
+    u.traced = select(TRACE_NONE, unit, is_traced(n));
+#endif
     return u;
 }
 
@@ -86,8 +112,13 @@ fn unit_word(u: Unit, i: u32) -> u32 {
     return u.high[i - 4u];
 }
 
-fn quad_of(u: Unit, q: u32) -> vec2<u32> {
-    var words = vec2<u32>(unit_word(u, quad_word(q)), 0u);
+fn quad_of(u: Unit, q: u32) -> Quad {
+    var words = Quad();
+    words.x = unit_word(u, quad_word(q));
+#if TRACE == 1
+    words.z = u.address + 4u * quad_word(q);
+    words.w = u.traced;
+#endif
     if (quad_crosses(q)) {
         words.y = unit_word(u, quad_word(q) + 1u);
     }

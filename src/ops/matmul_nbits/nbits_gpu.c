@@ -2,6 +2,7 @@
 #include "ops/matmul_nbits/nbits_gpu.h"
 
 #include <assert.h>
+#include <stddef.h>
 #include <string.h>
 
 #define PLAIN false
@@ -48,6 +49,7 @@ const uint32_t dbt_nbits_gpu_kernel_count =
 /* Scratch; 2 is the fused op's. */
 enum { QUADS, PARTS, GATED = 3 };
 
+enum { TRACE_BINDING = 9, MAX_PARAMS = 20 };
 enum { UNIT = 32, THREADS = 128 /* of a matvec */, QUANTIZE_THREADS = 64 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
@@ -171,6 +173,7 @@ typedef struct uniforms {
     uint32_t n_begin, n_count, m_stride;
     float norm_share, norm_epsilon;
     uint32_t second_row;
+    uint32_t trace_m, trace_n; /* with TRACE */
 } uniforms;
 
 /* Rows [m_begin, m_begin + m_count) of A and Y, and rows [n_begin, n_begin + n_count) of B. */
@@ -188,6 +191,14 @@ typedef struct recording {
     int64_t first_row;             /* of the product among b's rows */
     dibit_error *error;
 } recording;
+
+/* Whether the part has the element to trace; the others are recorded as ever. */
+static bool is_traced(const recording *r, const part *at) {
+    const dbt_nbits_gpu_trace *const trace = r->problem->trace;
+    if (!trace || trace->m < at->m_begin || trace->m >= at->m_begin + at->m_count) return false;
+    const int64_t n = trace->row - r->first_row - at->n_begin;
+    return n >= 0 && n < (r->gate ? r->problem->second_row + at->n_count : at->n_count);
+}
 
 static uint32_t log2_of(int64_t power) {
     uint32_t n = 0;
@@ -218,6 +229,22 @@ static uniforms uniforms_of(const recording *r, const part *at) {
                       .second_row = (uint32_t)r->problem->second_row};
 }
 
+/* Adds what TRACE needs to a dispatch, which has room for it. */
+static void add_trace(const recording *r, const part *at, dbt_gpu_dispatch *d, uniforms *u,
+                      dbt_shader_param *params, dbt_hal_binding *bindings) {
+    const dbt_nbits_gpu_trace *const trace = r->problem->trace;
+    if (!is_traced(r, at) || !trace->words) {
+        d->uniform_bytes = offsetof(uniforms, trace_m);
+        return;
+    }
+    u->trace_m = (uint32_t)(trace->m - at->m_begin);
+    u->trace_n = (uint32_t)(trace->row - r->first_row - at->n_begin);
+    params[d->n_params++] = (dbt_shader_param){"TRACE", 1};
+    bindings[TRACE_BINDING] = (dbt_hal_binding){.buffer = trace->words};
+    d->n_bindings = TRACE_BINDING + 1;
+    d->written |= 1u << TRACE_BINDING;
+}
+
 /* Rows [begin, begin + count) of row_bytes each; NULL stays absent. */
 static dbt_hal_binding rows_of(dbt_hal_buffer *buffer, uint64_t row_bytes, int64_t begin,
                                int64_t count) {
@@ -243,22 +270,23 @@ static uint64_t parts_row_bytes(const recording *r) {
 static dibit_status record_quantize(const recording *r, const part *at) {
     const dbt_matmul_nbits *const p = &r->problem->p;
     const int64_t m_stride = m_stride_of(r, at);
-    const uniforms u = uniforms_of(r, at);
-    const dbt_shader_param params[] = {{"BITS", r->variant.bits},
-                                       {"UNIT_BLOCKS", r->variant.unit_blocks},
-                                       {"A_VEC4", r->variant.a_vec4}};
-    const dbt_hal_binding bindings[] = {
+    uniforms u = uniforms_of(r, at);
+    dbt_shader_param params[4] = {{"BITS", r->variant.bits},
+                                  {"UNIT_BLOCKS", r->variant.unit_blocks},
+                                  {"A_VEC4", r->variant.a_vec4}};
+    dbt_hal_binding bindings[TRACE_BINDING + 1] = {
         rows_of(r->problem->a, (uint64_t)p->K * 4, at->m_begin, at->m_count),
         rows_of(r->quads, quads_row_bytes(p), 0, m_stride),
         rows_of(r->parts, parts_row_bytes(r), 0, m_stride)};
     dbt_gpu_dispatch d = {.shader = "nbits_quantize.wgsl",
                           .params = params,
-                          .n_params = sizeof params / sizeof params[0],
+                          .n_params = 3,
                           .bindings = bindings,
                           .n_bindings = 3,
                           .written = 6,
                           .uniforms = &u,
                           .uniform_bytes = sizeof u};
+    add_trace(r, at, &d, &u, params, bindings);
     const int64_t units = units_of(p) * m_stride;
     DBT_TRY(dbt_gpu_grid(r->gpu, (uint64_t)((units + QUANTIZE_THREADS - 1) / QUANTIZE_THREADS),
                          d.workgroups, r->error));
@@ -299,17 +327,29 @@ static uint64_t n_groups_of(const recording *r, int64_t n) {
     return n_groups(&kernel, n);
 }
 
+static void keep_traced(const recording *r, const part *at) {
+    const dbt_nbits_gpu_problem *const problem = r->problem;
+    problem->trace->traced = (struct dbt_nbits_gpu_traced){.kernel = r->kernel,
+                                                           .m_begin = at->m_begin,
+                                                           .n_begin = r->first_row + at->n_begin,
+                                                           .gate = r->gate,
+                                                           .y = problem->y,
+                                                           .y_offset = problem->y_offset,
+                                                           .other = problem->other,
+                                                           .epilogue = problem->epilogue};
+}
+
 static dibit_status record_part(const recording *r, const part *at) {
     enum { A, B, SCALES, ZERO_POINTS, BIAS, G_IDX, Y, GAIN, OTHER, N_BINDINGS }; /* binding - 1 */
     const dbt_nbits_gpu_problem *const problem = r->problem;
     const dbt_matmul_nbits *const p = &problem->p;
     const int64_t m_stride = m_stride_of(r, at);
     const bool quantized = r->kernel->int8 && r->kernel->tile;
-    const uniforms u = uniforms_of(r, at);
+    uniforms u = uniforms_of(r, at);
     const int64_t n_begin = r->first_row + at->n_begin;
     const int64_t n_count = r->gate ? problem->second_row + p->N : at->n_count;
-    dbt_shader_param params[16];
-    dbt_hal_binding bindings[N_BINDINGS] = {
+    dbt_shader_param params[MAX_PARAMS];
+    dbt_hal_binding bindings[TRACE_BINDING + 1] = {
         [A] = rows_of(problem->a, (uint64_t)p->K * 4, at->m_begin, at->m_count),
         [B] = rows_of(problem->b, (uint64_t)dbt_nbits_row_bytes(p), n_begin, n_count),
         [SCALES] = rows_of(problem->scales, scale_row_bytes(p), n_begin, n_count),
@@ -333,6 +373,8 @@ static dibit_status record_part(const recording *r, const part *at) {
                           .written = 1u << Y,
                           .uniforms = &u,
                           .uniform_bytes = sizeof u};
+    add_trace(r, at, &d, &u, params, bindings);
+    if (is_traced(r, at)) keep_traced(r, at);
     DBT_TRY(dbt_gpu_grid(r->gpu, n_groups_of(r, at->n_count), d.workgroups, r->error));
     d.workgroups[2] = (uint32_t)m_groups(r->kernel, at->m_count);
     return dbt_gpu_record(r->gpu, &d, r->error);
@@ -379,7 +421,7 @@ static dibit_status record(recording *r) {
                     (unsigned)limits->max_workgroups, (long long)m_step);
     }
     for (int64_t m = 0; m < p->M; m += m_part) {
-        part at = {.m_begin = m, .m_count = least(m_part, p->M - m)};
+        part at = {.m_begin = m, .m_count = least(m_part, p->M - m), .n_count = p->N};
         if (quantized) {
             const uint64_t m_stride = (uint64_t)m_stride_of(r, &at);
             DBT_TRY(

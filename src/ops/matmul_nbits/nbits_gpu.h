@@ -38,6 +38,22 @@ typedef enum dbt_nbits_epilogue {
 /* Bindings may begin at such rows of anything, whatever the device's alignment. */
 enum { DBT_NBITS_GPU_ROW_STEP = 256 };
 
+/* A request to trace one element of Y (nbits_trace.h): the dispatch that has it is recorded with TRACE. */
+typedef struct dbt_nbits_gpu_trace {
+    int64_t m, row;                     /* of A and of b */
+    const dbt_nbits_gpu_kernel *kernel; /* in place of a node's own; NULL: that */
+    dbt_hal_buffer *words;              /* dbt_nbits_trace_bytes of 0xff; NULL: nothing is traced */
+    /* out: where the dispatch has the element; y NULL: there was none */
+    struct dbt_nbits_gpu_traced {
+        const dbt_nbits_gpu_kernel *kernel;
+        int64_t m_begin, n_begin; /* first rows of A and b that it binds */
+        bool gate;                /* it computes both products of a gate */
+        dbt_hal_buffer *y, *other;
+        uint64_t y_offset;
+        dbt_nbits_epilogue epilogue;
+    } traced;
+} dbt_nbits_gpu_trace;
+
 /* A multiplication over buffers, which hold what op.h says: p's own memory is not looked at. Absent ones are
  * NULL. */
 typedef struct dbt_nbits_gpu_problem {
@@ -52,6 +68,7 @@ typedef struct dbt_nbits_gpu_problem {
     /* Not 0, of an epilogue that is a gate: b, scales, zero_points and bias have a second product's N rows
      * from that row on, a multiple of DBT_NBITS_GPU_ROW_STEP, and y is gate(first) * second. */
     int64_t second_row;
+    dbt_nbits_gpu_trace *trace; /* or NULL */
 } dbt_nbits_gpu_problem;
 
 /* What the device lacks for the kernel to compute p, fast or not; NULL: nothing. */
@@ -88,7 +105,7 @@ dibit_status dbt_nbits_gpu_prepare_fused(dbt_gpu_prepare *prepare,
                                          const dbt_nbits_gpu_fusion *fusion);
 /* A node's multiplication, over the call's buffers. */
 dbt_nbits_gpu_problem dbt_nbits_gpu_node_problem(const dbt_gpu_call *call);
-/* The best of the kernels that were proved for it. */
+/* The best of the kernels that were proved for it, or the one that a trace asks for. */
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_node_kernel(const dbt_gpu_call *call,
                                                       const dbt_nbits_gpu_problem *problem);
 
@@ -108,6 +125,8 @@ dibit_status dbt_nbits_trial_make(const dbt_nbits_gpu_problem *like, dbt_arena *
 dibit_status dbt_nbits_trial_upload(dbt_nbits_trial *trial, dbt_gpu *gpu, dibit_error *error);
 bool dbt_nbits_trial_is_right(const dbt_nbits_trial *trial, const float *y);
 void dbt_nbits_trial_free(dbt_nbits_trial *trial, dbt_gpu *gpu);
+/* From now on dispatches of what was prepared are traced; NULL: no longer. */
+void dbt_nbits_gpu_trace_node(void *prepared, dbt_nbits_gpu_trace *trace);
 
 /* ---- nbits_gpu_proof.c ---- */
 

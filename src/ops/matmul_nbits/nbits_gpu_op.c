@@ -15,6 +15,7 @@ typedef struct nbits_gpu_plan {
     uint64_t proved;
     dbt_nbits_gpu_proof proof;
     const char *why;
+    dbt_nbits_gpu_trace *trace;
 } nbits_gpu_plan;
 
 /* ---- What it takes ---- */
@@ -202,12 +203,14 @@ dbt_nbits_gpu_problem dbt_nbits_gpu_node_problem(const dbt_gpu_call *call) {
     problem.a = call->in_buffers[DBT_NBITS_A];
     problem.bias = buffer(call->in_buffers, call->node, DBT_NBITS_BIAS);
     problem.y = call->out_buffers[0];
+    problem.trace = plan->trace;
     return problem;
 }
 
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_node_kernel(const dbt_gpu_call *call,
                                                       const dbt_nbits_gpu_problem *problem) {
     const nbits_gpu_plan *const plan = call->prepared;
+    if (plan->trace && plan->trace->kernel) return plan->trace->kernel;
     return dbt_nbits_gpu_choose(problem, dbt_gpu_hal(call->gpu), plan->proved);
 }
 
@@ -216,6 +219,11 @@ dibit_status dbt_nbits_gpu_encode(const dbt_gpu_call *call) {
     if (problem.p.M == 0) return DIBIT_OK;
     return dbt_nbits_gpu_record(call->gpu, dbt_nbits_gpu_node_kernel(call, &problem), &problem,
                                 call->error);
+}
+
+void dbt_nbits_gpu_trace_node(void *prepared, dbt_nbits_gpu_trace *trace) {
+    nbits_gpu_plan *const plan = prepared;
+    plan->trace = trace;
 }
 
 void dbt_nbits_gpu_release(void *prepared, dbt_gpu *gpu) {

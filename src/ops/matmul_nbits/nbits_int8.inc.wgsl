@@ -52,6 +52,9 @@ struct Sixteen {
 }
 
 fn quantize_four(m: u32, k: u32, inverse: f32) -> vec4<i32> {
+#if TRACE == 1
+    trace_a_next(k);
+#endif
     return vec4<i32>(round(load_a(m, k) * inverse));
 }
 
@@ -88,5 +91,13 @@ fn quantize_unit(m: u32, unit: u32) -> QuantizedUnit {
 #endif
     let low = quantize_sixteen(m, k, first.inverse);
     let high = quantize_sixteen(m, k + 16u, second.inverse);
+#if TRACE == 1
+    for (var i = 0u; i < 4u; i++) {
+        trace_a_codes(i, low.quads[i], packed_elements(i));
+        trace_a_codes(4u + i, high.quads[i], packed_elements(i));
+    }
+    trace_a_scale(0u, first.scale);
+    trace_a_scale(1u, second.scale);
+#endif
     return QuantizedUnit(low, high, first.scale, second.scale);
 }

@@ -19,6 +19,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     }
     let first_n = workgroup_n + t / LANES * COLUMNS;
     let first_m = workgroup.z * M_ROWS;
+#if TRACE == 1
+    trace_rows(first_m, M_ROWS);
+#endif
 #if NORM == 1
     find_inverse_roots(first_m, t);
 #endif

@@ -32,6 +32,10 @@ fn stage_a(first_m: u32, first_unit: u32, t: u32) {
         let m = i / (LANES * QUADS);
         let lane = i / QUADS % LANES;
         let q = i % QUADS;
+#if TRACE == 1
+        trace_a_begin(first_m + m, first_unit + lane);
+        trace_a_next(4u * q);
+#endif
         shared_quads[a_slot(m, lane, q)] =
             bitcast<vec4<u32>>(load_a(first_m + m, (first_unit + lane) * 32u + 4u * q));
     }

@@ -31,6 +31,9 @@ fn stage_a(first_m: u32, first_unit: u32, t: u32) {
     for (var i = t; i < M_ROWS * LANES; i += THREADS) {
         let m = first_m + i / LANES;
         let unit = first_unit + i % LANES;
+#if TRACE == 1
+        trace_a_begin(first_m + i / LANES, first_unit + i % LANES);
+#endif
         let x = quantize_unit(m, unit);
         shared_quads[staged_slot(0u, i / LANES, i % LANES)] = x.low.quads;
         shared_quads[staged_slot(1u, i / LANES, i % LANES)] = x.high.quads;

@@ -16,6 +16,10 @@ struct Problem {
     norm_share: f32,     // 1 / K
     norm_epsilon: f32,
     second_row: u32,     // of a gate: where the second product's rows begin
+#if TRACE == 1
+    trace_m: u32, // the element of Y to trace, in this part
+    trace_n: u32,
+#endif
 }
 
 @group(0) @binding(0) var<uniform> problem: Problem;

@@ -29,6 +29,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     if (unit >= problem.units) {
         return;
     }
+#if TRACE == 1
+    trace_a_begin(m, unit);
+#endif
     let x = quantize_unit(m, unit);
     store_sixteen(x.low.quads, 8u * unit, m);
     store_sixteen(x.high.quads, 8u * unit + 4u, m);

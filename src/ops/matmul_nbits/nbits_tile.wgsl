@@ -21,6 +21,14 @@ const W_TILE = 8u * TILE_N;
 var<workgroup> a_tile: array<vec4<f32>, SPLIT * A_TILE>;
 var<workgroup> w_tile: array<vec4<f32>, SPLIT * W_TILE>;
 
+fn load_row(m: u32, k: u32) -> vec4<f32> {
+#if TRACE == 1
+    trace_a_begin(m, k / 32u);
+    trace_a_next(k);
+#endif
+    return load_a(m, k);
+}
+
 fn stage_a(m_begin: u32, unit: u32, t: u32) {
     let tile = slice * A_TILE;
     for (var i = t; i < 2u * TILE_M; i += SLICE_THREADS) {
@@ -28,8 +36,8 @@ fn stage_a(m_begin: u32, unit: u32, t: u32) {
         let m4 = i / QUADS;
         let m = m_begin + 4u * m4;
         let k = 32u * unit + 4u * q;
-        let rows = transpose(mat4x4<f32>(load_a(m, k), load_a(m + 1u, k), load_a(m + 2u, k),
-                                         load_a(m + 3u, k)));
+        let rows = transpose(mat4x4<f32>(load_row(m, k), load_row(m + 1u, k), load_row(m + 2u, k),
+                                         load_row(m + 3u, k)));
         a_tile[tile + tile_slot(q, m4, TILE_M)] = rows[0];
         a_tile[tile + tile_slot(q + 8u, m4, TILE_M)] = rows[1];
         a_tile[tile + tile_slot(q + 16u, m4, TILE_M)] = rows[2];
@@ -46,6 +54,9 @@ fn load_weights(row: u32, wanted_unit: u32, q: u32) -> vec4<f32> {
     return weights_of_groups(words, n, unit, q);
 #else
     let g = min(block_of(unit, q / BLOCK_QUADS), problem.k_blocks - 1u);
+#if TRACE == 1
+    trace_range(32u * unit + 4u * q, 4u);
+#endif
     return weights(words, q, weight_offset(n, g)) * scale_at(n, g);
 #endif
 }
@@ -86,6 +97,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     let s = t % SLICE_THREADS;
 #if SPLIT > 1
     slice = t / SLICE_THREADS;
+#endif
+#if TRACE == 1
+    trace_rows(m_begin, TILE_M);
 #endif
     for (var first = 0u; first < problem.units; first += SPLIT) {
         workgroupBarrier();

@@ -44,6 +44,11 @@ fn stage_a(m_begin: u32, first_unit: u32, t: u32) {
         if (row < problem.units * QUADS) {
             quads = a_quads[(row * problem.m_stride + m_begin) / 4u + m4];
         }
+#if TRACE == 1
+        let m = problem.trace_m - m_begin;
+        trace_a_begin(select(TRACE_NONE, problem.trace_m, m / 4u == m4), first_unit + p / QUADS);
+        trace_a_codes(p % QUADS, quads[m % 4u], packed_elements(p));
+#endif
         a_tile[slice * A_TILE + tile_slot(p, m4, TILE_M)] = quads;
     }
     for (var i = t; i < A_PARTS; i += SLICE_THREADS) {
@@ -52,6 +57,13 @@ fn stage_a(m_begin: u32, first_unit: u32, t: u32) {
         if (row < problem.units * UNIT_BLOCKS) {
             part = a_parts[row * problem.m_stride + m_begin + i % TILE_M];
         }
+#if TRACE == 1
+        trace_a_begin(m_begin + i % TILE_M, row / UNIT_BLOCKS);
+        trace_a_scale(row % UNIT_BLOCKS, bitcast<f32>(part.x));
+#if UNIT_BLOCKS == 1
+        trace_a_scale(1u, bitcast<f32>(part.x));
+#endif
+#endif
         a_scale[slice * A_PARTS + i] = bitcast<f32>(part.x);
 #if BITS == 8 || ZERO_POINT >= 2
         a_sum[slice * A_PARTS + i] = bitcast<i32>(part.y);
@@ -68,6 +80,9 @@ fn load_bytes(row: u32, unit: u32, q: u32) -> u32 {
     return bytes;
 #else
     let g = min(block_of(unit, q / BLOCK_QUADS), problem.k_blocks - 1u);
+#if TRACE == 1
+    trace_range(32u * unit + q / 4u * 16u, 16u);
+#endif
     // Byte by byte: no byte borrows while its top bit is up.
     return ((bytes | 0x80808080u) - zero_point_code(n, g) * 0x01010101u) ^ 0x80808080u;
 #endif
@@ -195,6 +210,9 @@ fn main(@builtin(workgroup_id) workgroup: vec3<u32>,
     let n4 = s % N_THREADS;
 #if SPLIT > 1
     slice = t / SLICE_THREADS;
+#endif
+#if TRACE == 1
+    trace_rows(m_begin, TILE_M);
 #endif
     for (var first = 0u; first < problem.units; first += SPLIT * STEP_UNITS) {
         let unit = first + slice * STEP_UNITS;

@@ -3,8 +3,18 @@
 // word or two. Nothing but this file knows how codes lie in words.
 #param BITS 1..8
 
+#include "nbits_trace.inc.wgsl"
+
 const QUADS = 8u; // of a unit
 const CODE_MASK = (1u << BITS) - 1u;
+
+// The words of a quad, the second one where it crosses. With TRACE also the address of the first, and the unit
+// or TRACE_NONE.
+#if TRACE == 1
+alias Quad = vec4<u32>;
+#else
+alias Quad = vec2<u32>;
+#endif
 
 // The word of a unit in which quad q begins, and its bit there.
 fn quad_word(q: u32) -> u32 {
@@ -25,7 +35,7 @@ fn quad_crosses(q: u32) -> bool {
 }
 
 // The bits of codes 4q to 4q + 3 from the words of their quad; above them may be others.
-fn quad_bits(words: vec2<u32>, q: u32) -> u32 {
+fn quad_bits(words: Quad, q: u32) -> u32 {
     let shift = quad_shift(q);
     if (quad_crosses(q)) {
         return (words.x >> shift) | (words.y << (32u - shift));
@@ -34,11 +44,22 @@ fn quad_bits(words: vec2<u32>, q: u32) -> u32 {
 }
 
 // Codes 4q to 4q + 3.
-fn unpack_quad(words: vec2<u32>, q: u32) -> vec4<u32> {
-    let bits = quad_bits(words, q);
-    return vec4<u32>(bits, bits >> BITS, bits >> (2u * BITS), bits >> (3u * BITS)) &
-           vec4<u32>(CODE_MASK);
+fn unpack_quad(words: Quad, q: u32) -> vec4<u32> {
+    let shifts = vec4<u32>(0u, BITS, 2u * BITS, 3u * BITS);
+    let codes = (vec4<u32>(quad_bits(words, q)) >> shifts) & vec4<u32>(CODE_MASK);
+#if TRACE == 1
+    let elements = vec4<u32>(0u, 1u, 2u, 3u) + 4u * (q % 4u);
+    trace_codes(words.w, q, words.z, words.xy, CODE_MASK,
+                vec3<u32>(bytes_of(shifts + quad_shift(q)), bytes_of(codes), bytes_of(elements)));
+#endif
+    return codes;
 }
+
+#if TRACE == 1
+fn bytes_of(x: vec4<u32>) -> u32 {
+    return x.x | (x.y << 8u) | (x.z << 16u) | (x.w << 24u);
+}
+#endif
 
 // For integer dots the codes of a quad lie in the bytes of a word, in the order that is cheapest to get: with
 // 2 and 4 bits every fourth or second code. 8-bit codes lose CODE_OFFSET, so that they fit int8.
@@ -48,21 +69,34 @@ const CODE_OFFSET = 128;
 const CODE_OFFSET = 0;
 #endif
 
-fn pack_quad(words: vec2<u32>, q: u32) -> u32 {
+fn pack_quad(words: Quad, q: u32) -> u32 {
 #if BITS == 2
-    return (words.x >> (2u * (q % 4u))) & 0x03030303u;
+    let shift = 2u * (q % 4u);
+    let bytes = (words.x >> shift) & 0x03030303u;
 #elif BITS == 4
-    return (words.x >> (4u * (q % 2u))) & 0x0f0f0f0fu;
+    let shift = 4u * (q % 2u);
+    let bytes = (words.x >> shift) & 0x0f0f0f0fu;
 #elif BITS == 8
-    return words.x ^ 0x80808080u;
+    let bytes = words.x ^ 0x80808080u;
 #else
     // Pairs into halves, then codes into bytes.
     let bits = quad_bits(words, q);
     let pair_mask = (1u << (2u * BITS)) - 1u;
     let pairs = (bits & pair_mask) | (((bits >> (2u * BITS)) & pair_mask) << 16u);
     let mask = CODE_MASK * 0x00010001u;
-    return (pairs & mask) | (((pairs >> BITS) & mask) << 8u);
+    let bytes = (pairs & mask) | (((pairs >> BITS) & mask) << 8u);
 #endif
+#if TRACE == 1
+#if BITS == 2 || BITS == 4
+    let shifts = vec4<u32>(0u, 8u, 16u, 24u) + shift;
+#else
+    let shifts = vec4<u32>(0u, BITS, 2u * BITS, 3u * BITS) + quad_shift(q);
+#endif
+    trace_codes(words.w, q, words.z, words.xy, CODE_MASK,
+                vec3<u32>(bytes_of(shifts), bytes ^ (u32(CODE_OFFSET) * 0x01010101u),
+                          packed_elements(q)));
+#endif
+    return bytes;
 }
 
 fn pack_four(q: vec4<i32>) -> u32 {
@@ -84,3 +118,12 @@ fn pack_sixteen(q0: vec4<i32>, q1: vec4<i32>, q2: vec4<i32>, q3: vec4<i32>) -> v
     return vec4<u32>(pack_four(q0), pack_four(q1), pack_four(q2), pack_four(q3));
 #endif
 }
+
+#if TRACE == 1
+// Which elements of half a unit of A meet the bytes of quad q: where pack_sixteen has their numbers.
+fn packed_elements(q: u32) -> u32 {
+    let numbers = pack_sixteen(vec4<i32>(0, 1, 2, 3), vec4<i32>(4, 5, 6, 7),
+                               vec4<i32>(8, 9, 10, 11), vec4<i32>(12, 13, 14, 15));
+    return numbers[q % 4u];
+}
+#endif

@@ -18,7 +18,7 @@ fn weight_offset(n: u32, g: u32) -> f32 {
     return bitcast<f32>(EXPONENT | zero_point_code(n, g));
 }
 
-fn weights(words: vec2<u32>, q: u32, offset: f32) -> vec4<f32> {
+fn weights(words: Quad, q: u32, offset: f32) -> vec4<f32> {
     return bitcast<vec4<f32>>(unpack_quad(words, q) | vec4<u32>(EXPONENT)) - vec4<f32>(offset);
 }
 #else
@@ -26,7 +26,7 @@ fn weight_offset(n: u32, g: u32) -> f32 {
     return zero_point_at(n, g);
 }
 
-fn weights(words: vec2<u32>, q: u32, offset: f32) -> vec4<f32> {
+fn weights(words: Quad, q: u32, offset: f32) -> vec4<f32> {
     return vec4<f32>(unpack_quad(words, q)) - vec4<f32>(offset);
 }
 #endif
@@ -37,11 +37,14 @@ fn weight_of_group(code: u32, n: u32, k: u32) -> f32 {
         return 0.0;
     }
     let g = u32(g_idx[k]);
+#if TRACE == 1
+    trace_range(k, 1u);
+#endif
     return (f32(code) - zero_point_at(n, g)) * scale_at(n, g);
 }
 
 // Codes 4q to 4q + 3 of a unit of row n, whole weights.
-fn weights_of_groups(words: vec2<u32>, n: u32, unit: u32, q: u32) -> vec4<f32> {
+fn weights_of_groups(words: Quad, n: u32, unit: u32, q: u32) -> vec4<f32> {
     let codes = unpack_quad(words, q);
     let k = 32u * unit + 4u * q;
     return vec4<f32>(weight_of_group(codes.x, n, k), weight_of_group(codes.y, n, k + 1u),
