@@ -26,6 +26,7 @@ mesa-vulkan-drivers /lavapipe
 git git
 nodejs node
 npm npm
+chromium chromium
 ninja-build ninja
 patch patch'
 

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 jobs=$(nproc 2>/dev/null || echo 2)
 logs=$PWD/build/logs
 mkdir -p "$logs"
-default="native webgpu tint oracle conformance asan tsan aarch64 mutants"
+default="native webgpu tint oracle conformance asan web tsan aarch64 mutants"
 all="$default oracle_extra coverage"
 stages=${*:-$default}
 
@@ -101,6 +101,15 @@ stage_tint() {
     mkdir -p "$variants"
     build test && build/test/tests/write_shader_variants "$variants" &&
         (cd "$modules" && run_script node "$script" "$variants")
+}
+
+# The npm package: built for WebAssembly, and run in Node, on its CPU and on a GPU through Dawn.
+stage_web() {
+    tools/node-env.sh > /dev/null && command -v clang-19 > /dev/null || {
+        skip "clang 19, or packages of web/package.json, cannot be had"
+        return 0
+    }
+    tools/web-build.sh && run_script node web/tests/run.mjs
 }
 
 # From files, and with states kept in the session.

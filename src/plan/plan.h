@@ -104,6 +104,14 @@ typedef struct dbt_plan_options {
     const char *sample_output, *feed_input;
 } dbt_plan_options;
 
+/* A tensor to be made ready before steps are, or a part of a constant that is a stack. */
+typedef struct dbt_load {
+    uintptr_t source; /* of its bytes; 0: none are read */
+    uint64_t offset;
+    int32_t tensor;
+    uint32_t part;
+} dbt_load;
+
 typedef struct dbt_plan {
     dbt_graph *graph;
     dbt_arena *arena;
@@ -122,11 +130,12 @@ typedef struct dbt_plan {
     dbt_dim sequence;        /* how many tokens a run appends to its states, or DBT_DIM_NONE */
     int32_t settings, token; /* of dibit.Sample, on the CPU and on the device; -1: there is none */
     int32_t fed;             /* input that can take the token of the run before, or -1 */
-    int32_t n_loaded;        /* tensors whose constants are resident */
-    int32_t n_asked;         /* steps that were asked to choose their kernels, in this round */
-    int32_t n_waiting;       /* of them, those that wait for the device */
-    bool fused;              /* nodes were */
-    dbt_block fetched;       /* the bytes of the constant that is being loaded and converted */
+    dbt_load *loads;         /* [n_loads] in this order; NULL: not known yet */
+    int32_t n_loads, n_loaded;
+    int32_t n_asked;   /* steps that were asked to choose their kernels, in this round */
+    int32_t n_waiting; /* of them, those that wait for the device */
+    bool fused;        /* nodes were */
+    dbt_block fetched; /* the bytes of the constant that is being loaded and converted */
     uint64_t weight_bytes, packed_bytes;
     bool int8_activations;
 } dbt_plan;
@@ -138,8 +147,9 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
  * is done. *waiting: a weight is still on its way, so that calling again at once makes little sense. */
 dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error);
 
-/* plan/upload.c: brings a constant to the device; PENDING while its bytes are on their way. */
-dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error);
+/* plan/upload.c: brings a constant to the device, of a stack one part; PENDING while its bytes are on their
+ * way. */
+dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, uint32_t part, dibit_error *error);
 /* Frees what steps and constants hold on the device. */
 void dbt_plan_release(dbt_plan *plan);
 

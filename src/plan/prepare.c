@@ -1,5 +1,6 @@
 /* The second half of planning, in small portions: constants become resident in the form that their
  * steps read, then each step's kernel is chosen and its weights are packed. */
+#include <stdlib.h>
 #include <string.h>
 
 #include "plan/plan.h"
@@ -58,15 +59,55 @@ static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_erro
     return DIBIT_OK;
 }
 
-static dibit_status load_tensor(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+static dibit_status load_tensor(dbt_plan *plan, const dbt_load *load, dibit_error *error) {
+    dbt_plan_tensor *const t = &plan->tensors[load->tensor];
     if (t->place == DBT_PLACE_CONSTANT) {
-        return t->on_device ? dbt_plan_upload(plan, t, error) : load_constant(plan, t, error);
+        return t->on_device ? dbt_plan_upload(plan, t, load->part, error)
+                            : load_constant(plan, t, error);
     }
     if (t->place == DBT_PLACE_HOST) {
         t->t.bytes = DBT_MAX_CONTENTS * 8;
         t->t.data = dbt_arena_alloc(plan->arena, t->t.bytes);
         if (!t->t.data) return dbt_fail_memory(error, "host values", t->t.bytes);
     }
+    return DIBIT_OK;
+}
+
+static int compare_loads(const void *a, const void *b) {
+    const dbt_load *const x = a, *const y = b;
+    if (x->source != y->source) return x->source < y->source ? -1 : 1;
+    if (x->offset != y->offset) return x->offset < y->offset ? -1 : 1;
+    if (x->tensor != y->tensor) return x->tensor < y->tensor ? -1 : 1;
+    return x->part < y->part ? -1 : 1;
+}
+
+static const dbt_constant *constant_of(const dbt_plan_tensor *t) {
+    return t->place == DBT_PLACE_CONSTANT ? t->value->constant : NULL;
+}
+
+/* As they lie in their files, so that a download is read once, from one end to the other. */
+static dibit_status order_loads(dbt_plan *plan, dibit_error *error) {
+    uint64_t n = 0;
+    for (int32_t i = 0; i < plan->n_tensors; i++) {
+        const dbt_constant *const c = constant_of(&plan->tensors[i]);
+        n += c && c->parts ? c->n_parts : 1;
+    }
+    dbt_load *const loads = dbt_arena_array(plan->arena, n + 1, sizeof *loads);
+    if (!loads) return dbt_fail_memory(error, "a plan", n * sizeof *loads);
+    for (int32_t i = 0; i < plan->n_tensors; i++) {
+        const dbt_constant *const c = constant_of(&plan->tensors[i]);
+        uint32_t part = 0;
+        do {
+            const dbt_constant *const piece = c && c->parts ? c->parts[part].constant : c;
+            dbt_load *const load = &loads[plan->n_loads++];
+            *load = (dbt_load){.tensor = i, .part = part};
+            if (!piece || piece->data) continue;
+            load->source = (uintptr_t)piece->bytes.source;
+            load->offset = piece->bytes.offset;
+        } while (c && c->parts && ++part < c->n_parts);
+    }
+    qsort(loads, (size_t)plan->n_loads, sizeof *loads, compare_loads);
+    plan->loads = loads;
     return DIBIT_OK;
 }
 
@@ -159,8 +200,9 @@ static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *er
 
 dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error) {
     *waiting = false;
-    if (plan->n_loaded < plan->n_tensors) {
-        const dibit_status status = load_tensor(plan, &plan->tensors[plan->n_loaded], error);
+    if (!plan->loads) DBT_TRY(order_loads(plan, error));
+    if (plan->n_loaded < plan->n_loads) {
+        const dibit_status status = load_tensor(plan, &plan->loads[plan->n_loaded], error);
         *waiting = status == DIBIT_PENDING;
         DBT_TRY(status);
         plan->n_loaded++;

@@ -13,7 +13,7 @@ static bool borrow_buffer(const dbt_plan *plan, dbt_plan_tensor *t) {
     const dbt_bytes *const mine = &t->value->constant->bytes;
     if (!mine->source || !t->native) return false;
     for (int32_t i = 0; i < plan->n_loaded; i++) {
-        const dbt_plan_tensor *const other = &plan->tensors[i];
+        const dbt_plan_tensor *const other = &plan->tensors[plan->loads[i].tensor];
         if (!other->on_device || !other->native || other->place != DBT_PLACE_CONSTANT) continue;
         const dbt_bytes *const theirs = &other->value->constant->bytes;
         if (theirs->source != mine->source || theirs->offset != mine->offset ||
@@ -43,35 +43,30 @@ static dibit_status reserve_upload(dbt_plan *plan, upload_room *room, dibit_erro
     return DIBIT_OK;
 }
 
-/* Has the device fetch bytes `at` of a constant by itself, to byte `to` of the buffer; UNSUPPORTED when it
- * cannot. */
-static dibit_status write_source(dbt_gpu *gpu, const dbt_plan_tensor *t, uint64_t to,
-                                 const dbt_bytes *from, uint64_t at, uint64_t bytes,
-                                 dibit_error *error) {
+/* Has the device fetch a piece by itself, all of which there is, to byte `to` of the buffer; UNSUPPORTED when
+ * it cannot. */
+static dibit_status write_source(dbt_gpu *gpu, const dbt_plan_tensor *t, const dbt_constant *c,
+                                 uint64_t to, dibit_error *error) {
     dbt_hal *const hal = dbt_gpu_hal(gpu);
-    if (!hal->calls->write_source || from->source->mapped) return DIBIT_UNSUPPORTED;
-    return hal->calls->write_source(hal, t->buffer, to, &from->source->callback, from->offset + at,
-                                    bytes, error);
+    const dbt_bytes *const from = &c->bytes;
+    if (c->data || !t->native || from->source->mapped || !hal->calls->write_source) {
+        return DIBIT_UNSUPPORTED;
+    }
+    return hal->calls->write_source(hal, t->buffer, to, &from->source->callback, from->offset,
+                                    from->bytes, error);
 }
 
 /* The next elements of a constant, which begin at element `begin` of the buffer, from its bytes in the file. */
 static dibit_status upload_piece(dbt_plan *plan, dbt_plan_tensor *t, const dbt_constant *c,
                                  int64_t begin, const upload_room *room, dibit_error *error) {
     dbt_gpu *const gpu = plan->options.gpu;
-    const int64_t first = t->n_uploaded - begin, left = c->count - first;
+    const int64_t first = t->n_uploaded, left = c->count - first;
     const int64_t n = left < UPLOAD_ELEMENTS ? left : UPLOAD_ELEMENTS;
     const uint64_t bits = dibit_type_bits(c->type);
-    const uint64_t at = (uint64_t)first * bits / 8, to = (uint64_t)t->n_uploaded * bits / 8;
+    const uint64_t at = (uint64_t)first * bits / 8, to = (uint64_t)(begin + first) * bits / 8;
     uint64_t bytes;
     (void)dbt_packed_bytes(c->type, (uint64_t)n, &bytes);
     const char *from = c->data ? (const char *)c->data + at : room->file;
-    if (!c->data && t->native) {
-        const dibit_status status = write_source(gpu, t, to, &c->bytes, at, bytes, error);
-        if (status != DIBIT_UNSUPPORTED) {
-            if (status == DIBIT_OK) t->n_uploaded += n;
-            return status;
-        }
-    }
     if (!c->data) {
         DBT_TRY(dbt_source_read(c->bytes.source, c->bytes.offset + at, bytes, room->file, error));
     }
@@ -88,37 +83,39 @@ static dibit_status upload_piece(dbt_plan *plan, dbt_plan_tensor *t, const dbt_c
                         "constant '%s' has an element that does not fit the device's 32 bits",
                         c->name);
         }
-        DBT_TRY(dbt_gpu_write(gpu, t->buffer, (uint64_t)t->n_uploaded * 4, words, (uint64_t)n * 4,
+        DBT_TRY(dbt_gpu_write(gpu, t->buffer, (uint64_t)(begin + first) * 4, words, (uint64_t)n * 4,
                               error));
     }
     t->n_uploaded += n;
     return DIBIT_OK;
 }
 
-static dibit_status upload_all(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
-    const dbt_constant *const c = t->value->constant;
-    const dbt_constant_part whole = {.constant = c};
-    const dbt_constant_part *const parts = c->parts ? c->parts : &whole;
+/* A whole constant, or a part of a stack. */
+static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const dbt_constant_part *part,
+                                dibit_error *error) {
+    const dbt_constant *const c = part->constant;
+    const uint64_t to = (uint64_t)part->begin * dibit_type_bits(c->type) / 8;
+    const dibit_status status = write_source(plan->options.gpu, t, c, to, error);
+    if (status != DIBIT_UNSUPPORTED) return status;
     upload_room room = {0};
     DBT_TRY(reserve_upload(plan, &room, error));
-    for (uint32_t i = 0; i < (c->parts ? c->n_parts : 1); i++) {
-        const int64_t begin = parts[i].begin, end = begin + parts[i].constant->count;
-        if (t->n_uploaded < begin) t->n_uploaded = begin;
-        while (t->n_uploaded < end) {
-            DBT_TRY(upload_piece(plan, t, parts[i].constant, begin, &room, error));
-        }
+    while (t->n_uploaded < c->count) {
+        DBT_TRY(upload_piece(plan, t, c, part->begin, &room, error));
     }
+    t->n_uploaded = 0; /* of the next part */
     return DIBIT_OK;
 }
 
-dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, uint32_t part,
+                             dibit_error *error) {
     const dbt_constant *const c = t->value->constant;
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
     t->bytes = t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * 4;
-    if (t->n_uploaded == 0) plan->weight_bytes += c->bytes.bytes;
-    if (c->count == 0 || borrow_buffer(plan, t)) return DIBIT_OK;
-    if (!t->buffer) {
+    if (!t->buffer) { /* the first time */
+        plan->weight_bytes += c->bytes.bytes;
+        if (c->count == 0 || borrow_buffer(plan, t)) return DIBIT_OK;
         DBT_TRY(dbt_gpu_buffer_create(plan->options.gpu, t->t.bytes, &t->buffer, error));
     }
-    return upload_all(plan, t, error);
+    const dbt_constant_part whole = {.constant = c};
+    return upload_part(plan, t, c->parts ? &c->parts[part] : &whole, error);
 }

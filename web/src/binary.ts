@@ -10,21 +10,27 @@ export interface Binary {
     relaxed: boolean;
 }
 
-/* (module (func (result v128)
- *     (i16x8.relaxed_dot_i8x16_i7x16_s (v128.const i32x4 0 0 0 0) (v128.const i32x4 0 0 0 0)))) */
+/* (module (func (export "f") (result i32)
+ *     (i32x4.extract_lane 0 (i32x4.relaxed_dot_i8x16_i7x16_add_s
+ *         (i8x16.splat (i32.const -128)) (i8x16.splat (i32.const 3)) (i32x4.splat (i32.const 7)))))) */
 const RELAXED_PROBE = Uint8Array.from([
     0, 0x61, 0x73, 0x6d, 1, 0, 0, 0, /* "\0asm", version 1 */
-    1, 5, 1, 0x60, 0, 1, 0x7b, /* types: () -> v128 */
+    1, 5, 1, 0x60, 0, 1, 0x7f, /* types: () -> i32 */
     3, 2, 1, 0, /* functions: of type 0 */
-    10, 43, 1, 41, 0, /* code: a body without locals */
-    0xfd, 12, ...Array<number>(16).fill(0), /* v128.const */
-    0xfd, 12, ...Array<number>(16).fill(0),
-    0xfd, 0x92, 2, /* i16x8.relaxed_dot_i8x16_i7x16_s */
+    7, 5, 1, 1, 0x66, 0, 0, /* exports: f */
+    10, 23, 1, 21, 0, /* code: a body without locals */
+    0x41, 0x80, 0x7f, 0xfd, 0x0f, /* i32.const -128, i8x16.splat */
+    0x41, 3, 0xfd, 0x0f, 0x41, 7, 0xfd, 0x11, /* ... i32x4.splat */
+    0xfd, 0x93, 2, /* i32x4.relaxed_dot_i8x16_i7x16_add_s */
+    0xfd, 0x1b, 0, /* i32x4.extract_lane 0 */
     11, /* end */
 ]);
 
+/** Relaxed SIMD is there, and computes right: Node 20 has it behind a flag, and its baseline compiler does not. */
 export function hasRelaxedSimd(): boolean {
-    return WebAssembly.validate(RELAXED_PROBE);
+    if (!WebAssembly.validate(RELAXED_PROBE)) return false;
+    const {f} = new WebAssembly.Instance(new WebAssembly.Module(RELAXED_PROBE)).exports as {f(): number};
+    return f() === 4 * -128 * 3 + 7;
 }
 
 export async function loadBinary(source: WasmSource | undefined): Promise<Binary> {

@@ -18,6 +18,8 @@ import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
 import {readTensorStruct, readValueInfo, Tensor, ValueInfo, writeTensorStruct} from './tensor.js';
 
 export {DibitError};
+export {evict, storedFiles} from './store.js';
+export type {StoredFile, StoreOptions} from './store.js';
 export type {ModelSource, Tensor, ValueInfo};
 
 export type DeviceChoice = 'auto' | 'webgpu' | 'wasm' | 'null';
@@ -61,6 +63,9 @@ export interface SessionOptions {
     noProof?: boolean;
     /** Not 0: values are moved at random within their rounding bounds. */
     noiseSeed?: bigint;
+    /** Where the GPU cannot do it, because it was lost, has no memory left or cannot run the model, the CPU
+     * does: at once while the session is created, and after leaveDevice() later. */
+    cpuFallback?: boolean;
     /** Logits whose next tokens the device chooses, and the input that takes them. */
     sampleOutput?: string;
     feedInput?: string;
@@ -352,7 +357,8 @@ export class Session extends Handle {
     readonly statePairs: StatePair[] = [];
     private readonly runs = new Lock();
 
-    private constructor(readonly model: Model, readonly pointer: Pointer) {
+    private constructor(readonly model: Model, readonly pointer: Pointer,
+                        /** What its desc points to. */ private readonly kept: Scope) {
         super(model);
         const {wasm} = this;
         using scope = new Scope(wasm);
@@ -374,13 +380,13 @@ export class Session extends Handle {
         const {wasm, sources, device} = model.engine.core;
         throwIfAborted(options.signal);
         using scope = new Scope(wasm);
-        /* Read when the session begins: they may go after it. */
-        const name = (text: string | undefined) => text === undefined ? 0 : scope.string(text);
+        const kept = new Scope(wasm);
+        const name = (text: string | undefined) => text === undefined ? 0 : kept.string(text);
         const desc = scope.struct('dibit_session_desc', {
             device, activations: ACTIVATIONS[options.activations ?? 'auto'], profile: !!options.profile,
             keep_values: !!options.keepValues, keep_bounds: !!options.keepBounds,
             no_fusion: !!options.noFusion, no_proof: !!options.noProof, noise_seed: options.noiseSeed ?? 0n,
-            sample_output: name(options.sampleOutput), feed_input: name(options.feedInput),
+            cpu_fallback: !!options.cpuFallback, sample_output: name(options.sampleOutput), feed_input: name(options.feedInput),
         });
         const out = scope.zeros(4);
         let session = 0;
@@ -389,9 +395,10 @@ export class Session extends Handle {
             session = wasm.view.getUint32(out, true);
             await finish(wasm, options.signal, 'dibit_session_poll', session);
             if (model.isDisposed) throw new DibitError('BAD_STATE', 'the model was disposed of');
-            return new Session(model, session);
+            return new Session(model, session, kept);
         } catch (e) {
             if (session) destroyHandle(wasm, 'dibit_session_destroy', session);
+            kept[Symbol.dispose]();
             throw e;
         } finally {
             sources.rest();
@@ -432,6 +439,36 @@ export class Session extends Handle {
         return Object.fromEntries(names.map((name, i) => [name, readTensorStruct(wasm, outs + size * i)]));
     }
 
+    /** Why the session has left its device; '' when it has not. */
+    get why(): string {
+        this.check('session');
+        return this.wasm.string(this.wasm.call('dibit_session_why', this.pointer));
+    }
+
+    /** With cpuFallback: whether the CPU may do what failed on the GPU with this error. */
+    mayLeave(error: unknown): boolean {
+        return error instanceof DibitError && !this.isDisposed && 
+            this.wasm.call('dibit_session_may_leave', this.pointer, this.wasm.statusOf(error.status)) !== 0;
+    }
+
+    /** Plans anew for the CPU; states lose what they hold. */
+    leaveDevice(error: DibitError, signal?: AbortSignal): Promise<void> {
+        this.check('session');
+        const {wasm, model: {engine: {core}}} = this;
+        return core.loads.run(async () => {
+            this.check('session');
+            using scope = new Scope(wasm);
+            const why = scope.struct('dibit_error');
+            wasm.fail(why, wasm.statusOf(error.status), error.message);
+            wasm.try('dibit_session_leave_device', this.pointer, why);
+            try {
+                await finish(wasm, signal, 'dibit_session_poll', this.pointer);
+            } finally {
+                core.sources.rest();
+            }
+        });
+    }
+
     private outputNames(withStates: boolean): string[] {
         const inside = new Set(withStates ? this.statePairs.map(pair => pair.present) : []);
         return this.model.outputs.map(output => output.name).filter(name => !inside.has(name));
@@ -461,15 +498,15 @@ export class Session extends Handle {
 
     /** With keepValues: a value of the last run, by its name in the model. */
     value(name: string): Tensor {
-        return this.kept('dibit_session_value', name);
+        return this.readValue('dibit_session_value', name);
     }
 
     /** With keepBounds: how far another device's elements may be from those of value(name). */
     bound(name: string): Tensor {
-        return this.kept('dibit_session_bound', name);
+        return this.readValue('dibit_session_bound', name);
     }
 
-    private kept(call: string, name: string): Tensor {
+    private readValue(call: string, name: string): Tensor {
         this.check('session');
         const {wasm} = this;
         using scope = new Scope(wasm);
@@ -516,6 +553,7 @@ export class Session extends Handle {
 
     protected destroy(): void {
         destroyHandle(this.wasm, 'dibit_session_destroy', this.pointer);
+        this.kept[Symbol.dispose]();
     }
 }
 
@@ -535,6 +573,16 @@ export class State extends Handle {
     /** Tokens that it holds. */
     get length(): number {
         return this.session.wasm.call('dibit_state_length', this.handle);
+    }
+
+    /** Tokens that it has room for, before it grows. */
+    get capacity(): number {
+        return this.session.wasm.call('dibit_state_capacity', this.handle);
+    }
+
+    /** What it held went with the device that the session has left; truncate(0) makes it new. */
+    get isLost(): boolean {
+        return this.session.wasm.call('dibit_state_is_lost', this.handle) !== 0;
     }
 
     /** An independent copy. */
@@ -565,4 +613,3 @@ export class State extends Handle {
         destroyHandle(this.session.wasm, 'dibit_state_destroy', this.pointer);
     }
 }
-

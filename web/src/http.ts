@@ -60,6 +60,12 @@ export async function openUrl(url: string, options: HttpOptions): Promise<Input>
     return input;
 }
 
+function openBeside(name: string, location: string, options: HttpOptions): Promise<Input> {
+    const url = new URL(location.split('/').map(encodeURIComponent).join('/'), name);
+    url.search = new URL(name).search; /* tokens, revisions */
+    return openUrl(url.href, {...options, size: undefined});
+}
+
 export function explain(e: unknown): never {
     throw e instanceof Unreachable ? io(e.message) : e;
 }
@@ -94,7 +100,8 @@ export class HttpInput implements Input {
         }
         if (Number.isNaN(size)) { /* all there is to know is at the end */
             const whole = ranged ? await request(url, {headers, signal}) : response;
-            return new BlobInput(await whole.blob(), url, options);
+            const beside = (location: string) => openBeside(url, location, options);
+            return Object.assign(new BlobInput(await whole.blob(), url, options), {beside});
         }
         const kept = ranged && response.bodyUsed ? null : response;
         return new HttpInput(url, {size, tag: tagOf(response)}, ranged, options, kept);
@@ -112,17 +119,29 @@ export class HttpInput implements Input {
     }
 
     async *open(from: number, length: number, signal: AbortSignal): AsyncIterable<Uint8Array> {
-        let response = this.first, at = 0;
+        const end = Math.min(this.size, from + length), {first} = this;
+        let at = from;
         this.first = null;
-        const end = Math.min(this.size, from + length);
-        if (!response || (response.status === 206 && from >= HEAD_BYTES)) {
-            response?.body?.cancel().catch(() => {});
-            response = await request(this.name, {
-                headers: {...this.options.headers, range: `bytes=${from}-${end - 1}`}, signal,
-            });
-            this.check(response);
-            at = response.status === 206 ? from : 0; /* the server may ignore Range */
+        if (first && (first.status !== 206 || from < HEAD_BYTES)) {
+            for await (const piece of this.body(first, 0, from, signal)) {
+                at += piece.length;
+                yield piece;
+            }
+        } else {
+            first?.body?.cancel().catch(() => {});
         }
+        if (at >= end) return;
+        const response = await request(this.name, {
+            headers: {...this.options.headers, range: `bytes=${at}-${end - 1}`}, signal,
+        });
+        this.check(response);
+        /* The server may ignore Range. */
+        yield* this.body(response, response.status === 206 ? at : 0, at, signal);
+    }
+
+    /** A response's bytes from `from` on; its body begins at `at`. */
+    private async *body(response: Response, at: number, from: number, signal: AbortSignal):
+        AsyncIterable<Uint8Array> {
         const reader = response.body!.getReader();
         const stop = () => void reader.cancel().catch(() => {});
         signal.addEventListener('abort', stop);
@@ -133,7 +152,7 @@ export class HttpInput implements Input {
                     throw new Unreachable(`the connection for ${this.name} broke at byte ${at} of ${this.size} (${
                         (e as Error).message})`);
                 });
-                if (done) break;
+                if (done) return;
                 this.options.onBytes?.(this, value.length);
                 const skipped = Math.max(0, Math.min(value.length, from - at));
                 at += value.length;
@@ -147,9 +166,7 @@ export class HttpInput implements Input {
     }
 
     beside(location: string): Promise<Input> {
-        const url = new URL(location.split('/').map(encodeURIComponent).join('/'), this.name);
-        url.search = new URL(this.name).search; /* tokens, revisions */
-        return openUrl(url.href, {...this.options, size: undefined});
+        return openBeside(this.name, location, this.options);
     }
 
     close(): void {

@@ -79,12 +79,17 @@ async function openAny(source: ModelSource, options: OpenOptions): Promise<Input
     if (ArrayBuffer.isView(source)) {
         return new BytesInput(new Uint8Array(source.buffer, source.byteOffset, source.byteLength), 'model');
     }
+    if (typeof source !== 'object' || source === null) throw unknownSource();
     if ('url' in source) {
         const href = source.url instanceof URL ? source.url.href : source.url;
         return /^file:/i.test(href) ? openName(href, options) : openUrl(absolute(href), {...options, ...source});
     }
     if ('files' in source) return openFolder(source, options);
-    throw new DibitError('BAD_ARGUMENT', 'a model is a URL, a path, a Blob, bytes or a folder of files');
+    throw unknownSource();
+}
+
+function unknownSource(): DibitError {
+    return new DibitError('BAD_ARGUMENT', 'a model is a URL, a path, a Blob, bytes or a folder of files');
 }
 
 function absolute(url: string): string {

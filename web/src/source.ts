@@ -4,7 +4,7 @@
  * The engine walks over a model's file once, with small reads that jump over weights; then it takes the
  * weights in the file's order. So a Reader holds a window of the file that moves on:
  *
- *     file     |......dropped.....[ pieces as they came ]...not here yet.............|
+ *     file     |......dropped.....[ what is in the ring ]...not here yet.............|
  *                      last read ^              from here on: the stream
  *
  * A read that follows the window goes on with the stream; one that jumps begins a new stream, which asks for
@@ -15,38 +15,39 @@ import {Unreachable} from './http.js';
 import {DibitError, IO, NOT_FOUND, OK, PENDING, Pointer, Waiter, Wasm} from './wasm.js';
 
 /** Bytes that a reader holds before they are asked for. */
-const AHEAD_BYTES = 16 << 20;
+const AHEAD_BYTES = 4 << 20;
 /** Requests are between these, but for longer reads. */
 const LEAST_REQUEST = 64 << 10, MOST_REQUEST = 1 << 30;
 /** It costs less to read this much than to ask again. */
 const SKIP_BYTES = 256 << 10;
 /** After a broken connection. */
-const RETRY_MS = [250, 1000, 4000];
+const RETRY_MS = [200, 800, 2000];
 /** Longer reads are done in parts, so that the window need not hold them. */
 const PART_BYTES = 1 << 20;
 
 class Reader {
-    private pieces: Uint8Array[] = [];
-    private first = 0; /* the offset of pieces[0] */
-    private end = 0; /* behind the last piece */
-    private stream: AbortController | null = null;
+    /* The byte at an offset lies at that offset modulo the ring's length. */
+    private ring: Uint8Array | null = null;
+    private first = 0; /* the offset of the first byte in it */
+    private end = 0; /* behind the last */
     private at = 0; /* of the last read: nothing before it is kept */
-    private wanted = 0; /* the stream goes on up to here at least */
+    private wanted = 0; /* the last read waits for bytes up to here */
+    private stream: AbortController | null = null;
     private request = LEAST_REQUEST;
     private failure: DibitError | null = null;
     private wake: (() => void) | null = null;
 
     constructor(readonly input: Input, private readonly waiter: Waiter) {}
 
-    /** Copies bytes at offset to `into` if they are here; `following` bytes from there on will be asked for. */
+    /** Copies bytes at offset to `into`, PART_BYTES at most, if they are here; `following` bytes from there on
+     * will be asked for. */
     copy(offset: number, following: number, into: Uint8Array): number | DibitError {
-        const {bytes} = this.input, n = into.length;
-        if (offset + n > this.input.size) {
-            return new DibitError('IO', `'${this.input.name}' has no bytes ${offset} to ${offset + n}: it has ${
-                this.input.size}`);
+        const {input} = this, n = into.length;
+        if (offset + n > input.size) {
+            return new DibitError('IO', `'${input.name}' has no bytes ${offset} to ${offset + n}: it has ${input.size}`);
         }
-        if (bytes) {
-            into.set(bytes.subarray(offset, offset + n));
+        if (input.bytes) {
+            into.set(input.bytes.subarray(offset, offset + n));
             return OK;
         }
         if (offset >= this.first && offset + n <= this.end) {
@@ -58,97 +59,94 @@ class Reader {
             this.failure = null;
             return failure;
         }
-        this.need(offset, Math.max(n, following));
+        this.need(offset, n, following);
         this.waiter.block();
         return PENDING;
     }
 
     private take(offset: number, into: Uint8Array): void {
-        this.drop(offset);
-        let done = 0, at = offset - this.first;
-        for (const piece of this.pieces) {
-            if (done === into.length) break;
-            const part = piece.subarray(at, at + into.length - done);
-            into.set(part, done);
-            done += part.length;
-            at = 0;
-        }
+        const ring = this.ring!, from = offset % ring.length, n = Math.min(into.length, ring.length - from);
+        into.set(ring.subarray(from, from + n));
+        into.set(ring.subarray(0, into.length - n), n);
         this.drop(offset + into.length);
     }
 
     /** Forgets what is before. */
     private drop(offset: number): void {
-        let n = 0;
-        while (n < this.pieces.length && this.first + this.pieces[n].length <= offset) {
-            this.first += this.pieces[n++].length;
-        }
-        if (n) this.pieces.splice(0, n);
+        this.at = offset;
+        this.first = Math.min(Math.max(this.first, offset), this.end);
         this.wake?.();
     }
 
-    private need(offset: number, following: number): void {
-        this.wanted = Math.min(offset + following, this.input.size);
-        this.at = offset;
+    private need(offset: number, n: number, following: number): void {
+        this.wanted = offset + n;
         const far = this.input.seekable ? SKIP_BYTES : Infinity;
         const follows = offset >= this.first && offset <= this.end + (this.stream ? far : 0);
-        if (!follows) this.begin(offset);
-        else if (!this.stream) this.start();
-        else this.drop(offset);
+        if (!follows) {
+            this.rest();
+            this.first = this.end = offset;
+        }
+        this.drop(offset);
+        if (!this.stream) this.start(following);
     }
 
-    private begin(offset: number): void {
-        this.rest();
-        this.first = this.end = offset;
-        this.start();
-    }
-
-    private start(): void {
+    private start(following: number): void {
+        this.ring ??= new Uint8Array(Math.min(AHEAD_BYTES, this.input.size));
         const stream = this.stream = new AbortController();
-        void this.waiter.track(this.pump(stream).catch((e: unknown) => {
+        void this.waiter.track(this.pump(stream, following).catch((e: unknown) => {
             if (this.stream !== stream) return;
             this.stream = null;
             this.failure = e instanceof DibitError ? e : new DibitError('IO', (e as Error).message);
         }));
     }
 
-    private async pump(stream: AbortController): Promise<void> {
+    private async pump(stream: AbortController, following: number): Promise<void> {
+        const {input} = this;
         let failures = 0;
-        while (this.stream === stream && this.end < this.input.size) {
+        while (this.stream === stream && this.end < input.size) {
             const before = this.end;
             try {
-                await this.pull(stream, this.input.seekable ? Math.max(this.request, this.wanted - this.end)
-                                                            : this.input.size - this.end);
+                await this.pull(stream, input.seekable ? Math.max(this.request, following) : input.size - before);
                 if (this.stream !== stream) return;
-                if (this.end === before) throw new Unreachable(`${this.input.name} ends at byte ${before} of ${
-                    this.input.size}`);
+                if (this.end === before) throw new Unreachable(`${input.name} ends at byte ${before} of ${input.size}`);
                 failures = 0;
             } catch (e) {
                 if (this.stream !== stream) return;
-                if (this.end > before) failures = 0;
+                if (this.end - before >= LEAST_REQUEST) failures = 0;
                 if (!(e instanceof Unreachable) || failures >= RETRY_MS.length) throw e;
                 await sleep(RETRY_MS[failures++]);
             }
+            following = 0;
             this.request = Math.min(this.request * 4, MOST_REQUEST);
         }
         if (this.stream === stream) this.stream = null;
     }
 
     private async pull(stream: AbortController, bytes: number): Promise<void> {
-        const stop = this.end + bytes;
-        for await (const piece of this.input.open(this.end, bytes, stream.signal)) {
-            if (this.stream !== stream) return;
-            this.pieces.push(piece);
-            this.end += piece.length;
-            this.drop(this.at);
-            if (this.end >= this.wanted) this.waiter.wakeAll();
-            /* Nothing is under way while there is enough: others must not wait for it. */
-            while (this.end - this.first >= AHEAD_BYTES && this.end >= this.wanted) {
+        for await (let piece of this.input.open(this.end, bytes, stream.signal)) {
+            while (piece.length > 0) {
+                if (this.stream !== stream) return;
+                piece = piece.subarray(this.put(piece));
+                if (this.end >= this.wanted) this.waiter.wakeAll();
+                if (piece.length === 0) break;
+                /* Nothing is under way while there is enough: others must not wait for it. */
                 await this.waiter.without(new Promise<void>(wake => void (this.wake = wake)));
                 this.wake = null;
-                if (this.stream !== stream) return;
             }
-            if (this.end >= stop) return;
         }
+    }
+
+    /** Takes over as many bytes as there is room for, and says how many. */
+    private put(piece: Uint8Array): number {
+        const ring = this.ring!, skipped = Math.min(piece.length, Math.max(0, this.at - this.end));
+        this.end += skipped;
+        if (skipped) this.first = this.end;
+        const n = Math.min(piece.length - skipped, ring.length - (this.end - this.first));
+        const to = this.end % ring.length, part = Math.min(n, ring.length - to);
+        ring.set(piece.subarray(skipped, skipped + part), to);
+        ring.set(piece.subarray(skipped + part, skipped + n), 0);
+        this.end += n;
+        return skipped + n;
     }
 
     /** Lets go of the stream and what it brought; the next read begins another. */
@@ -157,7 +155,7 @@ class Reader {
         this.stream = null;
         stream?.abort();
         this.wake?.();
-        this.pieces = [];
+        this.ring = null;
         this.first = this.end;
         this.request = LEAST_REQUEST;
         this.failure = null;

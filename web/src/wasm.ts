@@ -7,7 +7,7 @@ type Exports = Record<string, (...args: (number | bigint)[]) => number | bigint>
 
 /** Statuses that are looked at here; dibit.h has all. */
 export const OK = 0, PENDING = 1, CANCELLED = 2;
-export const BAD_ARGUMENT = 10, NOT_FOUND = 12, IO = 20, UNSUPPORTED = 22, OUT_OF_MEMORY = 30,
+export const BAD_ARGUMENT = 10, BAD_STATE = 11, NOT_FOUND = 12, IO = 20, UNSUPPORTED = 22, OUT_OF_MEMORY = 30,
     DEVICE_LOST = 51;
 
 /** What the engine answers when something fails: one sentence, and the status' name as in dibit.h. */
@@ -265,6 +265,14 @@ export class Wasm {
     error(status: number): DibitError {
         const text = this.string(this.errorAt + this.offset('dibit_error.text'));
         return new DibitError(this.string(this.call('dibit_status_name', status)), text);
+    }
+
+    /** The number of a status by its name; BAD_STATE's when there is none. */
+    statusOf(name: string): number {
+        for (let status = 0; status < 64; status++) {
+            if (this.string(this.call('dibit_status_name', status)) === name) return status;
+        }
+        return BAD_STATE;
     }
 
     /** Fills in a dibit_error from outside, and returns its status. */

@@ -1,0 +1,63 @@
+// A reference model of tests/data/cases on an engine, judged as `dibit check` does: the bounds come from runs
+// with noise on the CPU.
+import {existsSync, readdirSync} from 'node:fs';
+import {join} from 'node:path';
+import {difference, movement, readTensor} from './tensors.mjs';
+
+const NOISE_RUNS = 6; // as cli/check.c
+
+function readSet(folder) {
+    const read = side => {
+        const all = [];
+        while (existsSync(join(folder, `${side}_${all.length}.pb`))) {
+            all.push(readTensor(join(folder, `${side}_${all.length}.pb`)));
+        }
+        return all;
+    };
+    return {inputs: read('input'), expected: read('output')};
+}
+
+/** Inputs without a name are the model's, in order. */
+function named(tensors, infos) {
+    return Object.fromEntries(tensors.map((t, i) => [t.name || infos[i].name, t]));
+}
+
+async function answers(model, sets, options) {
+    const session = await model.createSession(options);
+    const all = [];
+    for (const set of sets) {
+        all.push(await session.run({
+            inputs: named(set.inputs, model.inputs), outputs: Object.keys(named(set.expected, model.outputs)),
+        }));
+    }
+    session.dispose();
+    return all;
+}
+
+/** What is wrong, a line a set; cpu is an engine on the CPU. */
+export async function checkCase(folder, engine, cpu, options = {}) {
+    const sets = readdirSync(folder).filter(name => name.startsWith('test_data_set_')).sort()
+        .map(name => ({name, ...readSet(join(folder, name))}));
+    const file = join(folder, 'model.onnx');
+    const model = await engine.loadModel(file);
+    const got = await answers(model, sets, options);
+    const onCpu = engine === cpu ? undefined : await cpu.loadModel(file);
+    const still = onCpu ? await answers(onCpu, sets, options) : got;
+    const noisy = [];
+    for (let seed = 1; seed <= NOISE_RUNS; seed++) {
+        noisy.push(await answers(onCpu ?? model, sets, {...options, noiseSeed: BigInt(seed)}));
+    }
+    model.dispose();
+    onCpu?.dispose();
+    const wrong = [];
+    sets.forEach((set, i) => {
+        for (const [name, expected] of Object.entries(named(set.expected, model.outputs))) {
+            const spread = Math.max(...noisy.map(run => movement(still[i][name], run[i][name])));
+            if (!Number.isFinite(spread)) wrong.push(`${set.name}: '${name}': no bound: a run with noise was lost`);
+            const what = difference(expected, got[i][name], spread);
+            if (what) wrong.push(`${set.name}: '${name}': ${what}`);
+        }
+    });
+    if (sets.length === 0) wrong.push('there are no sets');
+    return wrong;
+}
