@@ -27,7 +27,7 @@ test:
 # The whole products of parameters; run it before anything counts as done.
 test-full:
 	@tools/install-deps.sh test
-	@DIBIT_FULL=1 tools/run-tests.sh native webgpu tint oracle oracle_extra conformance asan web tsan aarch64 mutants coverage
+	@DIBIT_FULL=1 tools/run-tests.sh native webgpu tint oracle oracle_extra conformance asan wasm web tsan aarch64 mutants coverage
 
 # The quick loop while writing code: nothing is installed, no sanitizers.
 check:

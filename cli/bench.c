@@ -8,7 +8,9 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
+#if !defined(__wasm__)
 #include <sys/resource.h>
+#endif
 
 #include <jansson.h>
 
@@ -42,6 +44,9 @@ typedef struct bench {
 
 /* Linux's VmHWM begins with the program; what getrusage says begins with the process that started it. */
 static uint64_t peak_rss(void) {
+#if defined(__wasm__)
+    return (uint64_t)__builtin_wasm_memory_size(0) << 16; /* it never shrinks */
+#else
     unsigned long long kilobytes = 0;
     char line[256];
     FILE *status = fopen("/proc/self/status", "r");
@@ -55,6 +60,7 @@ static uint64_t peak_rss(void) {
         kilobytes = (unsigned long long)usage.ru_maxrss;
     }
     return (uint64_t)kilobytes * 1024;
+#endif
 }
 
 /* What the GPU has done since it was opened, once it is done. */

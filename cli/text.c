@@ -1,11 +1,13 @@
 /* Opening a model folder, sampling options, Ctrl-C and streaming, for run, chat and eval. */
-#include <signal.h>
 #include <stdio.h>
 #include <string.h>
 #include <time.h>
 
 #ifdef __GLIBC__
 #include <malloc.h>
+#endif
+#if !defined(__wasm__)
+#include <signal.h>
 #endif
 
 #include "text.h"
@@ -116,6 +118,10 @@ int dibit_cli_sampling_apply(const char *verb, const dibit_cli_sampling *o, dibi
 
 /* ---- Ctrl-C ---- */
 
+#if defined(__wasm__) /* no signals */
+void dibit_cli_catch_interrupts(void) {}
+int dibit_cli_take_interrupts(void) { return 0; }
+#else
 static volatile sig_atomic_t interrupts;
 
 static void count_interrupt(int number) {
@@ -135,6 +141,7 @@ int dibit_cli_take_interrupts(void) {
     interrupts = 0;
     return n;
 }
+#endif
 
 /* ---- Streaming ---- */
 

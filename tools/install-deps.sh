@@ -21,6 +21,11 @@ g++-aarch64-linux-gnu aarch64-linux-gnu-g++
 qemu-user qemu-aarch64
 python3 python3
 python3-venv /venv
+clang-19 clang-19
+lld-19 wasm-ld-19
+llvm-19 llvm-ar-19
+wasi-libc /wasi-libc
+libclang-rt-19-dev-wasm32 /wasm-builtins
 gcovr gcovr
 mesa-vulkan-drivers /lavapipe
 git git
@@ -41,6 +46,8 @@ missing() {
     printf '%s\n' "$list" | while read -r package witness; do
         case $witness in
         /lavapipe) ls /usr/share/vulkan/icd.d/lvp_icd*.json >/dev/null 2>&1 && continue ;;
+        /wasi-libc) [ -e /usr/lib/wasm32-wasi/libc.a ] && continue ;;
+        /wasm-builtins) [ -e /usr/lib/llvm-19/lib/clang/19/lib/wasi/libclang_rt.builtins-wasm32.a ] && continue ;;
         /venv) python3 -c 'import ensurepip, venv' 2>/dev/null && continue ;;
         jansson | lib* | cmocka) pkg-config --exists "$witness" 2>/dev/null && continue ;;
         *) command -v "$witness" >/dev/null 2>&1 && continue ;;

@@ -9,7 +9,7 @@ cd "$(dirname "$0")/.."
 jobs=$(nproc 2>/dev/null || echo 2)
 logs=$PWD/build/logs
 mkdir -p "$logs"
-default="native webgpu tint oracle conformance asan web tsan aarch64 mutants"
+default="native webgpu tint oracle conformance asan wasm web tsan aarch64 mutants"
 all="$default oracle_extra coverage"
 stages=${*:-$default}
 
@@ -155,6 +155,16 @@ stage_asan() {
         build asan && run_ctest asan -LE gpu &&
             run_ctest asan -R '^gpu_test_(hal|cast|index|shape|softmax|rotary|norm|nbits_gpu)$'
     fi
+}
+
+# Both WebAssembly builds, in Node: all tests with SIMD; what has kernels of its own with relaxed SIMD.
+stage_wasm() {
+    command -v clang-19 >/dev/null && command -v node >/dev/null || {
+        skip "clang 19 or node is not there"
+        return 0
+    }
+    tools/wasm-sysroot.sh && build wasm && run_ctest wasm -LE 'gpu|host' &&
+        build wasm-relaxed && run_ctest wasm-relaxed -L kernels
 }
 stage_tsan() { build tsan && run_ctest tsan -L threads; }
 stage_aarch64() { tools/arm64-sysroot.sh && build aarch64 && run_ctest aarch64 -LE host; }

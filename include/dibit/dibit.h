@@ -325,6 +325,7 @@ typedef struct dibit_device_desc {
 #define DIBIT_ISA_NEON_DOT (1ull << 17)
 #define DIBIT_ISA_NEON_I8MM (1ull << 18)
 #define DIBIT_ISA_WASM_SIMD (1ull << 32)
+#define DIBIT_ISA_WASM_RELAXED_SIMD (1ull << 33)
 
 /* Every device has the CPU's threads as well, for what a GPU does not do. WEBGPU needs the library of
  * wgpu-native 29, which is loaded here and comes in Python's package wgpu (`pip install "wgpu==0.32.*"`), and

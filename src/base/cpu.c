@@ -26,7 +26,10 @@ uint64_t dibit_cpu_isa(void) {
     if (dbt_os_hwcap(0) >> HWCAP_ASIMDDP_BIT & 1) isa |= DIBIT_ISA_NEON_DOT;
     if (dbt_os_hwcap(1) >> HWCAP2_I8MM_BIT & 1) isa |= DIBIT_ISA_NEON_I8MM;
 #elif defined(__wasm_simd128__)
-    isa |= DIBIT_ISA_WASM_SIMD;
+    isa |= DIBIT_ISA_WASM_SIMD; /* a module with SIMD only loads where there is SIMD */
+#if defined(__wasm_relaxed_simd__)
+    isa |= DIBIT_ISA_WASM_RELAXED_SIMD;
+#endif
 #endif
     return isa;
 }
@@ -51,6 +54,7 @@ void dbt_cpu_isa_text(uint64_t isa, char text[128]) {
         {DIBIT_ISA_NEON_DOT, "neon-dot"},
         {DIBIT_ISA_NEON_I8MM, "neon-i8mm"},
         {DIBIT_ISA_WASM_SIMD, "wasm-simd"},
+        {DIBIT_ISA_WASM_RELAXED_SIMD, "wasm-relaxed-simd"},
     };
     size_t used = 0;
     text[0] = 0;

@@ -30,6 +30,7 @@ dbt_os_function dbt_os_library_symbol(dbt_os_library *library, const char *name)
 void dbt_os_library_close(dbt_os_library *library);
 
 /* Threads, for the pool alone. */
+uint32_t dbt_os_max_threads(void); /* that a pool may have, its caller's included: 1 without threads */
 typedef struct dbt_os_thread dbt_os_thread;
 typedef void (*dbt_os_main)(void *ctx);
 /* The handle is allocated by the caller: dbt_os_thread_bytes() of it. */

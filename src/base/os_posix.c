@@ -114,6 +114,8 @@ uint64_t dbt_os_hwcap(int word) {
 #endif
 }
 
+uint32_t dbt_os_max_threads(void) { return 256; }
+
 struct dbt_os_thread {
     pthread_t id;
     dbt_os_main main;

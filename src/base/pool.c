@@ -13,7 +13,7 @@
 
 #include "base/os.h"
 
-enum { SPIN_NS = 50000, SPIN_CHECK = 64, MAX_THREADS = 256 };
+enum { SPIN_NS = 50000, SPIN_CHECK = 64 };
 
 typedef struct worker {
     dbt_pool *pool;
@@ -113,7 +113,8 @@ static dibit_status start(dbt_pool *pool, dibit_error *error) {
 dibit_status dbt_pool_create(const dibit_allocator *allocator, uint32_t n_threads, dbt_pool **out,
                              dibit_error *error) {
     if (n_threads == 0) n_threads = dbt_os_cores();
-    if (n_threads > MAX_THREADS) n_threads = MAX_THREADS;
+    const uint32_t most = dbt_os_max_threads();
+    if (n_threads > most) n_threads = most;
     dbt_arena arena;
     dbt_arena_init(&arena, allocator);
     dbt_pool *pool = dbt_arena_alloc_aligned(&arena, sizeof *pool, 64);
