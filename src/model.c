@@ -69,7 +69,7 @@ dibit_status dibit_model_poll(dibit_model *model, dibit_error *error) {
     if (!model->onnx) DBT_TRY(dbt_onnx_reader_poll(model->reader, &model->onnx, error));
     dibit_status status = dbt_load_small_constants(model->onnx, &model->arena, error);
     if (status == DIBIT_OK) {
-        status = dbt_graph_build(model->onnx, &model->arena, &model->graph, error);
+        status = dbt_graph_build(model->onnx, &model->arena, NULL, &model->graph, error);
         if (status != DIBIT_OK) dbt_error_prefix(error, "'%s'", model->source.name);
     }
     model->ready = status == DIBIT_OK;

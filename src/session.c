@@ -35,8 +35,11 @@ static void free_planned(const dibit_allocator *allocator, planned *p) {
 static dibit_status fill_planned(const dibit_session *session, dbt_gpu *gpu, planned *p,
                                  dibit_error *error) {
     dbt_graph *graph;
-    DBT_TRY(dbt_graph_build(session->model->onnx, p->arena, &graph, error));
     const dibit_session_desc *const desc = &session->desc;
+    DBT_TRY(dbt_graph_build(session->model->onnx, p->arena, desc->input_ranks, &graph, error));
+    DBT_FAIL_IF(graph->shapeless, error, DIBIT_UNSUPPORTED,
+                "'%s': input '%s' has no shape, and no rank is given for it",
+                session->model->source.name, graph->shapeless);
     const dbt_plan_options options = {
         .cpu = {.isa = session->device->isa, .activations = desc->activations},
         .pool = session->device->pool,

@@ -20,11 +20,11 @@ static inline void write_names(pb *message, uint32_t field, const char *names) {
     }
 }
 
-/* A tensor type "float 2 seq 64": the dims are numbers or symbols. */
+/* A tensor type "float 2 seq 64": the dims are numbers or symbols. NULL: no shape. */
 static inline void write_value(pb *graph, uint32_t field, const char *name, dibit_type type,
                                const char *dims) {
     pb value = {0}, type_proto = {0}, tensor = {0}, shape = {0};
-    while (*dims) {
+    while (dims && *dims) {
         while (*dims == ' ') dims++;
         const size_t n = strcspn(dims, " ");
         if (n == 0) break;
@@ -40,7 +40,7 @@ static inline void write_value(pb *graph, uint32_t field, const char *name, dibi
         dims += n;
     }
     pb_varint(&tensor, 1, (uint64_t)type);
-    pb_message(&tensor, 2, &shape);
+    if (dims) pb_message(&tensor, 2, &shape);
     pb_message(&type_proto, 1, &tensor);
     pb_text(&value, 1, name);
     pb_message(&value, 2, &type_proto);

@@ -321,10 +321,52 @@ static void test_a_transposed_table_is_not_transposed(void **state) {
     close_model(&f);
 }
 
+/* Such a model loads, says which ranks it does not know, and is planned for those it is given. */
+static void test_ranks_that_the_model_does_not_tell(void **state) {
+    (void)state;
+    fixture f = {0};
+    pb g = {0};
+    graph_input(&g, "x", F32, NULL);
+    graph_input(&g, "y", F32, "n");
+    graph_node(&g, "", "Add", "x y", "z", NULL);
+    graph_output(&g, "z", F32, NULL);
+    assert_int_equal(try_open(&f, &g, NULL), DIBIT_UNSUPPORTED);
+    assert_non_null(strstr(f.error.text, "'x'"));
+    dibit_value_info info;
+    assert_int_equal(dibit_model_input(f.model, 0, &info), DIBIT_OK);
+    assert_int_equal(info.rank, -1);
+    assert_int_equal(dibit_model_input(f.model, 1, &info), DIBIT_OK);
+    assert_int_equal(info.rank, 1);
+    assert_int_equal(dibit_model_output(f.model, 0, &info), DIBIT_OK);
+    assert_int_equal(info.rank, -1);
+    assert_int_equal(info.type, F32);
+    for (int32_t rank = -1; rank <= DIBIT_MAX_RANK + 1; rank++) {
+        const int32_t ranks[2] = {rank, -1};
+        const dibit_session_desc desc = {.input_ranks = ranks};
+        const dibit_status status = dibit_session_create(f.model, &desc, &f.session, &f.error);
+        if (rank < 0 || rank > DIBIT_MAX_RANK) {
+            assert_int_equal(status, rank < 0 ? DIBIT_UNSUPPORTED : DIBIT_BAD_ARGUMENT);
+            continue;
+        }
+        assert_int_equal(status, DIBIT_OK);
+        const float x[4] = {1, 2, 3, 4}, y[2] = {10, 20};
+        dibit_tensor in[2] = {{"x", F32, rank, {0}, (void *)(uintptr_t)x, 0},
+                              {"y", F32, 1, {2}, (void *)(uintptr_t)y, 0}};
+        for (int32_t d = 0; d < rank; d++) in[0].dims[d] = d == rank - 1 ? 2 : 1;
+        dibit_tensor out = {.name = "z"};
+        if (run(&f, in, 2, &out) != DIBIT_OK) fail_msg("%s", f.error.text);
+        assert_int_equal(out.rank, rank > 1 ? rank : 1);
+        assert_float_equal(((float *)out.data)[1], rank ? 22 : 21, 0);
+        dibit_session_destroy(&f.session);
+    }
+    close_model(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_a_transposed_table_is_not_transposed),
         cmocka_unit_test(test_last_rows_are_the_same_rows),
+        cmocka_unit_test(test_ranks_that_the_model_does_not_tell),
         cmocka_unit_test(test_wrong_inputs_are_named),
         cmocka_unit_test(test_float16_at_the_borders_only),
         cmocka_unit_test(test_dims_that_depend_on_data),

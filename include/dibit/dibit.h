@@ -380,6 +380,9 @@ typedef struct dibit_session_desc {
         cpu_fallback; /* the CPU takes over when the GPU fails: "Sessions whose GPU fails", below */
     uint64_t noise_seed; /* not 0: each node's outputs are moved at random within their rounding
                                  bound; how results spread says what they can be compared to */
+    /* [dibit_model_input_count], borrowed until the session is destroyed: ranks of inputs whose rank the model
+     * does not tell (dibit_value_info.rank is -1). Such a model is UNSUPPORTED without them. */
+    const int32_t *input_ranks;
     /* "Tokens that the device chooses", below. Read when the session begins. */
     const char *sample_output; /* logits, float or float16 [batch, rows, vocabulary] */
     const char *feed_input;    /* token ids [batch, rows] */

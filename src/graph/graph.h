@@ -62,6 +62,7 @@ typedef struct dbt_graph {
     uint32_t values_capacity, nodes_capacity;
     uint64_t folded_bytes; /* of constants that nodes computed */
     const dbt_onnx_model *model;
+    const char *shapeless; /* an input of unknown rank: then there are no nodes; NULL */
 } dbt_graph;
 
 /* Allocate from graph->arena and append to the graph; NULL: out of memory. Strings are borrowed. */

@@ -204,22 +204,17 @@ dibit_status dbt_build_nodes(dbt_builder *b, const dbt_scope *s, const dbt_onnx_
     return DIBIT_OK;
 }
 
-static dibit_status build_input(dbt_builder *b, const dbt_scope *s,
-                                const dbt_onnx_value_info *info) {
-    DBT_FAIL_IF(!info->is_tensor, b->error, DIBIT_UNSUPPORTED,
-                "input '%s' is a %s, only tensors are supported", info->name, info->kind);
-    DBT_FAIL_IF(!dbt_type_in(info->type, DBT_TYPES_VALUE), b->error, DIBIT_UNSUPPORTED,
-                "input '%s' has type %s, which is not supported", info->name,
-                dibit_type_name(info->type));
-    DBT_FAIL_IF(info->rank < 0, b->error, DIBIT_UNSUPPORTED, "input '%s' has no shape", info->name);
+/* A value of what the model says about it, and of this rank. */
+static dibit_status declare(dbt_builder *b, const dbt_scope *s, const dbt_onnx_value_info *info,
+                            int32_t rank, dbt_value **out) {
     dbt_value *value;
     DBT_TRY(dbt_scope_new_value(b, s, info->name, &value));
     DBT_TRY(dbt_scope_define(b, s, info->name, value));
     value->type = info->type;
-    value->is_input = true;
-    value->shape.rank = info->rank;
-    for (int32_t i = 0; i < info->rank; i++) {
-        const dbt_onnx_dim *const d = &info->dims[i];
+    value->shape.rank = rank;
+    for (int32_t i = 0; i < rank; i++) {
+        const dbt_onnx_dim none = {.value = -1};
+        const dbt_onnx_dim *const d = info->rank < 0 ? &none : &info->dims[i];
         if (d->value >= 0) {
             value->shape.dims[i] = dbt_dim_const(b->graph->dims, d->value);
         } else {
@@ -230,6 +225,25 @@ static dibit_status build_input(dbt_builder *b, const dbt_scope *s,
         }
         if (value->shape.dims[i] == DBT_DIM_NONE) return dbt_fail_memory(b->error, "dims", 1);
     }
+    *out = value;
+    return DIBIT_OK;
+}
+
+static dibit_status build_input(dbt_builder *b, const dbt_scope *s,
+                                const dbt_onnx_value_info *info) {
+    DBT_FAIL_IF(!info->is_tensor, b->error, DIBIT_UNSUPPORTED,
+                "input '%s' is a %s, only tensors are supported", info->name, info->kind);
+    DBT_FAIL_IF(!dbt_type_in(info->type, DBT_TYPES_VALUE), b->error, DIBIT_UNSUPPORTED,
+                "input '%s' has type %s, which is not supported", info->name,
+                dibit_type_name(info->type));
+    const uint32_t index = b->graph->n_inputs;
+    const int32_t rank = info->rank < 0 && b->input_ranks ? b->input_ranks[index] : info->rank;
+    DBT_FAIL_IF(rank < -1 || rank > DIBIT_MAX_RANK, b->error, DIBIT_BAD_ARGUMENT,
+                "input '%s' cannot have rank %d", info->name, (int)rank);
+    if (rank < 0 && !b->graph->shapeless) b->graph->shapeless = info->name;
+    dbt_value *value;
+    DBT_TRY(declare(b, s, info, rank, &value));
+    value->is_input = true;
     b->graph->inputs[b->graph->n_inputs++] = value;
     return DIBIT_OK;
 }
@@ -237,7 +251,11 @@ static dibit_status build_input(dbt_builder *b, const dbt_scope *s,
 static dibit_status build_output(dbt_builder *b, const dbt_scope *s,
                                  const dbt_onnx_value_info *info) {
     dbt_value *value;
-    DBT_TRY(dbt_scope_look_up(b, s, info->name, &value));
+    if (b->graph->shapeless) {
+        DBT_TRY(declare(b, s, info, info->rank, &value));
+    } else {
+        DBT_TRY(dbt_scope_look_up(b, s, info->name, &value));
+    }
     DBT_FAIL_IF(!value, b->error, DIBIT_BAD_FILE, "output '%s' has no value", info->name);
     DBT_FAIL_IF(info->is_tensor && info->type != DIBIT_TYPE_UNDEFINED && info->type != value->type,
                 b->error, DIBIT_BAD_FILE, "output '%s' is declared as %s, but is %s", info->name,
@@ -265,21 +283,22 @@ static dibit_status build_graph(dbt_builder *b) {
         if (dbt_scope_is_constant(b, &main, g->inputs[i].name)) continue; /* it has a default */
         DBT_TRY(build_input(b, &main, &g->inputs[i]));
     }
-    DBT_TRY(dbt_build_nodes(b, &main, g->nodes, g->n_nodes));
+    if (!b->graph->shapeless) DBT_TRY(dbt_build_nodes(b, &main, g->nodes, g->n_nodes));
     for (uint32_t i = 0; i < g->n_outputs; i++) DBT_TRY(build_output(b, &main, &g->outputs[i]));
     DBT_FAIL_IF(g->n_outputs == 0, b->error, DIBIT_BAD_FILE, "the graph has no outputs");
     return DIBIT_OK;
 }
 
-dibit_status dbt_graph_build(const dbt_onnx_model *model, dbt_arena *arena, dbt_graph **out,
-                             dibit_error *error) {
+dibit_status dbt_graph_build(const dbt_onnx_model *model, dbt_arena *arena,
+                             const int32_t *input_ranks, dbt_graph **out, dibit_error *error) {
     dbt_graph *const graph = dbt_arena_alloc(arena, sizeof *graph);
     if (!graph) return dbt_fail_memory(error, "the graph", sizeof *graph);
     graph->arena = arena;
     graph->model = model;
     graph->dims = dbt_dims_create(arena);
     if (!graph->dims) return dbt_fail_memory(error, "the graph", 1);
-    dbt_builder b = {.graph = graph, .arena = arena, .model = model, .error = error};
+    dbt_builder b = {
+        .graph = graph, .arena = arena, .model = model, .input_ranks = input_ranks, .error = error};
     DBT_TRY(build_graph(&b));
     *out = graph;
     return DIBIT_OK;

@@ -12,9 +12,11 @@ dibit_status dbt_load_small_constants(const dbt_onnx_model *model, dbt_arena *ar
                                       dibit_error *error);
 
 /* Resolves operators, inlines functions and If branches, infers, folds constants. The small
- * constants must be resident. Errors name the node, and the attribute, input or output. */
-dibit_status dbt_graph_build(const dbt_onnx_model *model, dbt_arena *arena, dbt_graph **out,
-                             dibit_error *error);
+ * constants must be resident. Errors name the node, and the attribute, input or output. input_ranks, which may
+ * be NULL, has the ranks of inputs that the model gives none; where one is missing (-1), the graph has inputs and
+ * outputs alone, and `shapeless` names that input. */
+dibit_status dbt_graph_build(const dbt_onnx_model *model, dbt_arena *arena,
+                             const int32_t *input_ranks, dbt_graph **out, dibit_error *error);
 
 /* Makes a value constant: its shape, type, and contents when it is a small integer tensor. */
 dibit_status dbt_value_set_constant(dbt_graph *graph, dbt_value *value, dbt_constant *constant,

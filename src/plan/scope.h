@@ -36,6 +36,7 @@ typedef struct dbt_builder {
     dbt_graph *graph;
     dbt_arena *arena;
     const dbt_onnx_model *model;
+    const int32_t *input_ranks; /* NULL: none are given */
     dibit_error *error;
     bool placed; /* the error names its node */
     dbt_name_entry *names;

@@ -15,7 +15,7 @@ import {loadBinary, WasmSource} from './binary.js';
 import {Sources} from './source.js';
 import {openStore, StoreOptions} from './store.js';
 import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
-import {readTensorStruct, readValueInfo, Tensor, ValueInfo, writeTensorStruct} from './tensor.js';
+import {readTensorDims, readTensorStruct, readValueInfo, Tensor, ValueInfo, writeTensorStruct} from './tensor.js';
 
 export {DibitError};
 export {evict, storedFiles} from './store.js';
@@ -66,6 +66,8 @@ export interface SessionOptions {
     /** Where the GPU cannot do it, because it was lost, has no memory left or cannot run the model, the CPU
      * does: at once while the session is created, and after leaveDevice() later. */
     cpuFallback?: boolean;
+    /** Ranks of the model's inputs, in their order: for those whose dims are null. */
+    inputRanks?: number[];
     /** Logits whose next tokens the device chooses, and the input that takes them. */
     sampleOutput?: string;
     feedInput?: string;
@@ -84,6 +86,8 @@ export interface Run {
 }
 
 export interface SessionInfo {
+    /** The device's name; the CPU's when the session has left the GPU. */
+    device: string;
     /** Bytes of weights that are used, of copies of weights in another form, of the plan, of values. */
     weightBytes: number;
     packedBytes: number;
@@ -259,7 +263,8 @@ function destroyHandle(wasm: Wasm, name: string, handle: Pointer): void {
 }
 
 /** Polls until the answer is not PENDING; stops at once when the signal says so, or when `stop` throws. */
-async function finish(wasm: Wasm, signal: AbortSignal | undefined, name: string, ...args: number[]): Promise<void> {
+async function finish(wasm: Wasm, signal: AbortSignal | undefined, name: string,
+                      ...args: (number | bigint)[]): Promise<void> {
     const wake = () => wasm.waiter.wakeAll();
     signal?.addEventListener('abort', wake);
     try {
@@ -382,11 +387,13 @@ export class Session extends Handle {
         using scope = new Scope(wasm);
         const kept = new Scope(wasm);
         const name = (text: string | undefined) => text === undefined ? 0 : kept.string(text);
+        const ranks = options.inputRanks ? kept.data(new Uint8Array(Int32Array.from(options.inputRanks).buffer)) : 0;
         const desc = scope.struct('dibit_session_desc', {
             device, activations: ACTIVATIONS[options.activations ?? 'auto'], profile: !!options.profile,
             keep_values: !!options.keepValues, keep_bounds: !!options.keepBounds,
             no_fusion: !!options.noFusion, no_proof: !!options.noProof, noise_seed: options.noiseSeed ?? 0n,
-            cpu_fallback: !!options.cpuFallback, sample_output: name(options.sampleOutput), feed_input: name(options.feedInput),
+            cpu_fallback: !!options.cpuFallback, input_ranks: ranks, sample_output: name(options.sampleOutput),
+            feed_input: name(options.feedInput),
         });
         const out = scope.zeros(4);
         let session = 0;
@@ -523,7 +530,8 @@ export class Session extends Handle {
         wasm.call('dibit_session_get_info', this.pointer, at);
         const get = (field: string) => wasm.get('dibit_session_info', at, field);
         return {
-            weightBytes: get('weight_bytes'), packedBytes: get('packed_bytes'), planBytes: get('plan_bytes'),
+            device: wasm.string(get('device')), weightBytes: get('weight_bytes'), packedBytes: get('packed_bytes'),
+            planBytes: get('plan_bytes'),
             workspaceBytes: get('workspace_bytes'), steps: get('n_steps'), cpuSteps: get('n_cpu_steps'),
             copies: get('n_copies'), int8Activations: get('int8_activations') !== 0,
             hasStates: get('has_states') !== 0, samples: get('samples') !== 0, runsAhead: get('runs_ahead') !== 0,
@@ -597,6 +605,43 @@ export class State extends Handle {
     /** Drops all but the first tokens. */
     truncate(length: number): void {
         this.session.wasm.try('dibit_state_truncate', this.handle, BigInt(length));
+    }
+
+    /** What it holds of pair number `pair` after its first `length` tokens, as the model's present output. */
+    async read(pair: number, length: number): Promise<Tensor> {
+        const {wasm} = this.session;
+        using scope = new Scope(wasm);
+        const out = this.readInto(scope, pair, length);
+        await finish(wasm, undefined, 'dibit_state_read', this.handle, pair, BigInt(length), out);
+        return readTensorStruct(wasm, out);
+    }
+
+    /** The same on the CPU, where nothing has to be waited for. */
+    readNow(pair: number, length: number): Tensor {
+        const {wasm} = this.session;
+        using scope = new Scope(wasm);
+        const out = this.readInto(scope, pair, length);
+        if (wasm.try('dibit_state_read', this.handle, pair, BigInt(length), out) !== OK) {
+            throw new DibitError('BAD_STATE', 'the state is on a GPU: what it holds has to be waited for');
+        }
+        return readTensorStruct(wasm, out);
+    }
+
+    /** The dims of what read() gives. */
+    dims(pair: number, length: number): number[] {
+        const {wasm} = this.session;
+        using scope = new Scope(wasm);
+        const out = scope.struct('dibit_tensor');
+        wasm.try('dibit_state_read', this.handle, pair, BigInt(length), out);
+        return readTensorDims(wasm, out);
+    }
+
+    /* A tensor with room for it. */
+    private readInto(scope: Scope, pair: number, length: number): Pointer {
+        const {wasm} = this.session, out = scope.struct('dibit_tensor');
+        wasm.try('dibit_state_read', this.handle, pair, BigInt(length), out);
+        wasm.set('dibit_tensor', out, 'data', scope.alloc(wasm.get('dibit_tensor', out, 'bytes')));
+        return out;
     }
 
     export(): Uint8Array {

@@ -83,10 +83,15 @@ function readDims(wasm: Wasm, at: Pointer, rank: number): number[] {
     return Array.from({length: rank}, (_, i) => Number(wasm.view.getBigInt64(at + 8 * i, true)));
 }
 
+/** A dibit_tensor's dims. */
+export function readTensorDims(wasm: Wasm, at: Pointer): number[] {
+    return readDims(wasm, at + wasm.offset('dibit_tensor.dims'), wasm.get('dibit_tensor', at, 'rank'));
+}
+
 /** A copy of what a dibit_tensor shows. */
 export function readTensorStruct(wasm: Wasm, at: Pointer): Tensor {
     const get = (field: string) => wasm.get('dibit_tensor', at, field);
-    const dims = readDims(wasm, at + wasm.offset('dibit_tensor.dims'), get('rank'));
+    const dims = readTensorDims(wasm, at);
     const number = get('type'), data = get('data');
     const type = TYPES[number];
     if (!type?.make) throw new DibitError('UNSUPPORTED', `an output has type ${typeName(number)}`);
