@@ -194,19 +194,19 @@ static uint64_t count(const llama *like, uint32_t n_layers) {
 }
 
 static const llama models[] = {
-    {.name = "packed", .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 6},
-    {.name = "int8", .int8 = true, .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 6},
-    {.name = "float cache", .kv_type = DIBIT_TYPE_FLOAT, .past = 5, .most = 6},
-    {.name = "separate", .separate = true, .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 6},
-    {.name = "biased", .biased = true, .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 6},
+    {.name = "packed", .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 5},
+    {.name = "int8", .int8 = true, .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 5},
+    {.name = "float cache", .kv_type = DIBIT_TYPE_FLOAT, .past = 5, .most = 5},
+    {.name = "separate", .separate = true, .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 5},
+    {.name = "biased", .biased = true, .kv_type = DIBIT_TYPE_FLOAT16, .past = 5, .most = 5},
     {.name = "separate, biased, int8",
      .separate = true,
      .biased = true,
      .int8 = true,
      .kv_type = DIBIT_TYPE_FLOAT16,
      .past = 5,
-     .most = 6},
-    {.name = "split cache", .kv_type = DIBIT_TYPE_FLOAT16, .past = 400, .most = 7},
+     .most = 5},
+    {.name = "split cache", .kv_type = DIBIT_TYPE_FLOAT16, .past = 400, .most = 6},
 };
 
 static void test_dispatches_of_a_decoded_layer(void **state) {

@@ -34,6 +34,13 @@ struct Attention {
     v: Place,
     y: Place,
     terms: array<Place, 2>,
+    // With APPEND: the new key and value, what turns it and the queries (rotary.inc.wgsl), and the norms.
+    new_k: Place,
+    new_v: Place,
+    half: u32,
+    interleaved: u32,
+    angles: u32, // where the position's cosines and sines begin
+    epsilon: f32,
 }
 @group(0) @binding(0) var<uniform> u: Attention;
 

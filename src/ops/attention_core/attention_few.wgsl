@@ -5,6 +5,7 @@
 // Of several parts, (row i of head h, part p) gives v_dim sums of weighted values, the maximum and the sum
 // of weights at ((h * rows + i) * parts + p) * (v_dim + 2) of y, for attention_merge.wgsl.
 
+#param APPEND 0..2 // 1: the one query's key and value are not in the cache yet; 2: there are norms besides
 #include "attention_scores.inc.wgsl"
 
 const THREADS = 128u;
@@ -19,11 +20,13 @@ var<workgroup> pool: array<vec4<f32>, 4u * THREADS + 8u>; // dot products of lan
 var<workgroup> weights: array<vec4<f32>, TILE>;
 var<workgroup> eighths: array<vec4<f32>, 8>; // maxima, then sums, of 8 keys each
 
+#if APPEND == 0
 // A vector of each row's query.
 fn load_queries(at: vec4<u32>, i: u32) -> mat4x4<f32> {
     return mat4x4<f32>(load_query(at.x, i, u.k_dim), load_query(at.y, i, u.k_dim),
                        load_query(at.z, i, u.k_dim), load_query(at.w, i, u.k_dim));
 }
+#endif
 
 // Four values, `step` keys apart.
 struct Values {
@@ -73,6 +76,10 @@ fn main(@builtin(workgroup_id) id: vec3<u32>, @builtin(local_invocation_index) t
     let end = min(seen3.y, u.first_key + (part + 1u) * u.part_keys);
     let k_at = u.k.base + kv * u.k.head;
     let v_at = u.v.base + kv * u.v.head;
+#if APPEND != 0
+    let is_last = part == u.parts - 1u;
+    take_new(q_at, kv, is_last, is_last && id.y == 0u, thread);
+#endif
 
     // Weighted values: this thread sums column `column` over every n_shares-th key.
     let columns = min(v_blocks - slice * THREADS, THREADS);

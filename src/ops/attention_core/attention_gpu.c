@@ -25,12 +25,18 @@ typedef struct uniforms { /* Attention of attention.inc.wgsl */
     float scale, softcap;
     uint32_t first_key, part_keys, parts, unused[3];
     place q, k, v, y, terms[2];
+    place new_k, new_v;
+    uint32_t half, interleaved, angles;
+    float epsilon;
 } uniforms;
 
 static const char few[] = "attention_few.wgsl", many[] = "attention_many.wgsl",
                   merge[] = "attention_merge.wgsl", append[] = "attention_append.wgsl",
                   mask_shader[] = "attention_mask.wgsl";
-static const char p_slices[] = "SLICES", p_half[] = "HALF", p_vec[] = "VEC", p_form[] = "FORM";
+static const char p_slices[] = "SLICES", p_half[] = "HALF", p_vec[] = "VEC", p_form[] = "FORM",
+                  p_append[] = "APPEND";
+
+enum { Y = 3, N_BINDINGS = 11 }; /* of attention: binding i + 1 */
 
 static int64_t divide_up(int64_t a, int64_t b) { return (a + b - 1) / b; }
 
@@ -104,14 +110,15 @@ static void split(const dbt_gpu_attention *a, uniforms *u) {
 
 /* workgroups: y and z 0 where x is a number for dbt_gpu_grid. */
 static dibit_status record(dbt_gpu *gpu, const char *shader, const dbt_shader_param *params,
-                           uint32_t n_params, const dbt_hal_binding bindings[7], const uniforms *u,
-                           const uint64_t workgroups[3], dibit_error *error) {
+                           uint32_t n_params, const dbt_hal_binding bindings[N_BINDINGS],
+                           uint32_t written, const uniforms *u, const uint64_t workgroups[3],
+                           dibit_error *error) {
     dbt_gpu_dispatch d = {.shader = shader,
                           .params = params,
                           .n_params = n_params,
                           .bindings = bindings,
-                          .n_bindings = 7,
-                          .written = 1u << 3,
+                          .n_bindings = N_BINDINGS,
+                          .written = written,
                           .uniforms = u,
                           .uniform_bytes = sizeof *u};
     if (workgroups[1] == 0) {
@@ -126,8 +133,10 @@ static dibit_status record(dbt_gpu *gpu, const char *shader, const dbt_shader_pa
     return dbt_gpu_record(gpu, &d, error);
 }
 
+/* append: APPEND of the shader, which then writes to keys and values too. */
 static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniforms *u,
-                               dbt_hal_binding *bindings, int32_t vec, dibit_error *error) {
+                               dbt_hal_binding *bindings, int32_t vec, int32_t append_form,
+                               dibit_error *error) {
     split(a, u);
     dbt_hal_buffer *parts = NULL;
     if (u->parts > 1) {
@@ -136,17 +145,19 @@ static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniform
                     (unsigned long long)n);
         DBT_TRY(
             dbt_gpu_scratch(gpu, DBT_ATTENTION_SCRATCH_PARTS, n * sizeof(float), &parts, error));
-        bindings[3].buffer = parts;
+        bindings[Y].buffer = parts;
     }
-    const dbt_shader_param params[] = {{p_half, a->kv_type == DIBIT_TYPE_FLOAT16}, {p_vec, vec}};
+    const dbt_shader_param params[] = {
+        {p_half, a->kv_type == DIBIT_TYPE_FLOAT16}, {p_vec, vec}, {p_append, append_form}};
     const uint64_t slices = (uint64_t)divide_up(a->v_dim, FEW_COLUMNS);
     const uint64_t units[] = {u->parts, (uint64_t)divide_up(u->rows, FEW_BLOCK), u->heads * slices};
-    DBT_TRY(record(gpu, few, params, 2, bindings, u, units, error));
+    DBT_TRY(
+        record(gpu, few, params, 3, bindings, 1u << Y | (append_form ? 6 : 0), u, units, error));
     if (!parts) return DIBIT_OK;
-    const dbt_hal_binding merged[7] = {
-        [0].buffer = parts, [3].buffer = a->y.buffer, [6] = bindings[6]};
+    const dbt_hal_binding merged[N_BINDINGS] = {
+        [0].buffer = parts, [Y].buffer = a->y.buffer, [6] = bindings[6]};
     const uint64_t rows[3] = {(uint64_t)u->heads * u->rows};
-    return record(gpu, merge, NULL, 0, merged, u, rows, error);
+    return record(gpu, merge, NULL, 0, merged, 1u << Y, u, rows, error);
 }
 
 dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_error *error) {
@@ -162,11 +173,11 @@ dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_erro
     const dbt_gpu_term *const first = a->terms[0].buffer ? &a->terms[0] : &a->terms[1];
     dbt_hal_buffer *const buffers[] = {a->q.buffer,   a->k.buffer,    a->v.buffer, a->y.buffer,
                                        first->buffer, second->buffer, a->sink};
-    dbt_hal_binding bindings[7] = {{0}};
+    dbt_hal_binding bindings[N_BINDINGS] = {{0}};
     for (int i = 0; i < 7; i++) bindings[i].buffer = buffers[i] ? buffers[i] : a->q.buffer;
     const int32_t vec = a->k_dim % 4 == 0 && a->v_dim % 4 == 0 && is_aligned(&a->q) &&
                         is_aligned(&a->k) && is_aligned(&a->v);
-    if (u.rows <= FEW_ROWS) return attend_few(gpu, a, &u, bindings, vec, error);
+    if (u.rows <= FEW_ROWS) return attend_few(gpu, a, &u, bindings, vec, 0, error);
     int32_t slices = 1;
     while (slices < MAX_SLICES && slices * SLICE < a->v_dim) slices *= 2;
     const dbt_shader_param params[] = {
@@ -174,7 +185,7 @@ dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_erro
     const uint64_t blocks = (uint64_t)divide_up(u.rows, MANY_ROWS);
     const uint64_t columns = (uint64_t)divide_up(a->v_dim, (int64_t)slices * SLICE);
     const uint64_t units[3] = {u.heads * blocks * columns};
-    return record(gpu, many, params, 3, bindings, &u, units, error);
+    return record(gpu, many, params, 3, bindings, 1u << Y, &u, units, error);
 }
 
 /* ---- Appending ---- */
@@ -260,6 +271,71 @@ dibit_status dbt_gpu_append_tokens(dbt_gpu *gpu, const dbt_gpu_append *a, dibit_
     }
     if (queries) DBT_TRY(record_append(gpu, a, QUERIES, u, error));
     return keys ? record_append(gpu, a, KEYS_VALUES, u, error) : DIBIT_OK;
+}
+
+/* ---- Both at once ---- */
+
+/* A decoded token whose row and head fit attention_new.inc.wgsl. */
+static bool can_join(const dbt_gpu_append *a, const dbt_gpu_attention *t, const dbt_hal_limits *l) {
+    enum { MAX_DIM = 256 };
+    const uint32_t bindings = a->q_norm ? 9 : 7;
+    const dbt_gpu_rows *const rows[] = {&a->k_out, &a->v_out, &t->k, &t->v};
+    for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
+        if (!is_aligned(rows[i])) return false;
+    }
+    return a->tokens == 1 && a->stored == 1 && a->rows == 1 && t->queries == 1 && !a->bias &&
+           !a->positions && a->q.buffer && a->q.buffer == a->k.buffer &&
+           a->q.buffer == a->v.buffer && a->k_out.buffer && a->v_out.buffer &&
+           a->k_out.buffer != a->v_out.buffer && !a->q_norm == !a->k_norm && !t->terms[0].buffer &&
+           !t->terms[1].buffer && t->k_dim % 4 == 0 && t->v_dim % 4 == 0 && t->k_dim <= MAX_DIM &&
+           t->v_dim <= MAX_DIM && t->heads / t->kv_heads <= FEW_ROWS &&
+           t->first_query == t->n_keys - 1 && l->max_bindings >= bindings;
+}
+
+static dibit_status append_and_attend(dbt_gpu *gpu, const dbt_gpu_append *a,
+                                      const dbt_gpu_attention *t, dibit_error *error) {
+    uniforms u;
+    describe(t, &u);
+    u.q = place_of(&a->q);
+    u.new_k = place_of(&a->k);
+    u.new_v = place_of(&a->v);
+    u.half = (uint32_t)a->half;
+    u.interleaved = a->interleaved;
+    u.angles = (uint32_t)(a->position * a->half);
+    u.epsilon = a->epsilon;
+    dbt_hal_buffer *const any = a->q.buffer;
+    dbt_hal_binding bindings[N_BINDINGS] = {[0].buffer = any,
+                                            [1].buffer = t->k.buffer,
+                                            [2].buffer = t->v.buffer,
+                                            [Y].buffer = t->y.buffer,
+                                            [6].buffer = t->sink ? t->sink : any,
+                                            [7].buffer = a->cos ? a->cos : any,
+                                            [8].buffer = a->sin ? a->sin : any,
+                                            [9].buffer = a->q_norm,
+                                            [10].buffer = a->k_norm};
+    return attend_few(gpu, t, &u, bindings, 1, a->q_norm ? 2 : 1, error);
+}
+
+dibit_status dbt_gpu_append_and_attend(dbt_gpu *gpu, const dbt_gpu_append *append_to,
+                                       const dbt_gpu_attention *attention, dibit_error *error) {
+    dbt_gpu_append a = *append_to;
+    dbt_gpu_attention t = *attention;
+    const dbt_hal_limits *const limits = &dbt_gpu_hal(gpu)->limits;
+    const bool fit = fits(&a.q, a.heads, 1, a.k_dim) && fits(&a.k, a.kv_heads, 1, a.k_dim) &&
+                     fits(&a.v, a.kv_heads, 1, a.v_dim) &&
+                     fits(&t.k, t.kv_heads, t.n_keys, t.k_dim) &&
+                     fits(&t.v, t.kv_heads, t.n_keys, t.v_dim) && t.heads > 0 && t.v_dim > 0;
+    if (fit && can_join(&a, &t, limits)) return append_and_attend(gpu, &a, &t, error);
+    t.q = a.q;
+    if (a.half > 0 || a.q_norm) {
+        const uint64_t dim = (uint64_t)a.k_dim, n = (uint64_t)(a.tokens * a.heads) * dim;
+        t.q = (dbt_gpu_rows){.head = dim, .token = (uint64_t)a.heads * dim};
+        DBT_TRY(
+            dbt_gpu_scratch(gpu, DBT_ATTENTION_SCRATCH_Q, n * sizeof(float), &t.q.buffer, error));
+        a.q_out = t.q;
+    }
+    DBT_TRY(dbt_gpu_append_tokens(gpu, &a, error));
+    return dbt_gpu_attend(gpu, &t, error);
 }
 
 /* ---- Masks ---- */

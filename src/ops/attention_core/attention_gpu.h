@@ -68,6 +68,11 @@ typedef struct dbt_gpu_append {
 
 dibit_status dbt_gpu_append_tokens(dbt_gpu *gpu, const dbt_gpu_append *a, dibit_error *error);
 
+/* Appends, and attends to the cache with the queries that come of it (attention->q is not looked at): in one
+ * dispatch, where a token is decoded, in two otherwise. */
+dibit_status dbt_gpu_append_and_attend(dbt_gpu *gpu, const dbt_gpu_append *append,
+                                       const dbt_gpu_attention *attention, dibit_error *error);
+
 /* A mask of integers or truths as a term: 0 where a key counts, else `filler`. Either lengths [batch],
  * then, with `starts`, where keys begin; or element b * batch_stride + (row + first_row) * row_stride + t
  * is above 0 where key t counts. */

@@ -106,9 +106,7 @@ static dbt_gpu_rows new_rows(const gqa *g, int64_t b, uint32_t part) {
         .token = (uint64_t)(parts * s->dim)};
 }
 
-/* Appends, and says where the finished queries are. */
-static dibit_status append(const gqa *g, const row *r, dbt_gpu_rows *q) {
-    const dbt_gpu_call *const c = g->call;
+static dibit_status describe_append(const gqa *g, const row *r, dbt_gpu_append *out) {
     const dbt_gqa_step *const s = &g->step;
     const uint64_t dim = (uint64_t)s->dim;
     dbt_gpu_append a = {.tokens = s->queries,
@@ -137,18 +135,11 @@ static dibit_status append(const gqa *g, const row *r, dbt_gpu_rows *q) {
         a.rows = r->cache[KEYS].row.capacity - r->plan.append_at;
     }
     DBT_TRY(set_positions(g, r, &a));
-    *q = a.q;
-    if (a.half > 0 || a.q_norm) {
-        const uint64_t n = (uint64_t)(s->queries * s->heads) * dim;
-        *q = (dbt_gpu_rows){.head = dim, .token = (uint64_t)s->heads * dim};
-        DBT_TRY(dbt_gpu_scratch(c->gpu, DBT_ATTENTION_SCRATCH_Q, n * sizeof(float), &q->buffer,
-                                c->error));
-        a.q_out = *q;
-    }
-    return dbt_gpu_append_tokens(c->gpu, &a, c->error);
+    *out = a;
+    return DIBIT_OK;
 }
 
-static dibit_status attend(const gqa *g, const row *r, const dbt_gpu_rows *q) {
+static dibit_status append_and_attend(const gqa *g, const row *r) {
     const dbt_gpu_call *const c = g->call;
     const dbt_gqa_step *const s = &g->step;
     const uint64_t width = (uint64_t)(s->heads * s->dim);
@@ -158,7 +149,6 @@ static dibit_status attend(const gqa *g, const row *r, const dbt_gpu_rows *q) {
         .queries = s->queries,
         .k_dim = s->dim,
         .v_dim = s->dim,
-        .q = *q,
         .k = r->kv[KEYS],
         .v = r->kv[VALUES],
         .y = {c->out_buffers[0], (uint64_t)(r->b * s->queries) * width, (uint64_t)s->dim, width},
@@ -183,7 +173,9 @@ static dibit_status attend(const gqa *g, const row *r, const dbt_gpu_rows *q) {
                                     .query = columns,
                                     .column = 1};
     }
-    return dbt_gpu_attend(c->gpu, &a, c->error);
+    dbt_gpu_append fresh;
+    DBT_TRY(describe_append(g, r, &fresh));
+    return dbt_gpu_append_and_attend(c->gpu, &fresh, &a, c->error);
 }
 
 /* The stage's last rows into the cache, with zeros behind them where all of it is written. */
@@ -210,10 +202,8 @@ static dibit_status unstage(const gqa *g, const row *r) {
 /* ---- The op ---- */
 
 static dibit_status run_row(const gqa *g, row *r) {
-    dbt_gpu_rows q;
     DBT_TRY(place_row(g, r));
-    DBT_TRY(append(g, r, &q));
-    DBT_TRY(attend(g, r, &q));
+    DBT_TRY(append_and_attend(g, r));
     DBT_TRY(unstage(g, r));
     for (uint32_t i = 0; i < 2; i++) dbt_gpu_kv_set_length(&r->cache[i], r->plan.length);
     return DIBIT_OK;
