@@ -21,7 +21,7 @@
 typedef struct bench_options {
     dibit_cli_common common;
     uint32_t prompt_tokens, gen_tokens, repetitions;
-    bool profile, no_fusion;
+    bool profile;
 } bench_options;
 
 typedef struct bench {
@@ -168,7 +168,7 @@ static dibit_status open_model(bench *b, const char *path, dibit_error *error) {
     const dibit_session_desc desc = {.device = b->device,
                                      .activations = o->common.activations,
                                      .profile = o->profile,
-                                     .no_fusion = o->no_fusion,
+                                     .no_fusion = o->common.no_fusion,
                                      .sample_output = "logits",
                                      .feed_input = "input_ids"};
     status = dibit_session_create(b->model, &desc, &b->session, error);
@@ -394,8 +394,6 @@ int dibit_cli_bench(int argc, char **argv) {
          &options.gen_tokens},
         {"repetitions", 0, "N", "how often each is measured (default 5)", DIBIT_CLI_U32,
          &options.repetitions},
-        {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
-         &options.no_fusion},
         {"profile", 0, NULL, "also show where the time went, by operator and step", DIBIT_CLI_FLAG,
          &options.profile},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},

@@ -195,8 +195,6 @@ int dibit_cli_check(int argc, char **argv) {
          &options.noise_runs},
         {"no-proof", 0, NULL, "also use kernels that fail their proof on the device",
          DIBIT_CLI_FLAG, &options.no_proof},
-        {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
-         &options.no_fusion},
         {"verbose", 'v', NULL, "also say how much of its bound each output used", DIBIT_CLI_FLAG,
          &options.verbose},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},

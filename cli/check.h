@@ -12,7 +12,7 @@ typedef struct check_options {
         *cpu; /* where answers are moved by noise; the same as device when that is the CPU */
     double rtol, atol; /* negative: not given. With neither, the bound is derived (see check_run) */
     uint32_t noise_runs;
-    bool chain, verbose, no_fusion, no_proof;
+    bool chain, verbose, no_proof;
 } check_options;
 
 /* A model's answer for one expected output, and how it compares. */

@@ -228,7 +228,7 @@ static bool run_pass(check_case *c, const check_options *options, pass_kind kind
                                      .activations = options->common.activations,
                                      .no_proof = options->no_proof,
                                      .noise_seed = noise_seed,
-                                     .no_fusion = options->no_fusion};
+                                     .no_fusion = options->common.no_fusion};
     dibit_error error;
     const dibit_status created = dibit_session_create(c->model, &desc, &p.session, &error);
     if (created) {

@@ -40,7 +40,7 @@ static bool run_all(diff_context *c, dibit_error *error) {
                                .no_fusion = true};
     if (dibit_session_create(c->model, &desc, &c->reference, error)) return false;
     desc.device = c->device;
-    desc.no_fusion = c->options.no_fusion;
+    desc.no_fusion = c->options.common.no_fusion;
     desc.no_proof = c->options.no_proof;
     if (dibit_session_create(c->model, &desc, &c->tested, error)) return false;
     dibit_node_info info;
@@ -238,8 +238,6 @@ int dibit_cli_diff(int argc, char **argv) {
         {"seed", 0, "N", "for another prompt", DIBIT_CLI_U64, &o->seed},
         {"decode", 0, NULL, "also compare the step after the prompt, with the reference's past",
          DIBIT_CLI_FLAG, &o->decode},
-        {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
-         &o->no_fusion},
         {"no-proof", 0, NULL, "also use kernels that fail their proof on this device",
          DIBIT_CLI_FLAG, &o->no_proof},
         {"noise-runs", 0, "N", "runs with noise for the chain's bounds (default 6)", DIBIT_CLI_U32,

@@ -10,7 +10,7 @@ typedef struct diff_options {
     const char *against, *input, *save;
     uint32_t tokens, noise_runs;
     uint64_t seed;
-    bool decode, no_fusion, no_proof;
+    bool decode, no_proof;
 } diff_options;
 
 /* Tensors that own their data and names. */

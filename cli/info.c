@@ -222,7 +222,8 @@ static dibit_status add_plan(json_t *root, dibit_model *model, const info_option
     dibit_status status = dibit_cli_open_device(&options->common, &device, &why, error);
     if (status == DIBIT_OK) {
         const dibit_session_desc desc = {.device = device,
-                                         .activations = options->common.activations};
+                                         .activations = options->common.activations,
+                                         .no_fusion = options->common.no_fusion};
         status = dibit_session_create(model, &desc, &session, error);
     }
     if (status == DIBIT_OK) {

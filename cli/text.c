@@ -37,6 +37,7 @@ static dibit_status open_all(const char *path, const char *model_file,
     const dibit_session_desc session = {.device = t->device,
                                         .activations = common->activations,
                                         .cpu_fallback = common->device == DIBIT_CLI_AUTO,
+                                        .no_fusion = common->no_fusion,
                                         .sample_output = "logits",
                                         .feed_input = "input_ids"};
     status = dibit_session_create(t->model, &session, &t->session, error);
