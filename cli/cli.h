@@ -48,7 +48,7 @@ typedef struct dibit_cli_common {
     uint64_t isa;           /* 0: all */
     const char *webgpu_lib; /* NULL: DIBIT_WEBGPU_LIB, or where pip puts it */
     bool checked_shaders;   /* no common option: dibit_device_desc */
-    bool no_fusion;         /* a device runs each node as a step of its own */
+    bool no_fusion;         /* each node is a step of its own */
     bool json;
     dibit_timing timing; /* set by the verb */
 } dibit_cli_common;

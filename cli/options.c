@@ -38,7 +38,7 @@ static void common_options(dibit_cli_common *common, dibit_cli_option out[MAX_CO
          &common->threads},
         {"isa", 0, "LIST", "CPU features that may be used: avx2,avx512,... or portable",
          DIBIT_CLI_ISA, &common->isa},
-        {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
+        {"no-fusion", 0, NULL, "run each node as a step of its own", DIBIT_CLI_FLAG,
          &common->no_fusion},
         {"json", 0, NULL, "print JSON", DIBIT_CLI_FLAG, &common->json},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},

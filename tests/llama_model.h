@@ -21,6 +21,7 @@ typedef struct llama {
     bool separate; /* projections of queries, keys and values */
     bool biased;   /* their biases are Adds */
     bool int8;
+    bool dequantized; /* weights of 4 bits by DequantizeLinear, else MatMulNBits's of 2 bits */
     dibit_type kv_type;
 } llama;
 
@@ -37,11 +38,26 @@ static inline void llama_product(const llama *like, pb *g, const char *x, const 
         bytes[i] = (uint8_t)dbt_test_random(&seed);
         scales[i] = dbt_test_uniform(&seed, 0.05f, 0.2f);
     }
-    char b[64], s[64], z[64], inputs[256];
+    char b[64], s[64], z[64], w[64], inputs[256];
     snprintf(b, sizeof b, "%s_b", y);
     snprintf(s, sizeof s, "%s_s", y);
     snprintf(z, sizeof z, "%s_z", y);
     snprintf(inputs, sizeof inputs, "%s %s %s %s", x, b, s, z);
+    if (like->dequantized) {
+        const int64_t codes[] = {K, N}, blocks[] = {K / 32, N};
+        pb attrs = {0};
+        snprintf(w, sizeof w, "%s_w", y);
+        graph_constant(g, b, DIBIT_TYPE_UINT4, 2, codes, bytes);
+        graph_constant(g, s, llama_f32, 2, blocks, scales);
+        graph_constant(g, z, DIBIT_TYPE_UINT4, 2, blocks, bytes);
+        attr_int(&attrs, "axis", 0);
+        attr_int(&attrs, "block_size", 32);
+        snprintf(inputs, sizeof inputs, "%s %s %s", b, s, z);
+        graph_node(g, "", "DequantizeLinear", inputs, w, &attrs);
+        snprintf(inputs, sizeof inputs, "%s %s", x, w);
+        graph_node(g, "", "MatMul", inputs, y, NULL);
+        return;
+    }
     graph_constant(g, b, DIBIT_TYPE_UINT8, 3, (const int64_t[]){N, K / 32, 8}, bytes);
     graph_constant(g, s, llama_f32, 2, (const int64_t[]){N, K / 32}, scales);
     graph_constant(g, z, DIBIT_TYPE_UINT8, 2, (const int64_t[]){N, 1}, bytes);

@@ -46,6 +46,7 @@ static const counted models[] = {
     {"int8", {.int8 = true, HALF}, 5, 5},
     {"a float cache", {.kv_type = DIBIT_TYPE_FLOAT}, 5, 5},
     {"separate projections", {.separate = true, HALF}, 5, 5},
+    {"weights by DequantizeLinear", {.separate = true, .dequantized = true, HALF}, 5, 5},
     {"biases", {.biased = true, HALF}, 5, 5},
     {"all of it", {.separate = true, .biased = true, .int8 = true, HALF}, 5, 5},
     {"a split cache", {HALF}, 400, 6},

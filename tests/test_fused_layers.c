@@ -78,6 +78,11 @@ static void test_layers(void **state) {
     }
 }
 
+static void test_dequantized_weights(void **state) {
+    (void)state;
+    run_model(&(llama){.separate = true, .dequantized = true, .kv_type = DIBIT_TYPE_FLOAT}, 3);
+}
+
 static void test_a_split_cache(void **state) {
     (void)state;
     run_model(&(llama){.separate = true, .kv_type = DIBIT_TYPE_FLOAT16}, 300);
@@ -86,6 +91,7 @@ static void test_a_split_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_dequantized_weights),
         cmocka_unit_test(test_a_split_cache),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

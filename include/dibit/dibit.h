@@ -373,7 +373,7 @@ typedef struct dibit_session_desc {
     dibit_activations activations;
     bool profile;     /* collect times per step (dibit_session_profile) */
     bool keep_values; /* every value keeps its memory, to be read by name: for `diff` */
-    bool no_fusion;   /* a device runs each node as a step of its own */
+    bool no_fusion;   /* each node is a step of its own */
     bool no_proof;    /* a device's kernels are used whether or not they prove right: for `diff` */
     bool keep_bounds; /* nodes on the CPU also say how far a device may be from their results */
     bool

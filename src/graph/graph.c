@@ -43,6 +43,18 @@ dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_out
     return node;
 }
 
+void dbt_node_remove(dbt_node *node) {
+    for (uint32_t o = 0; o < node->n_outputs; o++) node->outputs[o] = NULL;
+    node->n_inputs = 0;
+}
+
+bool dbt_node_is_removed(const dbt_node *node) {
+    for (uint32_t o = 0; o < node->n_outputs; o++) {
+        if (node->outputs[o]) return false;
+    }
+    return true;
+}
+
 void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses) {
     memset(n_uses, 0, graph->n_values * sizeof *n_uses);
     for (uint32_t n = 0; n < graph->n_nodes; n++) {

@@ -69,6 +69,10 @@ typedef struct dbt_graph {
 dbt_value *dbt_graph_add_value(dbt_graph *graph, const char *name);
 dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_outputs);
 
+/* The node stays in its place, and makes and reads nothing any more. */
+void dbt_node_remove(dbt_node *node);
+bool dbt_node_is_removed(const dbt_node *node);
+
 /* How often each value is read, by nodes (guards count) and as an output of the graph. */
 void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses /* [n_values] */);
 

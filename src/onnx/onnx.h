@@ -25,7 +25,18 @@ typedef struct dbt_constant {
      * on; what lies between them is of no interest. It has neither a source nor data. */
     const struct dbt_constant_part *parts; /* NULL: no stack */
     uint32_t n_parts;
+    const struct dbt_constant_matrix *matrix; /* NULL, or what it is made from when it is loaded */
 } dbt_constant;
+
+/* A matrix of another constant's elements, as plan/matrix.c lays them out. */
+typedef struct dbt_constant_matrix {
+    const dbt_constant *from;
+    int64_t rows, columns; /* of the result */
+    int64_t row_stride,
+        column_stride; /* elements of `from` from one to the next; one of them is 1 */
+    int64_t row_bytes; /* of the result */
+    bool codes; /* of 2, 4 or 8 bits, which become unsigned ones, low bits first; else copied */
+} dbt_constant_matrix;
 
 typedef struct dbt_constant_part {
     const dbt_constant *constant;

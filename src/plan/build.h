@@ -37,4 +37,7 @@ dibit_status dbt_check_inferred(const dbt_dims *dims, const dbt_value *value, di
  * contents are known numbers. *folded says whether it did; a node that fails is left for run time. */
 dibit_status dbt_fold_node(dbt_graph *graph, dbt_node *node, bool *folded, dibit_error *error);
 
+/* plan/rewrite_dequantize.c: a DequantizeLinear that is better kept than folded. */
+bool dbt_dequantizes_weights(const dbt_node *node);
+
 #endif

@@ -185,8 +185,9 @@ static dibit_status prepare_fold(const dbt_graph *graph, const dbt_node *node, f
                                  bool *foldable, dibit_error *error) {
     const dbt_op *const op = node->op;
     *foldable = false;
-    if (op->n_states || op->flags & DBT_OP_NONDETERMINISTIC || node->n_inputs > MAX_FOLD_INPUTS ||
-        node->n_outputs > MAX_FOLD_OUTPUTS || graph->folded_bytes > MAX_FOLDED_BYTES) {
+    if (op->n_states || op->flags & DBT_OP_NONDETERMINISTIC || dbt_dequantizes_weights(node) ||
+        node->n_inputs > MAX_FOLD_INPUTS || node->n_outputs > MAX_FOLD_OUTPUTS ||
+        graph->folded_bytes > MAX_FOLDED_BYTES) {
         return DIBIT_OK;
     }
     for (uint32_t i = 0; i < node->n_inputs; i++) {

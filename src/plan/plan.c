@@ -26,7 +26,7 @@ static void find_needed(const planner *p) {
     }
     for (uint32_t n = g->n_nodes; n-- > 0;) {
         const dbt_node *const node = g->nodes[n];
-        if (p->plan->options.keep_values && !dbt_node_was_fused(node)) p->needed[n] = true;
+        if (p->plan->options.keep_values && !dbt_node_is_removed(node)) p->needed[n] = true;
         if (!p->needed[n]) continue;
         for (uint32_t i = 0; i <= node->n_inputs; i++) {
             const dbt_value *const value = i < node->n_inputs ? node->inputs[i] : node->guard;
@@ -505,6 +505,16 @@ static dibit_status allocate(planner *p) {
     return DIBIT_OK;
 }
 
+/* What is one step on every device; nodes stay as they are for those who want to see each of them. */
+static dibit_status join_nodes(dbt_graph *graph, const dbt_plan_options *options,
+                               dibit_error *error) {
+    if (options->no_fusion || options->noise || (options->keep_values && !options->gpu)) {
+        return DIBIT_OK;
+    }
+    DBT_TRY(dbt_rewrite_dequantize(graph, error));
+    return dbt_rewrite_norms(graph, error);
+}
+
 dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_options *options,
                              dbt_plan **out, dibit_error *error) {
     dbt_plan *const plan = dbt_arena_alloc(arena, sizeof *plan);
@@ -514,6 +524,7 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
     plan->options = *options;
     if (!options->keep_values) DBT_TRY(dbt_rewrite_transposed_gathers(graph, error));
     DBT_TRY(dbt_fold_views(graph, error));
+    DBT_TRY(join_nodes(graph, options, error));
     DBT_TRY(dbt_rewrite_last_rows(graph, &plan->last_rows, &plan->all_rows, error));
     dbt_node *sample = NULL;
     if (options->sample_output && options->gpu && !options->keep_values && !options->noise) {

@@ -173,6 +173,13 @@ dibit_status dbt_fold_views(dbt_graph *graph, dibit_error *error);
 /* plan/rewrite_transposed_gather.c */
 dibit_status dbt_rewrite_transposed_gathers(dbt_graph *graph, dibit_error *error);
 
+/* plan/matrix.c: writes what a constant's matrix is, given the bytes that it is made from. */
+void dbt_matrix_write(const dbt_constant_matrix *m, const void *from, void *to);
+
+/* plan/rewrite_dequantize.c, plan/rewrite_norm.c: on every device. */
+dibit_status dbt_rewrite_dequantize(dbt_graph *graph, dibit_error *error);
+dibit_status dbt_rewrite_norms(dbt_graph *graph, dibit_error *error);
+
 /* plan/stack.c: part i is `rows` rows, which stand from first_row on, in ascending order. NULL: out of
  * memory. */
 typedef struct dbt_stack_part {
@@ -188,8 +195,6 @@ typedef struct dbt_fuse_options {
     void *user;
     uint64_t max_buffer_bytes; /* of the device */
 } dbt_fuse_options;
-/* It makes nothing any more. */
-bool dbt_node_was_fused(const dbt_node *node);
 dibit_status dbt_rewrite_fuse(dbt_graph *graph, const dbt_fuse_options *options,
                               dibit_error *error);
 

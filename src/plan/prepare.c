@@ -35,12 +35,36 @@ static dibit_status fetch(dbt_plan *plan, dbt_plan_tensor *t, bool as_is, dibit_
     return DIBIT_OK;
 }
 
+/* One that is made from another's bytes. */
+static dibit_status load_matrix(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
+    const dbt_constant *const c = t->value->constant, *const from = c->matrix->from;
+    const dibit_allocator *const allocator = &plan->arena->allocator;
+    const void *bytes = from->data;
+    memcpy(t->t.dims, c->dims, sizeof t->t.dims);
+    t->t.bytes = c->bytes.bytes;
+    if (!t->t.data) t->t.data = dbt_arena_alloc_aligned(plan->arena, t->t.bytes, 64);
+    if (!t->t.data) return dbt_fail_memory(error, c->name, t->t.bytes);
+    if (!bytes) {
+        if (!dbt_block_reserve(&plan->fetched, allocator, from->bytes.bytes))
+            return dbt_fail_memory(error, c->name, from->bytes.bytes);
+        bytes = plan->fetched.data;
+        DBT_TRY(dbt_source_read(from->bytes.source, from->bytes.offset, from->bytes.bytes,
+                                plan->fetched.data, error));
+    }
+    dbt_matrix_write(c->matrix, bytes, t->t.data);
+    dbt_block_free(&plan->fetched, allocator);
+    plan->weight_bytes += from->bytes.bytes;
+    plan->packed_bytes += t->t.bytes;
+    return DIBIT_OK;
+}
+
 static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
     const dbt_constant *const c = t->value->constant;
     const uint32_t element = dibit_type_bits(t->t.type) / 8;
     const bool as_is = t->native || t->t.type == c->type;
     const bool resident = c->data || c->count == 0;
     DBT_FAIL_IF(c->parts, error, DIBIT_UNSUPPORTED, "constant '%s' is made for a device", c->name);
+    if (c->matrix) return load_matrix(plan, t, error);
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
     t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * element;
     if (resident && as_is && (t->native || (uintptr_t)c->data % element == 0)) {

@@ -116,11 +116,6 @@ static void give_output(dbt_node *node, dbt_value *value) {
     value->producer = node;
 }
 
-static void remove_node(dbt_node *node) {
-    for (uint32_t o = 0; o < node->n_outputs; o++) node->outputs[o] = NULL;
-    node->n_inputs = 0;
-}
-
 /* A value of that type and shape, which is called after a node. */
 static dibit_status new_value_like(const fusion *f, const dbt_value *like, const char *node,
                                    dbt_value **out) {
@@ -263,7 +258,7 @@ static dibit_status fuse_bias(const fusion *f, dbt_node *add) {
         DBT_TRY(take_name(f, product, add));
         product->inputs[DBT_NBITS_BIAS] = bias;
         give_output(product, add->outputs[0]);
-        remove_node(add);
+        dbt_node_remove(add);
         return DIBIT_OK;
     }
     return DIBIT_OK;
@@ -278,7 +273,7 @@ static dibit_status fuse_add(const fusion *f, dbt_node *add) {
     product->inputs[DBT_FUSED_RESIDUAL] = residual;
     give_output(product, add->outputs[0]);
     move_to(f->graph, product, add->id);
-    remove_node(add);
+    dbt_node_remove(add);
     return DIBIT_OK;
 }
 
@@ -363,7 +358,7 @@ static dibit_status fuse_gate(const fusion *f, dbt_node *mul) {
         DBT_TRY(stack(f, products, first_rows, 2));
         give_output(first, mul->outputs[0]);
         move_to(f->graph, first, mul->id);
-        remove_node(mul);
+        dbt_node_remove(mul);
         return DIBIT_OK;
     }
     return DIBIT_OK;
@@ -412,18 +407,11 @@ static dibit_status fuse_norm(const fusion *f, dbt_node *norm) {
         readers[i]->name = dbt_arena_format(g->arena, "%s + %s", norm->name, readers[i]->name);
         if (!readers[i]->name) return dbt_fail_memory(f->error, "a name", 1);
     }
-    remove_node(norm);
+    dbt_node_remove(norm);
     return DIBIT_OK;
 }
 
 /* ---- All of it ---- */
-
-bool dbt_node_was_fused(const dbt_node *node) {
-    for (uint32_t o = 0; o < node->n_outputs; o++) {
-        if (node->outputs[o]) return false;
-    }
-    return true;
-}
 
 /* Nodes go all of whose outputs had readers before and have none now. */
 static void remove_unread(const fusion *f, uint32_t n_before, const uint32_t *before) {
@@ -440,7 +428,7 @@ static void remove_unread(const fusion *f, uint32_t n_before, const uint32_t *be
         for (uint32_t i = 0; i < node->n_inputs; i++) {
             if (node->inputs[i]) f->n_uses[node->inputs[i]->id]--;
         }
-        remove_node(node);
+        dbt_node_remove(node);
     }
 }
 
@@ -482,7 +470,7 @@ dibit_status dbt_rewrite_fuse(dbt_graph *graph, const dbt_fuse_options *options,
         DBT_TRY(count_uses(&f));
         for (uint32_t n = 0; n < graph->n_nodes; n++) {
             dbt_node *const node = graph->nodes[n];
-            if (node->guard || dbt_node_was_fused(node) || !node->outputs[0]) continue;
+            if (node->guard || dbt_node_is_removed(node) || !node->outputs[0]) continue;
             DBT_TRY(fuse_node(&f, pass, node));
         }
     }

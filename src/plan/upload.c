@@ -90,10 +90,29 @@ static dibit_status upload_piece(dbt_plan *plan, dbt_plan_tensor *t, const dbt_c
     return DIBIT_OK;
 }
 
+/* One that is made from another's bytes, which goes to element `begin`. */
+static dibit_status upload_matrix(dbt_plan *plan, dbt_plan_tensor *t, const dbt_constant *c,
+                                  int64_t begin, dibit_error *error) {
+    const dbt_constant *const from = c->matrix->from;
+    const uint64_t to = (uint64_t)begin * dibit_type_bits(c->type) / 8;
+    const uint64_t made = (c->bytes.bytes + 7) / 8 * 8;
+    const uint64_t bytes = made + (from->data ? 0 : from->bytes.bytes);
+    if (!dbt_block_reserve(&plan->fetched, &plan->arena->allocator, bytes))
+        return dbt_fail_memory(error, c->name, bytes);
+    char *const out = plan->fetched.data;
+    if (!from->data) {
+        DBT_TRY(dbt_source_read(from->bytes.source, from->bytes.offset, from->bytes.bytes,
+                                out + made, error));
+    }
+    dbt_matrix_write(c->matrix, from->data ? from->data : out + made, out);
+    return dbt_gpu_write(plan->options.gpu, t->buffer, to, out, c->bytes.bytes, error);
+}
+
 /* A whole constant, or a part of a stack. */
 static dibit_status upload_part(dbt_plan *plan, dbt_plan_tensor *t, const dbt_constant_part *part,
                                 dibit_error *error) {
     const dbt_constant *const c = part->constant;
+    if (c->matrix) return upload_matrix(plan, t, c, part->begin, error);
     const uint64_t to = (uint64_t)part->begin * dibit_type_bits(c->type) / 8;
     const dibit_status status = write_source(plan->options.gpu, t, c, to, error);
     if (status != DIBIT_UNSUPPORTED) return status;

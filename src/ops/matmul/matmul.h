@@ -5,6 +5,11 @@
 #include "ops/matmul/gemm.h"
 #include "ops/op.h"
 
+typedef struct dbt_matmul_attrs { /* of Gemm and FusedMatMul; MatMul has none */
+    int64_t transA, transB, transBatchA, transBatchB;
+    float alpha, beta;
+} dbt_matmul_attrs;
+
 /* BAD_INPUT when the inputs' dims do not fit together. Where tensors have no data (on a device) the
  * product has none either; beta is 0 when there is no C. */
 dibit_status dbt_matmul_problem(const dbt_cpu_call *call, dbt_gemm *g);

@@ -9,10 +9,7 @@
 enum { KIND_MATMUL, KIND_FUSED, KIND_GEMM };
 enum { IN_A, IN_B, IN_C };
 
-typedef struct matmul_attrs {
-    int64_t transA, transB, transBatchA, transBatchB;
-    float alpha, beta;
-} matmul_attrs;
+typedef dbt_matmul_attrs matmul_attrs;
 
 static const dbt_attr_def fused_attrs[] = {
     {.name = "transA", .kind = DBT_ATTR_INT, .offset = offsetof(matmul_attrs, transA)},

@@ -12,6 +12,10 @@
     (DBT_TYPE_BIT(DIBIT_TYPE_FLOAT) | DBT_TYPE_BIT(DIBIT_TYPE_FLOAT16) |                           \
      DBT_TYPE_BIT(DIBIT_TYPE_BFLOAT16))
 
+typedef struct dbt_quantize_attrs {
+    int64_t axis, block_size, output_dtype;
+} dbt_quantize_attrs;
+
 /* The least and greatest value of an integer type. */
 void dbt_quantize_range(dibit_type type, int32_t *low, int32_t *high);
 /* v / scale to the nearest integer, ties to even, plus zero_point, kept in the type; NaN gives low. */

@@ -8,9 +8,7 @@
 
 enum { IN_X, IN_SCALE, IN_ZERO_POINT };
 
-typedef struct quantize_attrs {
-    int64_t axis, block_size, output_dtype;
-} quantize_attrs;
+typedef dbt_quantize_attrs quantize_attrs;
 
 static const dbt_attr_def attr_defs[] = {
     {.name = "axis", .kind = DBT_ATTR_INT, .offset = offsetof(quantize_attrs, axis), .i = 1},

@@ -2,6 +2,8 @@
  * input since opset 13 (Sum) or 18 (the others). */
 #include "ops/reduce/reduce.h"
 
+#include <string.h>
+
 #include <math.h>
 
 typedef struct reduce_attrs {
@@ -29,6 +31,22 @@ static dibit_status mask_of(const reduce_attrs *attrs, const int64_t *axes, int6
         *mask |= 1u << (axes[i] < 0 ? axes[i] + rank : axes[i]);
     }
     return DIBIT_OK;
+}
+
+int32_t dbt_reduce_only_axis(const dbt_node *node) {
+    const reduce_attrs *const attrs = node->attrs;
+    const dbt_constant *const input =
+        node->n_inputs > 1 && node->inputs[1] ? node->inputs[1]->constant : NULL;
+    const int32_t rank = node->inputs[0]->shape.rank;
+    int64_t axis = rank;
+    if (attrs->axes.v && attrs->axes.n == 1) {
+        axis = attrs->axes.v[0];
+    } else if (!attrs->axes.v && input && input->count == 1 && input->data &&
+               input->type == DIBIT_TYPE_INT64) {
+        memcpy(&axis, input->data, sizeof axis);
+    }
+    if (axis < 0) axis += rank;
+    return attrs->keepdims && axis >= 0 && axis < rank ? (int32_t)axis : -1;
 }
 
 /* The axes as known now; *known false when they come from a computed input. */

@@ -37,6 +37,8 @@ typedef struct dbt_reduce_plan {
     int64_t outputs;
 } dbt_reduce_plan;
 
+/* The one axis that a Reduce* node reduces, as a dim of size 1; -1 when it is not so, or not known. */
+int32_t dbt_reduce_only_axis(const dbt_node *node);
 /* mask: bit i: axis i is reduced. */
 dbt_reduce_plan dbt_reduce_make_plan(const dibit_tensor *x, uint32_t mask);
 /* The element that part `index` of the outer dims begins at. */
