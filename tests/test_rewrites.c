@@ -8,7 +8,7 @@
 
 static const dibit_type F32 = DIBIT_TYPE_FLOAT, F16 = DIBIT_TYPE_FLOAT16;
 
-enum { ROWS = 3, MOST = 4096 };
+enum { ROWS = 3, MOST = 8192, MOST_BYTES = 1 << 17 };
 
 /* The ops of a session's steps, but for conversions. */
 static void steps_of(dibit_session *session, char *text, size_t size) {
@@ -28,7 +28,13 @@ static void expect(pb *g, int64_t K, const char *want_steps, float tolerance) {
     dibit_error error;
     dibit_model *model = NULL;
     dibit_device *cpu = NULL;
-    const dibit_model_desc desc = {.data = bytes.data, .data_bytes = bytes.n};
+    /* From a file constants of 64 KB and more are read when a session loads them. */
+    static const char path[] = "test_rewrites.onnx";
+    FILE *const file = fopen(path, "wb");
+    assert_non_null(file);
+    assert_int_equal(fwrite(bytes.data, 1, bytes.n, file), bytes.n);
+    assert_int_equal(fclose(file), 0);
+    const dibit_model_desc desc = {.path = path};
     if (dibit_model_load(&desc, &model, &error)) fail_msg("%s", error.text);
     assert_int_equal(dibit_device_create(&(dibit_device_desc){.n_threads = 1}, &cpu, &error),
                      DIBIT_OK);
@@ -62,6 +68,7 @@ static void expect(pb *g, int64_t K, const char *want_steps, float tolerance) {
     }
     dibit_device_destroy(&cpu);
     dibit_model_destroy(&model);
+    remove(path);
     pb_free(&bytes);
 }
 
@@ -77,11 +84,11 @@ typedef struct quantized {
 } quantized;
 
 static void matrix(pb *g, const char *name, const quantized *q, dibit_type type, int64_t k) {
-    uint8_t bytes[2 * MOST];
+    static uint8_t bytes[MOST_BYTES];
     uint64_t seed = (uint64_t)k + (uint64_t)q->type;
     const bool by_n = q->form == TRANSPOSED || q->form == GEMM_TRANSPOSED;
-    for (int i = 0; i < 2 * MOST; i++) bytes[i] = (uint8_t)dbt_test_random(&seed);
-    float scales[MOST];
+    for (int i = 0; i < MOST_BYTES; i++) bytes[i] = (uint8_t)dbt_test_random(&seed);
+    static float scales[MOST];
     for (int i = 0; i < MOST; i++) scales[i] = dbt_test_uniform(&seed, -0.2f, 0.3f);
     graph_constant(g, name, type, 2, (const int64_t[]){by_n ? q->N : k, by_n ? k : q->N},
                    type == F32 ? (const void *)scales : bytes);
@@ -130,6 +137,19 @@ static void test_dequantized_weights(void **state) {
         q.K =
             76; /* the last block is a part of one; rows of packed zero points end within a byte */
         q.block = 16;
+        test_weights(&q, "com.microsoft.MatMulNBits");
+    }
+}
+
+static void test_large_weights(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const quantized q = {.type = i & 1 ? DIBIT_TYPE_UINT4 : DIBIT_TYPE_INT4,
+                             .form = i & 2 ? TRANSPOSED : MATMUL,
+                             .zero_points = true,
+                             .K = 1024,
+                             .N = 256,
+                             .block = 32};
         test_weights(&q, "com.microsoft.MatMulNBits");
     }
 }
@@ -231,9 +251,8 @@ static void test_means_of_columns_are_no_norm(void **state) {
 
 int main(void) {
     const struct CMUnitTest tests[] = {
-        cmocka_unit_test(test_dequantized_weights),
-        cmocka_unit_test(test_weights_of_another_kind_stay),
-        cmocka_unit_test(test_norms_in_parts),
+        cmocka_unit_test(test_dequantized_weights),          cmocka_unit_test(test_large_weights),
+        cmocka_unit_test(test_weights_of_another_kind_stay), cmocka_unit_test(test_norms_in_parts),
         cmocka_unit_test(test_means_of_columns_are_no_norm),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

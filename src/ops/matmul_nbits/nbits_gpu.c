@@ -422,7 +422,8 @@ static dibit_status record(recording *r) {
     }
     for (int64_t m = 0; m < p->M; m += m_part) {
         part at = {.m_begin = m, .m_count = least(m_part, p->M - m), .n_count = p->N};
-        if (quantized) {
+        const bool is_there = r->first_row && m_part >= p->M; /* of a gate's first product */
+        if (quantized && !is_there) {
             const uint64_t m_stride = (uint64_t)m_stride_of(r, &at);
             DBT_TRY(
                 dbt_gpu_scratch(gpu, QUADS, m_stride * quads_row_bytes(p), &r->quads, r->error));
