@@ -18,8 +18,9 @@ enum {
 };
 
 typedef struct llama {
-    bool separate; /* projections of queries, keys and values */
-    bool biased;   /* their biases are Adds */
+    bool separate;   /* projections of queries, keys and values */
+    bool biased;     /* their biases are Adds */
+    bool head_norms; /* of queries and keys */
     bool int8;
     bool dequantized; /* weights of 4 bits by DequantizeLinear, else MatMulNBits's of 2 bits */
     dibit_type kv_type;
@@ -89,6 +90,26 @@ static inline const char *llama_projection(const llama *like, pb *g, uint32_t la
     return y;
 }
 
+/* The RMS norm of each head of x, between Reshapes. */
+static inline void llama_norm_heads(pb *g, const char *x, char *y, size_t size, int heads) {
+    const int64_t apart[] = {0, -1, heads, LLAMA_DIM}, together[] = {0, -1, heads * LLAMA_DIM};
+    float gain[LLAMA_DIM];
+    char names[4][80], inputs[200];
+    for (int i = 0; i < LLAMA_DIM; i++) gain[i] = 0.75f + 0.125f * (float)i;
+    for (int i = 0; i < 4; i++) snprintf(names[i], sizeof names[i], "%s_%d", x, i);
+    graph_int64s(g, names[0], 4, apart);
+    graph_int64s(g, names[1], 3, together);
+    graph_constant(g, names[2], llama_f32, 1, (const int64_t[]){LLAMA_DIM}, gain);
+    snprintf(inputs, sizeof inputs, "%s %s", x, names[0]);
+    graph_node(g, "", "Reshape", inputs, names[3], NULL);
+    snprintf(inputs, sizeof inputs, "%s %s", names[3], names[2]);
+    snprintf(y, size, "%.40s_n", x);
+    graph_node(g, "", "SimplifiedLayerNormalization", inputs, y, NULL);
+    snprintf(inputs, sizeof inputs, "%s %s", y, names[1]);
+    snprintf(y, size, "%.40s_normed", x);
+    graph_node(g, "", "Reshape", inputs, y, NULL);
+}
+
 static inline void llama_attention(const llama *like, pb *g, uint32_t layer) {
     char x[32], inputs[256], outputs[128], dims[64], name[64], q[64] = "", k[64] = "-", v[64] = "-";
     snprintf(x, sizeof x, "normed%u", (unsigned)layer);
@@ -100,6 +121,27 @@ static inline void llama_attention(const llama *like, pb *g, uint32_t layer) {
     } else {
         const int64_t N = (LLAMA_HEADS + 2 * LLAMA_KV_HEADS) * LLAMA_DIM;
         strcpy(q, llama_projection(like, g, layer, x, "qkv", LLAMA_WIDTH, N, like->biased));
+    }
+    if (like->head_norms) {
+        char from[3][64];
+        if (like->separate) {
+            strcpy(from[0], q);
+            strcpy(from[1], k);
+        } else {
+            const int64_t widths[] = {LLAMA_HEADS * LLAMA_DIM, LLAMA_KV_HEADS * LLAMA_DIM,
+                                      LLAMA_KV_HEADS * LLAMA_DIM};
+            pb split = {0};
+            for (int i = 0; i < 3; i++) snprintf(from[i], sizeof from[i], "%s_%c", q, "qkv"[i]);
+            snprintf(name, sizeof name, "%s_widths", q);
+            graph_int64s(g, name, 3, widths);
+            attr_int(&split, "axis", -1);
+            snprintf(inputs, sizeof inputs, "%s %s", q, name);
+            snprintf(outputs, sizeof outputs, "%.40s %.40s %.40s", from[0], from[1], from[2]);
+            graph_node(g, "", "Split", inputs, outputs, &split);
+            strcpy(v, from[2]);
+        }
+        llama_norm_heads(g, from[0], q, sizeof q, LLAMA_HEADS);
+        llama_norm_heads(g, from[1], k, sizeof k, LLAMA_KV_HEADS);
     }
     snprintf(dims, sizeof dims, "b %d past %d", LLAMA_KV_HEADS, LLAMA_DIM);
     for (int i = 0; i < 2; i++) {

@@ -83,6 +83,16 @@ static void test_dequantized_weights(void **state) {
     run_model(&(llama){.separate = true, .dequantized = true, .kv_type = DIBIT_TYPE_FLOAT}, 3);
 }
 
+static void test_norms_of_heads(void **state) {
+    (void)state;
+    for (int i = 0; i < 4; i++) {
+        const llama like = {.head_norms = true,
+                            .separate = i & 1,
+                            .kv_type = i & 2 ? DIBIT_TYPE_FLOAT16 : DIBIT_TYPE_FLOAT};
+        run_model(&like, i == 1 ? 300 : 3);
+    }
+}
+
 static void test_a_split_cache(void **state) {
     (void)state;
     run_model(&(llama){.separate = true, .kv_type = DIBIT_TYPE_FLOAT16}, 300);
@@ -91,6 +101,7 @@ static void test_a_split_cache(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_layers),
+        cmocka_unit_test(test_norms_of_heads),
         cmocka_unit_test(test_dequantized_weights),
         cmocka_unit_test(test_a_split_cache),
     };

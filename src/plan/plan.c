@@ -434,6 +434,7 @@ static dibit_status fuse(planner *p) {
         .user = p,
         .max_buffer_bytes = dbt_gpu_hal(o->gpu)->limits.max_buffer_bytes,
     };
+    DBT_TRY(dbt_rewrite_heads(p->plan->graph, &options, p->error));
     return dbt_rewrite_fuse(p->plan->graph, &options, p->error);
 }
 

@@ -195,6 +195,12 @@ typedef struct dbt_fuse_options {
     void *user;
     uint64_t max_buffer_bytes; /* of the device */
 } dbt_fuse_options;
+bool dbt_node_is(const dbt_node *node, const char *domain, const char *name);
+/* Of one type and shape. */
+bool dbt_values_alike(const dbt_value *a, const dbt_value *b);
+/* plan/rewrite_heads.c; before dbt_rewrite_fuse */
+dibit_status dbt_rewrite_heads(dbt_graph *graph, const dbt_fuse_options *options,
+                               dibit_error *error);
 dibit_status dbt_rewrite_fuse(dbt_graph *graph, const dbt_fuse_options *options,
                               dibit_error *error);
 

@@ -28,7 +28,7 @@ typedef struct fusion {
     dibit_error *error;
 } fusion;
 
-static bool is_op(const dbt_node *node, const char *domain, const char *name) {
+bool dbt_node_is(const dbt_node *node, const char *domain, const char *name) {
     return strcmp(node->op->domain, domain) == 0 && strcmp(node->op->name, name) == 0;
 }
 
@@ -36,7 +36,7 @@ static bool is_norm(const dbt_node *node) {
     return node->op->cpu_run == dbt_norm_cpu_run && node->op->kind == DBT_NORM_RMS;
 }
 
-static bool same_shape(const dbt_value *a, const dbt_value *b) {
+bool dbt_values_alike(const dbt_value *a, const dbt_value *b) {
     if (a->type != b->type || a->shape.rank < 0 || a->shape.rank != b->shape.rank) return false;
     for (int32_t i = 0; i < a->shape.rank; i++) {
         if (a->shape.dims[i] != b->shape.dims[i]) return false;
@@ -46,7 +46,7 @@ static bool same_shape(const dbt_value *a, const dbt_value *b) {
 
 /* A MatMulNBits that the device takes, and that the fused op can be. */
 static bool can_fuse(const fusion *f, const dbt_node *node) {
-    if (node->op != f->fused && !is_op(node, "com.microsoft", "MatMulNBits")) return false;
+    if (node->op != f->fused && !dbt_node_is(node, "com.microsoft", "MatMulNBits")) return false;
     for (uint32_t i = DBT_NBITS_B; i < node->n_inputs; i++) {
         const dbt_value *const value = node->inputs[i];
         if (value && i == DBT_NBITS_G_IDX) return false;
@@ -233,7 +233,7 @@ static dbt_node *find_addend(const fusion *f, const dbt_node *node, dbt_value **
     for (uint32_t i = 0; i < 2; i++) {
         dbt_value *const product = node->inputs[i], *const other = node->inputs[1 - i];
         dbt_node *const from = product_of(f, product);
-        if (!from || !same_shape(product, other) || other->constant ||
+        if (!from || !dbt_values_alike(product, other) || other->constant ||
             input(from, DBT_FUSED_RESIDUAL)) {
             continue;
         }
@@ -251,7 +251,7 @@ static dibit_status fuse_bias(const fusion *f, dbt_node *add) {
         if (!product || !bias->constant || bias->shape.rank != 1 ||
             bias->type != add->inputs[i]->type || input(product, DBT_NBITS_BIAS) ||
             bias->constant->count != rows_of(product) ||
-            !same_shape(add->inputs[i], add->outputs[0])) {
+            !dbt_values_alike(add->inputs[i], add->outputs[0])) {
             continue;
         }
         DBT_TRY(make_room(f, product, DBT_NBITS_INPUTS));
@@ -318,17 +318,17 @@ static dbt_node *find_gate(const fusion *f, const dbt_value *gated, dbt_fused_ga
     if (!node || node->guard || f->n_uses[gated->id] != 1 || gated->is_output) return NULL;
     dbt_value *h = NULL;
     uint32_t uses = 1;
-    if (is_op(node, "", "Mul")) {
+    if (dbt_node_is(node, "", "Mul")) {
         for (uint32_t i = 0; i < 2 && !h; i++) {
             const dbt_node *const sigmoid = node->inputs[i]->producer;
-            if (sigmoid && is_op(sigmoid, "", "Sigmoid") && !sigmoid->guard &&
+            if (sigmoid && dbt_node_is(sigmoid, "", "Sigmoid") && !sigmoid->guard &&
                 f->n_uses[node->inputs[i]->id] == 1 && sigmoid->inputs[0] == node->inputs[1 - i]) {
                 h = node->inputs[1 - i];
             }
         }
         uses = 2;
         *gate = DBT_FUSED_GATE_SILU;
-    } else if (is_op(node, "", "Gelu")) {
+    } else if (dbt_node_is(node, "", "Gelu")) {
         h = dbt_unary_actual_kind(node) == DBT_UNARY_FAST_GELU ? node->inputs[0] : NULL;
         *gate = DBT_FUSED_GATE_GELU_TANH;
     }
@@ -345,7 +345,7 @@ static dibit_status fuse_gate(const fusion *f, dbt_node *mul) {
         dbt_node *const first = find_gate(f, mul->inputs[i], &gate);
         dbt_node *const second = product_of(f, mul->inputs[1 - i]);
         if (!first || !second || !are_alike(f, first, second) ||
-            !same_shape(mul->inputs[0], mul->inputs[1])) {
+            !dbt_values_alike(mul->inputs[0], mul->inputs[1])) {
             continue;
         }
         dbt_node *const products[] = {first, second};
@@ -444,13 +444,13 @@ static dibit_status count_uses(fusion *f) {
 static dibit_status fuse_node(fusion *f, int pass, dbt_node *node) {
     switch (pass) {
     case 0:
-        if (is_op(node, "com.microsoft", "SkipSimplifiedLayerNormalization")) {
+        if (dbt_node_is(node, "com.microsoft", "SkipSimplifiedLayerNormalization")) {
             return fuse_skip(f, node);
         }
-        return is_op(node, "", "Add") ? fuse_add(f, node) : DIBIT_OK;
+        return dbt_node_is(node, "", "Add") ? fuse_add(f, node) : DIBIT_OK;
     case 1:
-        if (is_op(node, "com.microsoft", "GroupQueryAttention")) return fuse_qkv(f, node);
-        return is_op(node, "", "Mul") ? fuse_gate(f, node) : DIBIT_OK;
+        if (dbt_node_is(node, "com.microsoft", "GroupQueryAttention")) return fuse_qkv(f, node);
+        return dbt_node_is(node, "", "Mul") ? fuse_gate(f, node) : DIBIT_OK;
     default: return is_norm(node) ? fuse_norm(f, node) : DIBIT_OK;
     }
 }

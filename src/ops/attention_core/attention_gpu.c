@@ -155,7 +155,7 @@ static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniform
         record(gpu, few, params, 3, bindings, 1u << Y | (append_form ? 6 : 0), u, units, error));
     if (!parts) return DIBIT_OK;
     const dbt_hal_binding merged[N_BINDINGS] = {
-        [0].buffer = parts, [Y].buffer = a->y.buffer, [6] = bindings[6]};
+        [0].buffer = parts, [Y].buffer = a->y.buffer, [6].buffer = a->sink ? a->sink : parts};
     const uint64_t rows[3] = {(uint64_t)u->heads * u->rows};
     return record(gpu, merge, NULL, 0, merged, 1u << Y, u, rows, error);
 }
@@ -278,7 +278,7 @@ dibit_status dbt_gpu_append_tokens(dbt_gpu *gpu, const dbt_gpu_append *a, dibit_
 /* A decoded token whose row and head fit attention_new.inc.wgsl. */
 static bool can_join(const dbt_gpu_append *a, const dbt_gpu_attention *t, const dbt_hal_limits *l) {
     enum { MAX_DIM = 256 };
-    const uint32_t bindings = a->q_norm ? 9 : 7;
+    const uint32_t bindings = a->q_norm ? 8 : 7;
     const dbt_gpu_rows *const rows[] = {&a->k_out, &a->v_out, &t->k, &t->v};
     for (size_t i = 0; i < sizeof rows / sizeof *rows; i++) {
         if (!is_aligned(rows[i])) return false;
@@ -286,10 +286,11 @@ static bool can_join(const dbt_gpu_append *a, const dbt_gpu_attention *t, const 
     return a->tokens == 1 && a->stored == 1 && a->rows == 1 && t->queries == 1 && !a->bias &&
            !a->positions && a->q.buffer && a->q.buffer == a->k.buffer &&
            a->q.buffer == a->v.buffer && a->k_out.buffer && a->v_out.buffer &&
-           a->k_out.buffer != a->v_out.buffer && !a->q_norm == !a->k_norm && !t->terms[0].buffer &&
-           !t->terms[1].buffer && t->k_dim % 4 == 0 && t->v_dim % 4 == 0 && t->k_dim <= MAX_DIM &&
-           t->v_dim <= MAX_DIM && t->heads / t->kv_heads <= FEW_ROWS &&
-           t->first_query == t->n_keys - 1 && l->max_bindings >= bindings;
+           a->k_out.buffer != a->v_out.buffer && !a->q_norm == !a->k_norm &&
+           !(a->q_norm && t->sink) && !t->terms[0].buffer && !t->terms[1].buffer &&
+           t->k_dim % 4 == 0 && t->v_dim % 4 == 0 && t->k_dim <= MAX_DIM && t->v_dim <= MAX_DIM &&
+           t->heads / t->kv_heads <= FEW_ROWS && t->first_query == t->n_keys - 1 &&
+           l->max_bindings >= bindings;
 }
 
 static dibit_status append_and_attend(dbt_gpu *gpu, const dbt_gpu_append *a,
@@ -308,7 +309,9 @@ static dibit_status append_and_attend(dbt_gpu *gpu, const dbt_gpu_append *a,
                                             [1].buffer = t->k.buffer,
                                             [2].buffer = t->v.buffer,
                                             [Y].buffer = t->y.buffer,
-                                            [6].buffer = t->sink ? t->sink : any,
+                                            [6].buffer = a->q_norm ? NULL
+                                                         : t->sink ? t->sink
+                                                                   : any,
                                             [7].buffer = a->cos ? a->cos : any,
                                             [8].buffer = a->sin ? a->sin : any,
                                             [9].buffer = a->q_norm,

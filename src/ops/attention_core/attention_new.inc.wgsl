@@ -2,7 +2,8 @@
 // that it takes and, where its keys are the last, the new key by itself, and one of them per head writes the
 // new rows into the cache. So nothing waits for a dispatch that appends. Rows have at most 256 elements.
 // @binding(1) new queries, keys and values; (2) keys, (3) values of the cache; (8), (9) cosines and sines
-// [positions, half]; (10), (11) with APPEND 2: the norms' weights [k_dim] of queries and keys.
+// [positions, half]; (10), (11) with APPEND 2, which has no sinks' scores: the norms' weights [k_dim] of queries
+// and keys.
 #include "half.inc.wgsl"
 #include "rotary.inc.wgsl"
 
