@@ -183,6 +183,17 @@ static void check_argument(const char *folder, const check_options *options, che
     free(names);
 }
 
+/* Answers are right all the same: plainer kernels took over. */
+static void report_dropped(const check_options *options, check_tally *tally) {
+    const uint32_t n = dibit_device_dropped_kernels(options->device);
+    if (n == 0) return;
+    fprintf(stderr,
+            "dibit check: %u kernels are wrong on %s and were not used; `dibit info MODEL --steps` "
+            "names them\n",
+            (unsigned)n, dibit_device_name(options->device));
+    tally->failed += options->strict;
+}
+
 int dibit_cli_check(int argc, char **argv) {
     check_options options = {.rtol = -1, .atol = -1, .noise_runs = 6};
     const dibit_cli_option table[] = {
@@ -195,6 +206,8 @@ int dibit_cli_check(int argc, char **argv) {
          &options.noise_runs},
         {"no-proof", 0, NULL, "also use kernels that fail their proof on the device",
          DIBIT_CLI_FLAG, &options.no_proof},
+        {"strict", 0, NULL, "fail when a kernel is wrong on the device, though answers are right",
+         DIBIT_CLI_FLAG, &options.strict},
         {"verbose", 'v', NULL, "also say how much of its bound each output used", DIBIT_CLI_FLAG,
          &options.verbose},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
@@ -235,6 +248,7 @@ int dibit_cli_check(int argc, char **argv) {
     }
     check_tally tally = {.cases = json_array()};
     for (int i = 1; i <= n; i++) check_argument(argv[i], &options, &tally);
+    report_dropped(&options, &tally);
     json_t *root =
         json_pack("{s:o, s:s, s:s, s:I, s:I, s:I}", "cases", tally.cases, "device",
                   dibit_device_name(options.device), "why", why, "passed", (json_int_t)tally.passed,

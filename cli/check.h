@@ -13,6 +13,7 @@ typedef struct check_options {
     double rtol, atol; /* negative: not given. With neither, the bound is derived (see check_run) */
     uint32_t noise_runs;
     bool chain, verbose, no_proof;
+    bool strict; /* a kernel that failed its proof on the device is a failure */
 } check_options;
 
 /* A model's answer for one expected output, and how it compares. */

@@ -14,7 +14,7 @@
 
 typedef struct trace_options {
     trace_sizes sizes;
-    const char *node, *index, *kernel;
+    const char *node, *index, *kernel, *save;
     bool all;
 } trace_options;
 
@@ -246,17 +246,26 @@ static int trace_made_up(const char *verb, diff_context *c, trace_options *o) {
     if (!data) return dibit_cli_fail(verb, error.text);
     model.data = data;
     model.data_bytes = n;
-    const int result = trace_model(verb, c, o, &model);
+    int result = 1;
+    FILE *const file = o->save ? fopen(o->save, "wb") : NULL;
+    if (o->save && !file) {
+        snprintf(error.text, sizeof error.text, "%.400s: %s", o->save, strerror(errno));
+        dibit_cli_fail(verb, error.text);
+    } else {
+        if (file) fwrite(data, 1, n, file);
+        if (file) fclose(file);
+        result = trace_model(verb, c, o, &model);
+    }
     free(data);
     return result;
 }
 
-/* A folder with test data brings its inputs. */
+/* A folder that `dibit diff --save` wrote has one node, and brings its inputs. */
 static int trace_file(const char *verb, const char *given, diff_context *c,
                       const trace_options *o) {
     char *const path = dibit_cli_find_model(given);
     char *const set = dibit_cli_format("%s/test_data_set_0/input_0.pb", given);
-    if (!c->options.input && dibit_cli_is_file(set)) c->options.input = given;
+    if (!c->options.input && !o->node && dibit_cli_is_file(set)) c->options.input = given;
     free(set);
     if (!path) {
         char *const sentence = dibit_cli_format("%s: no ONNX model is there", given);
@@ -305,7 +314,8 @@ int dibit_cli_trace(int argc, char **argv) {
          DIBIT_CLI_STRING, &o.index},
         {"node", 0, "NAME", "a MatMulNBits of the model (default: its only one)", DIBIT_CLI_STRING,
          &o.node},
-        {"input", 0, "PATH", "a test_data_set, or a .npz (default: the folder's, or made up)",
+        {"input", 0, "PATH",
+         "a test_data_set, or a .npz (default: made up; without --node the folder's)",
          DIBIT_CLI_STRING, &d->input},
         {"tokens", 0, "N", "length of a prompt that is made up (default 5)", DIBIT_CLI_U32,
          &d->tokens},
@@ -327,6 +337,7 @@ int dibit_cli_trace(int argc, char **argv) {
         {"scales", 0, "TYPE", "float, float16 (default) or bfloat16", DIBIT_CLI_STRING, &s->scales},
         {"g-idx", 0, NULL, "with a g_idx", DIBIT_CLI_FLAG, &s->g_idx},
         {"bias", 0, NULL, "with a bias", DIBIT_CLI_FLAG, &s->bias},
+        {"save", 0, "FILE", "write the made-up model, for other verbs", DIBIT_CLI_STRING, &o.save},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };
     const dibit_cli_spec spec = {

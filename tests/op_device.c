@@ -296,6 +296,8 @@ static void prepare(run *r) {
     if (dbt_gpu_dropped_kernels(device)) fail_msg("%s: a kernel is wrong", r->op->name);
     r->prepared = p.prepared;
     ok(r, status);
+    if (dbt_gpu_dropped_kernels(device) > 0)
+        fail_msg("%s: a kernel is wrong on this device: %s", r->op->name, p.why);
 }
 
 static void encode(run *r) {

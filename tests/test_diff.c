@@ -1,5 +1,5 @@
-/* The verbs `diff` and `check` on a device whose shaders have a mistake: diff names the node and saves it, and
- * what it saved fails on that device and passes on the CPU. Without a WebGPU device: on the null device, which computes
+/* The verbs for debugging on a device whose shaders have a mistake: diff names the node and saves it, what it saved
+ * fails on that device and passes on the CPU, and the commands of docs/DEBUGGING.md end at the bit. Without a WebGPU device: on the null device, which computes
  * nothing, so that every node is wrong. */
 #include "dbt_test.h"
 
@@ -204,6 +204,78 @@ static void test_json_says_the_same(void **state) {
     assert_printed("\"why\": \"on the CPU: its integers are known on the host\"");
 }
 
+/* ---- docs/DEBUGGING.md ------------------------------------------------------------------------------ */
+
+typedef struct command {
+    const char *verb;
+    int (*run)(int argc, char **argv);
+    int code;
+    const char *says;
+} command;
+
+/* The index that diff has printed: "alone: 'value' [0,3,82] is". */
+static void find_index(char index[64]) {
+    const char *const alone = strstr(printed, "  alone: '");
+    const char *const begin = alone ? strchr(alone, '[') : NULL;
+    if (begin) snprintf(index, 64, "%.*s", (int)strcspn(begin + 1, "]"), begin + 1);
+}
+
+/* One line of the page, its words in capitals filled in. */
+static void run_command(const command *c, char *line, const char *node, char index[64]) {
+    const char *words[16] = {0};
+    uint32_t n = 0;
+    for (char *word = strtok(line, " "); word && n < 15; word = strtok(NULL, " ")) {
+        words[n++] = strcmp(word, "MODEL") == 0   ? llama
+                     : strcmp(word, "NODE") == 0  ? node
+                     : strcmp(word, "INDEX") == 0 ? index
+                                                  : word;
+    }
+    assert_true(n > 1 && strcmp(words[0], "dibit") == 0);
+    assert_string_equal(words[1], c->verb);
+    if (call(c->run, c->verb, words + 2) != c->code)
+        fail_msg("'%s' does not end with %d:\n%s", c->verb, c->code, printed);
+    assert_printed(c->says);
+    if (strcmp(c->verb, "diff") == 0) find_index(index);
+}
+
+static void test_the_page_about_debugging(void **state) {
+    (void)state;
+    static const mistake in_matvecs = {"nbits_zero_point.inc.wgsl",
+                                       "    let shift = byte % 4u * 8u + g * BITS % 8u;\n",
+                                       "#if defined LANES\n    let shift = byte % 4u * 8u;\n#else\n"
+                                       "    let shift = byte % 4u * 8u + g * BITS % 8u;\n#endif\n"};
+    static const command commands[] = {
+        {"info", dibit_cli_info, 0, "is wrong on this device and is not used"},
+        {"verify", dibit_cli_verify, 1, "FAILED matvec_"},
+        {"diff", dibit_cli_diff, 1, "FIRST prompt: node 7, MatMulNBits by itself"},
+        {"diff", dibit_cli_diff, 1, "saved: dibit check "},
+        {"check", dibit_cli_check, 1, "0 passed, 1 failed"},
+        {"check", dibit_cli_check, 0, "1 passed, 0 failed"},
+        {"trace", dibit_cli_trace, 1, "the zero point's first bit in its byte is 0, expected"},
+    };
+    char folder[64], line[500], index[64] = "";
+    size_t n = 0;
+    make_folder(folder);
+    injected = &in_matvecs;
+    FILE *const page = fopen(DBT_SOURCE_DIR "/docs/DEBUGGING.md", "r");
+    assert_non_null(page);
+    while (fgets(line, sizeof line, page)) {
+        if (strncmp(line, "    dibit ", 10) != 0) continue;
+        line[strcspn(line, "\n")] = 0;
+        assert_true(n < sizeof commands / sizeof commands[0]);
+        run_command(&commands[n++], line, folder, index);
+    }
+    assert_int_equal(n, sizeof commands / sizeof commands[0]);
+    fclose(page);
+    /* Answers are right all the same, and --strict tells. */
+    assert_int_equal(CHECK(llama, "--device", "webgpu"), 0);
+    assert_int_equal(CHECK(llama, "--device", "webgpu", "--strict"), 1);
+    injected = NULL;
+    assert_int_equal(CHECK(llama, "--device", "webgpu", "--strict"), 0);
+    forget();
+    remove_folder(folder);
+}
+
 int main(void) {
     const struct CMUnitTest on_null[] = {
         cmocka_unit_test(test_a_device_that_computes_nothing_is_wrong_at_once),
@@ -214,6 +286,7 @@ int main(void) {
         cmocka_unit_test(test_the_node_of_a_mistake_is_named),
         cmocka_unit_test(test_the_step_is_compared_by_itself),
         cmocka_unit_test(test_a_device_without_a_right_kernel_fails),
+        cmocka_unit_test(test_the_page_about_debugging),
     };
     return test_device_computes() ? cmocka_run_group_tests(on_webgpu, NULL, NULL)
                                   : cmocka_run_group_tests(on_null, NULL, NULL);

@@ -109,6 +109,7 @@ static void close_all(conversation *c) {
     dibit_state_destroy(&c->fork);
     dibit_state_destroy(&c->state);
     dibit_session_destroy(&c->session);
+    if (c->device) assert_int_equal(dibit_device_dropped_kernels(c->device), 0);
     dibit_device_destroy(&c->device);
     dibit_model_destroy(&c->model);
     assert_int_equal(n_live, c->n_live_before);

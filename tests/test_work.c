@@ -29,6 +29,7 @@ static void start(fixture *f, dibit_timing timing) {
 
 static void stop(fixture *f) {
     dibit_session_destroy(&f->session);
+    assert_int_equal(dibit_device_dropped_kernels(f->device), 0);
     dibit_device_destroy(&f->device);
     dibit_model_destroy(&f->model);
 }

@@ -87,7 +87,7 @@ stage_webgpu() {
         return 0
     }
     build test && run_ctest test -L gpu &&
-        check_both_ways --device webgpu --webgpu-lib "$library" tests/data/cases
+        check_both_ways --strict --device webgpu --webgpu-lib "$library" tests/data/cases
 }
 
 # Every variant of every shader under the browsers' other compiler.

@@ -127,8 +127,12 @@ expect "trace: made-up weights" 0 "^the CPU's output is as defined$" '' \
 expect "trace: every column" 0 '^ +44 +[0-9]+ 0x[0-9a-f]{8} +[0-9]+  0x07 +[0-7] +2 +[0-9]+:[0-7] +[0-7] ' '' \
     trace --bits 3 --block 16 -K 45 -N 7 --activations float --index 0,6
 expect "trace: g_idx" 0 'as defined$' '' trace --bits 5 --g-idx --zero-points float16 --scales float --index 0,0
-expect "trace: a node of a model" 0 '^/model/layers.0/mlp/up_proj/MatMul_Q2: 2 bits, block 32, M 7, ' '' \
+expect "trace: a node of a model" 0 '^/model/layers.0/mlp/up_proj/MatMul_Q2: 2 bits, block 32, M 5, ' '' \
     trace "$cases/llama.q2" --node /model/layers.0/mlp/up_proj/MatMul_Q2 --index 0,4,17
+expect "trace: made-up weights for other verbs" 0 'as defined$' '' \
+    trace --bits 3 -K 96 --index 0,1 --save "$work/made.onnx"
+expect "and they are a model" 0 'MatMulNBits +3 bits, block 32, packed' '' info "$work/made.onnx"
+expect "trace: a folder with its inputs" 0 ', M 2, N ' '' trace "$cases/nbits_2bit_block16_zp" --index 0,1
 expect "trace: JSON" 0 '"first_wrong": -1' '' trace --bits 8 --zero-points none --index 0,1 --json
 expect "trace: no element" 2 '' '--index says which' trace --bits 2
 expect "trace: no index" 2 '' "--index cannot be '3'" trace --bits 2 --index 3

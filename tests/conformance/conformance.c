@@ -339,6 +339,9 @@ int main(int argc, char **argv) {
     if (device) {
         printf("%llu nodes ran on the device\n", (unsigned long long)device_steps);
         counts[FAILED] += device_steps == 0;
+        const uint32_t dropped = dibit_device_dropped_kernels(device);
+        if (dropped) printf("FAILED: %u kernels are wrong on the device\n", (unsigned)dropped);
+        counts[FAILED] += dropped > 0;
         dibit_device_destroy(&device);
     }
     printf("%d passed, %d failed, %d skipped\n", counts[PASSED], counts[FAILED], counts[SKIPPED]);

@@ -1,7 +1,8 @@
 #!/bin/sh
 # Proves that the tests of MatMulNBits can fail: each patch beside this script puts one classic mistake
 # into a copy of the tree, and the test that the patch names has to turn red. The unpatched copy has to
-# be green, and every patch has to apply.
+# be green, and every patch has to apply. A patch of shaders also says what `dibit diff` and `dibit trace`
+# have to print; a session has to come to the right answer all the same, and to say which kernel it left out.
 #
 #     tests/mutants/run.sh [NAME...]        all patches, or those of these names (without .patch)
 #
@@ -10,6 +11,9 @@ here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
 work=${DIBIT_MUTANTS_DIR:-$source/build/mutants}
 tests="test_matmul_nbits test_nbits_op test_verify"
+dibit=$work/build/dibit
+case=$source/tests/data/cases/llama.q2
+floats=$source/tests/data/cases/x_hqq2_b32 # that ONNX Runtime computed with float activations
 library=${DIBIT_WEBGPU_LIB:-$source/build/webgpu/libwgpu_native.so} # for shaders
 passed=0 failed=0 skipped=0
 
@@ -29,7 +33,43 @@ run_test() {
     *) timeout 300 "$work/build/tests/$2" ;;
     esac >"$work/test.log" 2>&1
 }
-build() { ninja -C "$work/build" -j "${JOBS:-2}" $tests >"$work/build.log" 2>&1; }
+build() { ninja -C "$work/build" -j "${JOBS:-2}" $tests dibit_cli >"$work/build.log" 2>&1; }
+# says NAME CODE REGEX ARGUMENTS...: a verb on the device ends so, and prints a line like that.
+says() {
+    name=$1 code=$2 regex=$3
+    shift 3
+    DIBIT_WEBGPU_LIB=$library timeout 300 "$dibit" "$@" --device webgpu >"$work/out.log" 2>&1
+    got=$?
+    if [ $got = "$code" ] && grep -Eq -- "$regex" "$work/out.log"; then return 0; fi
+    fail "$name" "'dibit $*' ended with $got and not '$regex': $(tail -n 1 "$work/out.log")"
+    return 1
+}
+# tools NAME PATCH: what the tools for debugging say of a mistake in shaders, and what a session makes of it.
+tools() {
+    head=$(sed '/^---/,$d' "$2")
+    wrong=$(echo "$head" | sed -n 's/^trace: //p')
+    made=$(echo "$head" | sed -n 's/^made: //p')
+    model=$case saved=$work/saved float="--activations float"
+    rm -rf "$saved"
+    if [ "$1" = gate_wgsl ]; then # nothing is wrong, and nothing runs on the device
+        says "$1" 0 'com.microsoft.MatMulNBits .*workgroups of this device' info "$model" --steps &&
+            says "$1" 0 'MatMulNBits; on the CPU: ' diff "$model" $float &&
+            says "$1" 1 "$wrong" trace --bits 2 --index 0,0 $float --kernel matvec_float_m1_rows4_lanes32_plain &&
+            says "$1" 0 '^[1-9] passed, 0 failed' check "$model" --strict
+        return
+    fi
+    if [ -n "$made" ]; then
+        model=$work/made.onnx
+        "$dibit" trace $made --index 0,0 --save "$model" >/dev/null || return
+    fi
+    says "$1" 1 '^FIRST prompt: node [0-9]+, MatMulNBits by itself' diff "$model" $float --no-proof --save "$saved" &&
+        element=$(sed -n "s/^  alone: .* \[\([0-9,]*\)\] is .*/\1/p" "$work/out.log") &&
+        says "$1" 1 "^FIRST WRONG BIT: .*$wrong" trace "$saved" --index "$element" $float --no-proof &&
+        says "$1" 0 '^1 passed' check "$saved" $float &&
+        says "$1" 1 '^1 passed, 1 failed' check "$saved" $float --strict &&
+        says "$1" 0 'is wrong on this device and is not used' info "$model" --steps $float || return
+    says "$1" 0 'all within their bounds$' diff "$model" $float && says "$1" 0 '^[1-9] passed, 0 failed' check "$floats"
+}
 
 # Files that did not change keep their times, so that a second run builds little.
 mkdir -p "$work/tree"
@@ -88,6 +128,8 @@ for name in "$@"; do
         fail "$name" "$test stays green"
     elif [ "$test" = test_verify ] && ! grep -q '^FAILED [a-z]' "$work/test.log"; then
         fail "$name" "$test names no kernel"
+    elif [ "${name%_wgsl}" != "$name" ] && ! tools "$name" "$patch"; then
+        : # it has said why
     else
         echo "ok $name: $test is red; $(grep -m1 -E '^matrix: [0-9]+ of|^FAIL |^FAILED [a-z]|by hand|no kernel|not supported' "$work/test.log" | cut -c1-160)"
         passed=$((passed + 1))
