@@ -182,7 +182,7 @@ static dibit_status run_session(diff_context *c, dibit_error *error) {
     const dibit_session_desc desc = {.device = c->device,
                                      .activations = o->common.activations,
                                      .keep_values = true,
-                                     .no_fusion = o->no_fusion,
+                                     .no_fusion = o->common.no_fusion,
                                      .no_proof = o->no_proof};
     diff_pass *const pass = &c->passes[0];
     dibit_status status = dibit_session_create(c->model, &desc, &c->reference, error);
@@ -321,8 +321,6 @@ int dibit_cli_trace(int argc, char **argv) {
          &d->tokens},
         {"kernel", 0, "NAME", "trace this one (default: the one that is chosen)", DIBIT_CLI_STRING,
          &o.kernel},
-        {"no-fusion", 0, NULL, "run each node on the device as a step of its own", DIBIT_CLI_FLAG,
-         &d->no_fusion},
         {"no-proof", 0, NULL, "also use kernels that fail their proof on this device",
          DIBIT_CLI_FLAG, &d->no_proof},
         {"all", 0, NULL, "go on after the first difference", DIBIT_CLI_FLAG, &o.all},

@@ -117,7 +117,7 @@ typedef struct dbt_nbits_trial {
     float *want, *tolerance; /* [M, N] */
 } dbt_nbits_trial;
 
-enum { DBT_NBITS_TRIAL_Y_BYTES = 72 * 64 * 4 }; /* the largest [M, N] */
+enum { DBT_NBITS_TRIAL_Y_BYTES = 264 * 64 * 4 }; /* the largest [M, N] */
 
 /* A problem of the same form, whose memory is in the arena. */
 dibit_status dbt_nbits_trial_make(const dbt_nbits_gpu_problem *like, dbt_arena *arena,

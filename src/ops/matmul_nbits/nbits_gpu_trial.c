@@ -20,12 +20,14 @@ static uint32_t next_random(uint32_t *state) { /* xorshift32 */
     return *state >> 8;
 }
 
-/* Sizes that lead to the same form. */
+/* Sizes that lead to the same form. Packed zero points of 8 blocks end with a byte, so that a row too long by
+ * one shows, whatever their bits. */
 static dbt_matmul_nbits small_problem(const dbt_nbits_gpu_problem *like) {
     dbt_matmul_nbits p = like->p;
     const bool aligned = p.k_blocks * p.block_size % 32 == 0;
     p.block_size = aligned && p.block_size >= 32 ? 32 : 16;
-    p.K = (aligned ? 64 : 48) - (p.K % 4 == 0 ? 0 : 3);
+    const int64_t blocks = p.zero_point_type == DIBIT_TYPE_UINT8 ? 8 : 64 / p.block_size;
+    p.K = (aligned ? blocks * p.block_size : 48) - (p.K % 4 == 0 ? 0 : 3);
     p.k_blocks = (p.K + p.block_size - 1) / p.block_size;
     p.N = N;
     p.M = p.K + NUMBER_ROWS;
