@@ -189,8 +189,10 @@ static void check_rest(const conversation *c, const talk *t) {
     failing = kept;
 }
 
-/* Every so many-th call, or with DIBIT_FULL each. */
-static uint64_t next_call(uint64_t at) { return getenv("DIBIT_FULL") ? at + 1 : at + 1 + at / 8; }
+/* Calls further and further apart, of two kinds of models; or with DIBIT_FULL each, of all. */
+static bool full(void) { return getenv("DIBIT_FULL") != NULL; }
+static uint64_t next_call(uint64_t at) { return full() ? at + 1 : at + 1 + at / 2; }
+static bool is_drawn(int model) { return full() || model % 2 == 0; }
 
 /* ---- The null device ---- */
 
@@ -198,6 +200,7 @@ static void test_each_call_fails_once(void **unused) {
     (void)unused;
     static const dibit_status statuses[] = {DIBIT_DEVICE_LOST, DIBIT_OUT_OF_MEMORY};
     for (int k = 0; k < 2 * N_MODELS; k++) {
+        if (!is_drawn(k / 2)) continue;
         const dibit_status status = statuses[k % 2];
         const talk t = {.path = models[k / 2], .kind = DIBIT_DEVICE_NULL};
         uint32_t n_failed = 0;
@@ -220,7 +223,7 @@ static void test_each_call_fails_once(void **unused) {
         print_message("%s, %s: %u of the calls up to %llu failed\n", t.path + sizeof CASES - 1,
                       dibit_status_name(status), (unsigned)n_failed,
                       (unsigned long long)failing.n_calls);
-        assert_true(n_failed > 30);
+        assert_true(n_failed > 10);
     }
 }
 
@@ -229,6 +232,7 @@ static void test_the_cpu_takes_over_after_each_call(void **unused) {
     static const dibit_status statuses[] = {DIBIT_DEVICE_LOST, DIBIT_OUT_OF_MEMORY,
                                             DIBIT_TOO_LARGE};
     for (int k = 0; k < 3 * N_MODELS; k++) {
+        if (!is_drawn(k / 3)) continue;
         const talk t = {.path = models[k / 3],
                         .kind = DIBIT_DEVICE_NULL,
                         .cpu_fallback = true,
@@ -273,6 +277,7 @@ static void test_a_device_may_fail_at_once(void **unused) {
 static void test_each_allocation_fails_once(void **unused) {
     (void)unused;
     for (int k = 0; k < N_MODELS; k++) {
+        if (!is_drawn(k)) continue;
         const talk t = {.path = models[k], .kind = DIBIT_DEVICE_NULL};
         failing = (failing_hal){0};
         uint32_t n_failed = 0;
@@ -333,7 +338,7 @@ static const dibit_sampling samplings[] = {{.temperature = 0},
  * and the same in a second turn that continues the state: the text is an undisturbed CPU's. */
 static void test_a_lost_device_does_not_change_the_text(void **unused) {
     (void)unused;
-    for (int k = 0; k < 3; k++) {
+    for (int k = 0; k < (full() ? 3 : 2); k++) {
         talk t = {.path = models[k], .kind = DIBIT_DEVICE_CPU, .sampling = samplings[k]};
         conversation cpu, device;
         failing = (failing_hal){0};

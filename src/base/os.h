@@ -29,8 +29,8 @@ dbt_os_library *dbt_os_library_open(const char *path, char *why, size_t n);
 dbt_os_function dbt_os_library_symbol(dbt_os_library *library, const char *name); /* or NULL */
 void dbt_os_library_close(dbt_os_library *library);
 
-/* Threads, for the pool alone. */
-uint32_t dbt_os_max_threads(void); /* that a pool may have, its caller's included: 1 without threads */
+/* Threads, for the pool alone: the most that it may have, its caller included; 1 where there are none. */
+uint32_t dbt_os_max_threads(void);
 typedef struct dbt_os_thread dbt_os_thread;
 typedef void (*dbt_os_main)(void *ctx);
 /* The handle is allocated by the caller: dbt_os_thread_bytes() of it. */
