@@ -152,7 +152,7 @@ stage_asan() {
     if [ "${DIBIT_FULL:-}" = 1 ]; then
         build asan && run_ctest asan
     else
-        build asan && run_ctest asan -LE gpu &&
+        build asan && run_ctest asan -LE 'gpu|slow' &&
             run_ctest asan -R '^gpu_test_(hal|cast|index|shape|softmax|rotary|norm|nbits_gpu)$'
     fi
 }
@@ -167,7 +167,11 @@ stage_wasm() {
         build wasm-relaxed && run_ctest wasm-relaxed -L kernels
 }
 stage_tsan() { build tsan && run_ctest tsan -L threads; }
-stage_aarch64() { tools/arm64-sysroot.sh && build aarch64 && run_ctest aarch64 -LE host; }
+stage_aarch64() {
+    slow='|slow'
+    [ "${DIBIT_FULL:-}" = 1 ] && slow=
+    tools/arm64-sysroot.sh && build aarch64 && run_ctest aarch64 -LE "host$slow"
+}
 
 stage_coverage() {
     build coverage && run_ctest coverage || return 1
