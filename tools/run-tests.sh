@@ -157,21 +157,25 @@ stage_asan() {
     fi
 }
 
-# Both WebAssembly builds, in Node: all tests with SIMD; what has kernels of its own with relaxed SIMD.
+# On another machine, with DIBIT_FULL=1 all tests but some: cross PRESET LABEL EXCLUDED; else those of the label.
+cross() {
+    if [ "${DIBIT_FULL:-}" = 1 ]; then
+        build "$1" && run_ctest "$1" -LE "$3"
+    else
+        cmake --preset "$1" && cmake --build "build/$1" -j "$jobs" --target cross && run_ctest "$1" -L "$2"
+    fi
+}
+
+# Both WebAssembly builds, in Node.
 stage_wasm() {
     command -v clang-19 >/dev/null && command -v node >/dev/null || {
         skip "clang 19 or node is not there"
         return 0
     }
-    tools/wasm-sysroot.sh && build wasm && run_ctest wasm -LE 'gpu|host' &&
-        build wasm-relaxed && run_ctest wasm-relaxed -L kernels
+    tools/wasm-sysroot.sh && cross wasm cross 'gpu|host' && cross wasm-relaxed kernels 'gpu|host'
 }
 stage_tsan() { build tsan && run_ctest tsan -L threads; }
-stage_aarch64() {
-    slow='|slow'
-    [ "${DIBIT_FULL:-}" = 1 ] && slow=
-    tools/arm64-sysroot.sh && build aarch64 && run_ctest aarch64 -LE "host$slow"
-}
+stage_aarch64() { tools/arm64-sysroot.sh && cross aarch64 cross host; }
 
 stage_coverage() {
     build coverage && run_ctest coverage || return 1
