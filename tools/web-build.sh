@@ -9,12 +9,14 @@ out=$PWD/build/web
 mkdir -p "$out/dist"
 {
     for preset in wasm wasm-relaxed; do
-        # Beside build/$preset, which has the tests and needs their libraries.
-        cmake --preset "$preset" -B "build/web-$preset" -DDIBIT_TESTS=OFF -DDIBIT_LM=OFF
-        cmake --build "build/web-$preset" -j "$jobs" --target dibit_web
+        tree=build/$preset # of the tests, if it is there; one without them needs fewer libraries
+        if [ ! -e "$tree/CMakeCache.txt" ]; then
+            tree=build/web-$preset
+            cmake --preset "$preset" -B "$tree" -DDIBIT_TESTS=OFF -DDIBIT_LM=OFF
+        fi
+        cmake --build "$tree" -j "$jobs" --target dibit_web
+        cp "$tree/web/dibit.wasm" "$out/dist/dibit${preset#wasm}.wasm"
     done
-    cp build/web-wasm/web/dibit.wasm "$out/dist/dibit.wasm"
-    cp build/web-wasm-relaxed/web/dibit.wasm "$out/dist/dibit-relaxed.wasm"
     NODE_PATH=$modules/node_modules node web/build.mjs "$out"
     "$modules/node_modules/.bin/tsc" -p web
     ln -sfn "$modules/node_modules" "$out/node_modules" # for what is loaded on demand: webgpu
