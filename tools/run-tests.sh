@@ -174,7 +174,9 @@ stage_wasm() {
     }
     tools/wasm-sysroot.sh && cross wasm cross 'gpu|host' && cross wasm-relaxed kernels 'gpu|host'
 }
-stage_tsan() { build tsan && run_ctest tsan -L threads; }
+stage_tsan() {
+    cmake --preset tsan && cmake --build build/tsan -j "$jobs" --target test_base dibit_cli && run_ctest tsan -L threads
+}
 stage_aarch64() { tools/arm64-sysroot.sh && cross aarch64 cross host; }
 
 stage_coverage() {

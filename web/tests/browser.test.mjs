@@ -114,6 +114,7 @@ test('load() on a plain page runs in a worker, and the page stays smooth', {skip
     assert.match(result.reason, /^after /);
     assert.match(result.device, /^cpu/);
     assert.match(result.wrong, /no model\.onnx|tokenizer/);
+    for (let i = 0; i < 100 && page.workers().length > 0; i++) await new Promise(r => setTimeout(r, 50));
     assert.equal(page.workers().length, 0);
     await page.close();
 });
