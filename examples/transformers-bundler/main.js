@@ -3,10 +3,10 @@
 import {env, pipeline, TextStreamer} from '@huggingface/transformers';
 
 const asked = new URLSearchParams(location.search), out = document.querySelector('output');
+env.allowLocalModels = false;
 if (asked.has('models')) {
-    env.allowLocalModels = true;
-    env.allowRemoteModels = false;
-    env.localModelPath = asked.get('models');
+    env.remoteHost = asked.get('models');
+    env.remotePathTemplate = '{model}/';
 }
 const generator = await pipeline('text-generation', asked.get('name'), {
     device: asked.get('device') ?? 'webgpu', dtype: 'q2', use_external_data_format: true,

@@ -1,14 +1,10 @@
-// onnxruntime's API on WebGPU: Node's, through the npm package webgpu; on Chromium's SwiftShader where there is no GPU.
+// onnxruntime's API on WebGPU: Node's, through the npm package webgpu; run.mjs finds a GPU for it.
 import assert from 'node:assert/strict';
-import {existsSync} from 'node:fs';
 import {join} from 'node:path';
 import test from 'node:test';
 import {pathToFileURL} from 'node:url';
 
 import {built, cases, distance, source} from './support.mjs';
-
-const swiftShader = '/usr/lib/chromium/vk_swiftshader_icd.json';
-if (existsSync(swiftShader)) process.env.VK_ICD_FILENAMES ??= swiftShader;
 
 const {InferenceSession, Tensor, env} = await import(pathToFileURL(join(built, 'ort.js')));
 const {requestDevice} = await source('gpu');
