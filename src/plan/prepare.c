@@ -175,7 +175,12 @@ static dibit_status prepare_on_cpu(dbt_plan *plan, dbt_step *step,
     DBT_TRY(step->node->op->cpu_prepare(&prepare));
     step->prepared = prepare.prepared;
     step->kernel = prepare.kernel;
-    if (prepare.why[0]) step->why = prepare.why;
+    if (prepare.why[0] && step->why[0]) { /* why the CPU, and why so there */
+        step->why = dbt_arena_format(plan->arena, "%s; %s", step->why, prepare.why);
+        if (!step->why) return dbt_fail_memory(error, "a plan", 100);
+    } else if (prepare.why[0]) {
+        step->why = prepare.why;
+    }
     plan->packed_bytes += prepare.packed_bytes;
     plan->int8_activations = plan->int8_activations || prepare.int8_activations;
     return DIBIT_OK;

@@ -52,8 +52,8 @@ tools() {
     model=$case saved=$work/saved float="--activations float"
     rm -rf "$saved"
     if [ "$1" = gate_wgsl ]; then # nothing is wrong, and nothing runs on the device
-        says "$1" 0 'com.microsoft.MatMulNBits .*workgroups of this device' info "$model" --steps &&
-            says "$1" 0 'MatMulNBits; on the CPU: ' diff "$model" $float &&
+        says "$1" 0 'com.microsoft.MatMulNBits .*: 2 bits with zero points' info "$model" --steps &&
+            says "$1" 0 'MatMulNBits .*; on the CPU: 2 bits with zero points' diff "$model" $float &&
             says "$1" 1 "$wrong" trace --bits 2 --index 0,0 $float --kernel matvec_float_m1_rows4_lanes32_plain &&
             says "$1" 0 '^[1-9] passed, 0 failed' check "$model" --strict
         return

@@ -42,8 +42,11 @@ const char *dbt_nbits_gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
     if (row_bytes * hal->limits.binding_alignment > hal->limits.max_binding_bytes)
         return "rows of weights too long for a binding of this device";
     problem.p.M = 1;
-    if (!dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX))
-        return "workgroups of this device too small";
+    if (dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX)) return NULL;
+    for (uint32_t i = dbt_nbits_gpu_kernel_count; i-- > 0;) { /* what the plainest one lacks */
+        const dbt_nbits_gpu_kernel *const kernel = &dbt_nbits_gpu_kernels[i];
+        if (!kernel->int8 && !kernel->tile) return dbt_nbits_gpu_lacks(kernel, &problem, hal);
+    }
     return NULL;
 }
 
