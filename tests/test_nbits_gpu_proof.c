@@ -68,15 +68,7 @@ typedef enum fused { PLAIN, NORM, ADD, SILU, GELU, NORM_ADD, GATE, NORM_GATE, N_
 static dbt_nbits_gpu_problem two_bits(bool int8, fused f) {
     static int something;
     dbt_hal_buffer *const some = (dbt_hal_buffer *)(void *)&something;
-    dbt_nbits_gpu_problem problem = {.p = {.M = 1,
-                                           .N = 64,
-                                           .K = 64,
-                                           .k_blocks = 2,
-                                           .block_size = 32,
-                                           .bits = 2,
-                                           .int8_activations = int8,
-                                           .scale_type = DIBIT_TYPE_FLOAT16,
-                                           .zero_point_type = DIBIT_TYPE_UINT8}};
+    dbt_nbits_gpu_problem problem = nbits_gpu_two_bits(int8);
     static const dbt_nbits_epilogue epilogues[N_FUSED] = {
         [ADD] = DBT_NBITS_EPILOGUE_ADD,   [NORM_ADD] = DBT_NBITS_EPILOGUE_ADD,
         [SILU] = DBT_NBITS_EPILOGUE_SILU, [GELU] = DBT_NBITS_EPILOGUE_GELU_TANH,

@@ -55,8 +55,9 @@ bool dbt_node_is_removed(const dbt_node *node) {
     return true;
 }
 
-void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses) {
-    memset(n_uses, 0, graph->n_values * sizeof *n_uses);
+dibit_status dbt_graph_count_uses(const dbt_graph *graph, uint32_t **out, dibit_error *error) {
+    uint32_t *const n_uses = dbt_arena_array(graph->arena, graph->n_values, sizeof *n_uses);
+    if (!n_uses) return dbt_fail_memory(error, "use counts", graph->n_values * sizeof *n_uses);
     for (uint32_t n = 0; n < graph->n_nodes; n++) {
         const dbt_node *const node = graph->nodes[n];
         for (uint32_t i = 0; i < node->n_inputs; i++) {
@@ -65,4 +66,6 @@ void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses) {
         if (node->guard) n_uses[node->guard->id]++;
     }
     for (uint32_t o = 0; o < graph->n_outputs; o++) n_uses[graph->outputs[o]->id]++;
+    *out = n_uses;
+    return DIBIT_OK;
 }

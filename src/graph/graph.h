@@ -73,8 +73,9 @@ dbt_node *dbt_graph_add_node(dbt_graph *graph, uint32_t n_inputs, uint32_t n_out
 void dbt_node_remove(dbt_node *node);
 bool dbt_node_is_removed(const dbt_node *node);
 
-/* How often each value is read, by nodes (guards count) and as an output of the graph. */
-void dbt_graph_count_uses(const dbt_graph *graph, uint32_t *n_uses /* [n_values] */);
+/* How often each value is read, by nodes (guards count) and as an output of the graph: [n_values], in the
+ * graph's arena. OUT_OF_MEMORY. */
+dibit_status dbt_graph_count_uses(const dbt_graph *graph, uint32_t **out, dibit_error *error);
 
 /* Text, a line for each input, constant, node and output. */
 void dbt_graph_dump(const dbt_graph *graph, dibit_write write, void *user);

@@ -433,12 +433,8 @@ static void remove_unread(const fusion *f, uint32_t n_before, const uint32_t *be
 }
 
 static dibit_status count_uses(fusion *f) {
-    const dbt_graph *const g = f->graph;
-    f->n_uses = dbt_arena_array(g->arena, g->n_values, sizeof *f->n_uses);
-    if (!f->n_uses) return dbt_fail_memory(f->error, "use counts", g->n_values * sizeof *f->n_uses);
-    f->n_counted = g->n_values;
-    dbt_graph_count_uses(g, f->n_uses);
-    return DIBIT_OK;
+    f->n_counted = f->graph->n_values;
+    return dbt_graph_count_uses(f->graph, &f->n_uses, f->error);
 }
 
 static dibit_status fuse_node(fusion *f, int pass, dbt_node *node) {

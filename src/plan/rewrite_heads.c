@@ -112,12 +112,8 @@ static dibit_status take_split(const rewrite *r, dbt_node *gqa) {
 
 dibit_status dbt_rewrite_heads(dbt_graph *graph, const dbt_fuse_options *options,
                                dibit_error *error) {
-    rewrite r = {.graph = graph,
-                 .options = options,
-                 .n_uses = dbt_arena_array(graph->arena, graph->n_values, sizeof *r.n_uses),
-                 .error = error};
-    if (!r.n_uses) return dbt_fail_memory(error, "use counts", graph->n_values * sizeof *r.n_uses);
-    dbt_graph_count_uses(graph, r.n_uses);
+    rewrite r = {.graph = graph, .options = options, .error = error};
+    DBT_TRY(dbt_graph_count_uses(graph, &r.n_uses, error));
     for (uint32_t n = 0; n < graph->n_nodes; n++) {
         dbt_node *const node = graph->nodes[n];
         if (!dbt_node_is(node, "com.microsoft", "GroupQueryAttention") || node->guard ||

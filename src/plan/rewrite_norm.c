@@ -144,10 +144,8 @@ dibit_status dbt_rewrite_norms(dbt_graph *graph, dibit_error *error) {
     const dbt_op *any;
     rewrite r = {.graph = graph,
                  .norm = dbt_op_find("", "SimplifiedLayerNormalization", 1, &any),
-                 .n_uses = dbt_arena_array(graph->arena, graph->n_values, sizeof *r.n_uses),
                  .error = error};
-    if (!r.n_uses) return dbt_fail_memory(error, "use counts", graph->n_values * sizeof *r.n_uses);
-    dbt_graph_count_uses(graph, r.n_uses);
+    DBT_TRY(dbt_graph_count_uses(graph, &r.n_uses, error));
     for (uint32_t n = 0; n < graph->n_nodes; n++) {
         dbt_node *const node = graph->nodes[n];
         if (node->guard || node->n_inputs != 2 || node->op->domain[0] ||

@@ -51,9 +51,8 @@ static dibit_status swap_nodes(dbt_graph *g, dbt_node *transpose, dbt_node *gath
 }
 
 dibit_status dbt_rewrite_transposed_gathers(dbt_graph *graph, dibit_error *error) {
-    uint32_t *const uses = dbt_arena_array(graph->arena, graph->n_values, sizeof *uses);
-    if (!uses) return dbt_fail_memory(error, "use counts", graph->n_values * sizeof *uses);
-    dbt_graph_count_uses(graph, uses);
+    uint32_t *uses;
+    DBT_TRY(dbt_graph_count_uses(graph, &uses, error));
     enum { MAX_REWRITES = 16 }; /* a model has one or two; each moves the nodes between */
     for (uint32_t n = 0, done = 0; n < graph->n_nodes && done < MAX_REWRITES; n++) {
         dbt_node *const gather = graph->nodes[n], *const transpose = find_transpose(gather, uses);

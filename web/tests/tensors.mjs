@@ -11,24 +11,28 @@ const ARRAYS = {
     uint32: Uint32Array, uint64: BigUint64Array, bfloat16: Uint16Array,
 };
 
+/* The varint of a protobuf message at `at`, and where it ends. */
+function varint(bytes, at) {
+    let value = 0n;
+    for (let shift = 0n;; shift += 7n) {
+        const byte = bytes[at++];
+        value |= BigInt(byte & 127) << shift;
+        if (byte < 128) return [value, at];
+    }
+}
+
 /** The fields of a protobuf message: [number, value], value a bigint or bytes. */
 function* fields(bytes) {
-    let at = 0;
-    const varint = () => {
-        let value = 0n;
-        for (let shift = 0n;; shift += 7n) {
-            const byte = bytes[at++];
-            value |= BigInt(byte & 127) << shift;
-            if (byte < 128) return value;
-        }
-    };
-    while (at < bytes.length) {
-        const tag = Number(varint()), wire = tag & 7;
+    for (let at = 0, tag, value; at < bytes.length;) {
+        [tag, at] = varint(bytes, at);
+        const wire = Number(tag & 7n), number = Number(tag >> 3n);
         if (wire === 0) {
-            yield [tag >> 3, varint()];
+            [value, at] = varint(bytes, at);
+            yield [number, value];
         } else {
-            const n = wire === 2 ? Number(varint()) : wire === 1 ? 8 : 4;
-            yield [tag >> 3, bytes.subarray(at, at += n)];
+            let n = BigInt(wire === 1 ? 8 : 4);
+            if (wire === 2) [n, at] = varint(bytes, at);
+            yield [number, bytes.subarray(at, at += Number(n))];
         }
     }
 }
@@ -40,7 +44,7 @@ export function readTensor(path) {
     for (const [number, value] of fields(readFileSync(path))) {
         if (number === 1) {
             if (typeof value === 'bigint') dims.push(Number(value));
-            else for (let at = 0; at < value.length;) dims.push(value[at++]);
+            else for (let at = 0, d; at < value.length; dims.push(Number(d))) [d, at] = varint(value, at);
         } else if (number === 2) {
             type = NAMES[Number(value)];
         } else if (number === 8) {
@@ -56,7 +60,7 @@ export function readTensor(path) {
     return {name, type, dims, data: new make(Uint8Array.from(raw ?? []).buffer)};
 }
 
-function halfValue(h) {
+export function halfValue(h) {
     const exponent = h >> 10 & 31, mantissa = h & 1023, sign = h >> 15 ? -1 : 1;
     if (exponent === 31) return mantissa ? NaN : sign * Infinity;
     return sign * (exponent === 0 ? mantissa * 2 ** -24 : (1024 + mantissa) * 2 ** (exponent - 25));

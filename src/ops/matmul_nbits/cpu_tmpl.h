@@ -1,6 +1,4 @@
-/* The kernels of one family and bit width: included once per BITS by a file that defines SUFFIX,
- * FORMS(RUN), which lists its forms, and for each form a static inline run_<form>(task, bits), into
- * which the constant is compiled here. */
+/* The kernels of one family and bit width: see cpu_widths_tmpl.h, which alone includes this. */
 #define CAT_(a, b, c, d, e, f) a##b##c##d##e##f
 #define CAT(a, b, c, d, e, f) CAT_(a, b, c, d, e, f)
 #define RUN(form)                                                                                  \

@@ -544,19 +544,4 @@ DBT_WASM_INLINE void run_float_tile(const dbt_nbits_task *t, const uint32_t bits
 
 #define SUFFIX wasm
 #define FORMS(RUN) RUN(int8) RUN(float_tile) RUN(float_matvec)
-#define BITS 1
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 2
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 3
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 4
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 5
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 6
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 7
-#include "ops/matmul_nbits/cpu_tmpl.h"
-#define BITS 8
-#include "ops/matmul_nbits/cpu_tmpl.h"
+#include "ops/matmul_nbits/cpu_widths_tmpl.h"

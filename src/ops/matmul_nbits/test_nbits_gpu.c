@@ -238,23 +238,11 @@ static void test_int8_roundings_are_the_cpus(void **state) {
 
 /* ---- The choice ---- */
 
-static dbt_nbits_gpu_problem two_bits(bool int8) {
-    return (dbt_nbits_gpu_problem){.p = {.M = 1,
-                                         .N = 64,
-                                         .K = 64,
-                                         .k_blocks = 2,
-                                         .block_size = 32,
-                                         .bits = 2,
-                                         .int8_activations = int8,
-                                         .scale_type = DIBIT_TYPE_FLOAT16,
-                                         .zero_point_type = DIBIT_TYPE_UINT8}};
-}
-
 static void test_every_problem_has_a_kernel(void **state) {
     (void)state;
     for (uint32_t bits = 1; bits <= 8; bits++) {
         for (int mode = 0; mode < 8; mode++) {
-            dbt_nbits_gpu_problem problem = two_bits(mode & 1);
+            dbt_nbits_gpu_problem problem = nbits_gpu_two_bits(mode & 1);
             problem.p.bits = bits;
             if (mode & 2) problem.p.block_size = 16;
             if (mode & 4) problem.p.K = 4096;

@@ -48,6 +48,18 @@ void nbits_gpu_download(dbt_gpu *gpu, dbt_hal_buffer *buffer, void *out, uint64_
 
 static int64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
 
+dbt_nbits_gpu_problem nbits_gpu_two_bits(bool int8) {
+    return (dbt_nbits_gpu_problem){.p = {.M = 1,
+                                         .N = 64,
+                                         .K = 64,
+                                         .k_blocks = 2,
+                                         .block_size = 32,
+                                         .bits = 2,
+                                         .int8_activations = int8,
+                                         .scale_type = DIBIT_TYPE_FLOAT16,
+                                         .zero_point_type = DIBIT_TYPE_UINT8}};
+}
+
 dbt_nbits_gpu_problem nbits_gpu_problem_create(dbt_gpu *gpu, const nbits_data *data,
                                                int64_t y_bytes) {
     const dbt_matmul_nbits *const p = &data->p;

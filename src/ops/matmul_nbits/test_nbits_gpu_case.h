@@ -17,6 +17,9 @@ void nbits_gpu_ok(dibit_status status, const dibit_error *error);
 dbt_hal_buffer *nbits_gpu_upload(dbt_gpu *gpu, const void *data, int64_t bytes);
 void nbits_gpu_download(dbt_gpu *gpu, dbt_hal_buffer *buffer, void *out, uint64_t bytes);
 
+/* 64 x 64, 2 bits, block 32, packed zero points, float16 scales, one row of A; without buffers. */
+dbt_nbits_gpu_problem nbits_gpu_two_bits(bool int8);
+
 /* The case's data on the device, and y of y_bytes, full of NaNs. */
 dbt_nbits_gpu_problem nbits_gpu_problem_create(dbt_gpu *gpu, const nbits_data *data,
                                                int64_t y_bytes);
