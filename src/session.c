@@ -4,7 +4,6 @@
 
 #include "base/os.h"
 #include "model.h"
-#include "ops/matmul_nbits/nbits_gpu.h"
 
 enum { SLICE_NS = 2000000 }; /* how long a poll works before it answers PENDING */
 
@@ -160,7 +159,7 @@ dibit_status dibit_session_begin(dibit_model *model, const dibit_session_desc *d
  * without. Else the CPU may take over. */
 static dibit_status plan_again(dibit_session *session, const dibit_error *why, dibit_error *error) {
     dbt_gpu *const gpu = session->plan->options.gpu;
-    if (gpu && session->plan->fused && dbt_nbits_gpu_fusion_is_dropped(gpu))
+    if (gpu && session->plan->fused && dbt_gpu_fusion_is_dropped(gpu))
         return make_plan(session, gpu, error);
     if (dibit_session_may_leave(session, why->status)) return leave(session, why, error);
     return dbt_fail(error, why->status, "%s", why->text);

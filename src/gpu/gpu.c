@@ -41,6 +41,7 @@ struct dbt_gpu {
     uint64_t scratch_bytes[DBT_GPU_SCRATCH];
     memory *memories;
     uint32_t dropped_kernels;
+    bool fusion_is_dropped;
     dbt_gpu_times times;
 };
 
@@ -182,6 +183,8 @@ static void free_memories(dbt_gpu *gpu) {
 
 void dbt_gpu_drop_kernel(dbt_gpu *gpu) { gpu->dropped_kernels++; }
 uint32_t dbt_gpu_dropped_kernels(const dbt_gpu *gpu) { return gpu->dropped_kernels; }
+void dbt_gpu_drop_fusion(dbt_gpu *gpu) { gpu->fusion_is_dropped = true; }
+bool dbt_gpu_fusion_is_dropped(const dbt_gpu *gpu) { return gpu->fusion_is_dropped; }
 
 /* ---- Times ---- */
 

@@ -71,6 +71,9 @@ dibit_status dbt_gpu_memory(dbt_gpu *gpu, const void *key, uint64_t bytes, void 
 /* Kernels that were wrong on this device, and so were dropped for plainer ones. */
 void dbt_gpu_drop_kernel(dbt_gpu *gpu);
 uint32_t dbt_gpu_dropped_kernels(const dbt_gpu *gpu);
+/* Nodes that were fused into one computed wrongly on this device: sessions plan without. */
+void dbt_gpu_drop_fusion(dbt_gpu *gpu);
+bool dbt_gpu_fusion_is_dropped(const dbt_gpu *gpu);
 
 /* How what is recorded from now on is timed; nothing on a device without timestamps. */
 dibit_status dbt_gpu_time(dbt_gpu *gpu, dbt_hal_timing timing, dibit_error *error);

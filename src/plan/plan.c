@@ -3,8 +3,6 @@
 
 #include <string.h>
 
-#include "ops/matmul_nbits/nbits_gpu.h"
-
 enum { NATIVE = 1, ON_DEVICE = 2 };
 
 typedef struct planner {
@@ -427,7 +425,7 @@ static bool device_takes(void *user, const dbt_node *node) {
 static dibit_status fuse(planner *p) {
     const dbt_plan_options *const o = &p->plan->options;
     if (!o->gpu || o->no_fusion) return DIBIT_OK;
-    if (!o->no_proof && dbt_nbits_gpu_fusion_is_dropped(o->gpu)) return DIBIT_OK;
+    if (!o->no_proof && dbt_gpu_fusion_is_dropped(o->gpu)) return DIBIT_OK;
     p->plan->fused = true;
     const dbt_fuse_options options = {
         .takes = device_takes,

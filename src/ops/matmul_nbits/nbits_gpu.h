@@ -144,8 +144,4 @@ dibit_status dbt_nbits_gpu_prove(dbt_gpu *gpu, const dbt_nbits_gpu_problem *prob
                                  uint64_t *proved, dibit_error *error);
 void dbt_nbits_gpu_proof_end(dbt_nbits_gpu_proof *proof, dbt_gpu *gpu);
 
-/* On this device kernels are right by themselves, and wrong with what is fused into them. */
-void dbt_nbits_gpu_drop_fusion(dbt_gpu *gpu);
-bool dbt_nbits_gpu_fusion_is_dropped(dbt_gpu *gpu);
-
 #endif

@@ -91,7 +91,7 @@ static dibit_status blame_fusion(nbits_gpu_plan *plan, dbt_gpu *gpu, uint64_t wr
                                  dibit_error *error) {
     uint64_t right = 0;
     DBT_TRY(dbt_nbits_gpu_prove(gpu, &plan->problem, 1, wrong, &plan->proof, &right, error));
-    if (right) dbt_nbits_gpu_drop_fusion(gpu);
+    if (right) dbt_gpu_drop_fusion(gpu);
     DBT_FAIL_IF(right, error, DIBIT_UNSUPPORTED,
                 "kernels with what is fused into them give wrong answers on %s",
                 dbt_gpu_hal(gpu)->name);
@@ -139,7 +139,7 @@ static dibit_status describe(const nbits_gpu_plan *plan, dbt_gpu_prepare *prepar
         why = dbt_arena_format(prepare->arena, "%s; %s is wrong on this device and is not used",
                                why, dbt_nbits_gpu_kernels[i].name);
     }
-    if (why && dbt_nbits_gpu_fusion_is_dropped(prepare->gpu)) {
+    if (why && dbt_gpu_fusion_is_dropped(prepare->gpu)) {
         why = dbt_arena_format(prepare->arena,
                                "%s; with what was fused into it, it is wrong on this device", why);
     }

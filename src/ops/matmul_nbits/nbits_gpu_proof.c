@@ -26,7 +26,6 @@ typedef struct proofs {
         const dbt_nbits_gpu_kernel *kernel;
         bool right;
     } verdicts[MOST_VERDICTS];
-    bool fusion_is_dropped;
     /* The batch. */
     uint32_t batch, holders; /* its number, and how many wait for it */
     bool under_way;
@@ -214,18 +213,4 @@ dibit_status dbt_nbits_gpu_prove(dbt_gpu *gpu, const dbt_nbits_gpu_problem *prob
     }
     wait_for(v, proof);
     return DIBIT_PENDING;
-}
-
-/* ---- Fusion ---- */
-
-void dbt_nbits_gpu_drop_fusion(dbt_gpu *gpu) {
-    proofs *v = NULL;
-    dibit_error error;
-    if (proofs_of(gpu, &v, &error) == DIBIT_OK) v->fusion_is_dropped = true;
-}
-
-bool dbt_nbits_gpu_fusion_is_dropped(dbt_gpu *gpu) {
-    proofs *v = NULL;
-    dibit_error error;
-    return proofs_of(gpu, &v, &error) == DIBIT_OK && v->fusion_is_dropped;
 }
