@@ -5,7 +5,9 @@ MODEL  := models/smollm2-135m-instruct-2bit
 PROMPT := Why is the sky blue?
 BUILD  := cmake --build build/release -j $(JOBS)
 
-.PHONY: all demo test test-full mutants check bench fuzz coverage format install clean
+PORT   := 8080
+
+.PHONY: all demo web test test-full mutants check bench fuzz coverage format install clean
 
 all:
 	@tools/install-deps.sh build
@@ -19,6 +21,14 @@ demo:
 	@(cmake --preset release && $(BUILD)) >build/demo.log 2>&1 || { cat build/demo.log; exit 1; }
 	@echo "> $(PROMPT)"
 	@$(DIBIT) run $(MODEL) -p "$(PROMPT)" -n 160 --greedy
+
+# The page: builds the package and the page, serves both with the shipped model, prints the address.
+web:
+	@tools/install-deps.sh web
+	@mkdir -p build
+	@echo "building the page (build/web.log says how it goes)"
+	@tools/web-build.sh >build/web.log 2>&1 || { tail -n 40 build/web.log; exit 1; }
+	@node web/serve.mjs --port $(PORT)
 
 test:
 	@tools/install-deps.sh test

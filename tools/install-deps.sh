@@ -1,6 +1,6 @@
 #!/bin/sh
-# Installs what a build (and, with `test`, the tests) need on a Debian-like machine, and says so first.
-# usage: tools/install-deps.sh build|test
+# Installs what a build, the page (`web`) or the tests need on a Debian-like machine, and says so first.
+# usage: tools/install-deps.sh build|web|test
 # DIBIT_NO_INSTALL=1: only lists what is missing and fails. Elsewhere: checks and lists.
 set -eu
 want=${1:-build}
@@ -14,6 +14,15 @@ libjansson-dev jansson
 libpcre2-dev libpcre2-8
 libutf8proc-dev libutf8proc
 libedit-dev libedit'
+list_web='make make
+cmake cmake
+clang-19 clang-19
+lld-19 wasm-ld-19
+llvm-19 llvm-ar-19
+wasi-libc /wasi-libc
+libclang-rt-19-dev-wasm32 /wasm-builtins
+nodejs node
+npm npm'
 list_test='g++ c++
 libcmocka-dev cmocka
 gcc-aarch64-linux-gnu aarch64-linux-gnu-gcc
@@ -21,25 +30,18 @@ g++-aarch64-linux-gnu aarch64-linux-gnu-g++
 qemu-user qemu-aarch64
 python3 python3
 python3-venv /venv
-clang-19 clang-19
-lld-19 wasm-ld-19
-llvm-19 llvm-ar-19
-wasi-libc /wasi-libc
-libclang-rt-19-dev-wasm32 /wasm-builtins
 gcovr gcovr
 mesa-vulkan-drivers /lavapipe
 git git
-nodejs node
-npm npm
 chromium chromium
 ninja-build ninja
 patch patch'
 
 case $want in
 build) list=$list_build ;;
-test) list="$list_build
-$list_test" ;;
-*) echo "usage: $0 build|test" >&2; exit 2 ;;
+web) list=$list_web ;;
+test) list=$(printf '%s\n' "$list_build" "$list_web" "$list_test" | awk '!seen[$1]++') ;;
+*) echo "usage: $0 build|web|test" >&2; exit 2 ;;
 esac
 
 missing() {

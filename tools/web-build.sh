@@ -1,5 +1,6 @@
 #!/bin/sh
-# Builds the npm package in build/web: both binaries, the modules of web/src, their types. Prints the folder.
+# Builds the npm package in build/web: both binaries, the modules of web/src, their types; and the page in build/page.
+# Prints the package's folder.
 # usage: tools/web-build.sh
 set -eu
 cd "$(dirname "$0")/.."
@@ -19,6 +20,8 @@ mkdir -p "$out/dist"
     done
     NODE_PATH=$modules/node_modules node web/build.mjs "$out"
     "$modules/node_modules/.bin/tsc" -p web
+    NODE_PATH=$modules/node_modules node web/page/build.mjs
+    "$modules/node_modules/.bin/tsc" -p web/page
     ln -sfn "$modules/node_modules" "$out/node_modules" # for what is loaded on demand: webgpu
 } >&2
 echo "$out"

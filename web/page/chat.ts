@@ -1,121 +1,143 @@
 /* The conversation: sends, streams, stops, and says how fast it was. */
 import type {GenerationInfo, Message} from 'dibit';
 
-import {element, make, show} from './dom.js';
-import {currentModel, onModel} from './model.js';
+import {element, make, say, show} from './dom.js';
+import {currentModel, onModel, showDevice} from './model.js';
 import {clearProblem, showProblem} from './problems.js';
 
 const endings: Record<string, string> = {
-    length: 'It stopped at its longest answer.',
+    length: 'This is as long as an answer may get.',
     context: 'The conversation is as long as the model can follow: begin a new one.',
-    cancelled: 'Stopped.',
 };
 
 let messages: Message[] = [], abort: AbortController | undefined;
 
-function addTurn(role: string, text: string): HTMLElement {
-    const log = element('log'), turn = make('div', text, `turn ${role}`);
-    log.append(turn);
-    log.scrollTop = log.scrollHeight;
+const log = () => element('log');
+const input = () => element<HTMLTextAreaElement>('message');
+
+function addTurn(role: 'user' | 'assistant', text: string): HTMLElement {
+    const turn = make('div', '', `turn ${role}`);
+    turn.append(make('span', role === 'user' ? 'You: ' : 'Model: ', 'unseen'), text);
+    show(true, log());
+    show(false, element('ideas'));
+    log().append(turn);
+    log().scrollTop = log().scrollHeight;
     return turn;
 }
 
-/* Follows the text unless the reader has scrolled up. */
-function append(turn: Text, piece: string): void {
-    const log = element('log'), follows = log.scrollHeight - log.scrollTop - log.clientHeight < 40;
-    turn.appendData(piece);
-    if (follows) log.scrollTop = log.scrollHeight;
+/* Follows what is added unless the reader has scrolled up. */
+function follow(add: () => void): void {
+    const box = log(), follows = box.scrollHeight - box.scrollTop - box.clientHeight < 40;
+    add();
+    if (follows) box.scrollTop = box.scrollHeight;
 }
 
-function figures(info: GenerationInfo): string {
-    const parts = [`first token after ${(info.firstTokenMs / 1000).toFixed(2)} s`];
-    if (info.tokens.length > 1) parts.push(`${info.tokensPerSecond.toFixed(1)} tokens/s`);
-    parts.push(`${info.tokens.length} tokens`, `${info.promptTokens + info.cachedTokens} before`);
+function figures({firstTokenMs, tokensPerSecond, tokens, promptTokens, cachedTokens}: GenerationInfo): string {
+    const parts = [`first token after ${(firstTokenMs / 1000).toFixed(2)} s`];
+    if (tokens.length > 1) parts.push(`${tokensPerSecond.toFixed(1)} tokens/s`);
+    parts.push(`${tokens.length} tokens`, `${promptTokens - cachedTokens} of the prompt's ${promptTokens} read anew`);
     return parts.join(' · ');
 }
 
 function busy(yes: boolean): void {
-    show(!yes, element('send'));
-    show(yes, element('stop'));
+    const send = element('send'), stop = element('stop'), from = yes ? send : stop;
+    const moves = document.activeElement === from;
+    show(!yes, send);
+    show(yes, stop);
+    if (moves) (yes ? stop : input()).focus();
     element<HTMLButtonElement>('forget').disabled = element<HTMLButtonElement>('other').disabled = yes;
 }
 
 async function answer(turn: HTMLElement): Promise<void> {
-    const text = document.createTextNode('');
+    const text = document.createTextNode(''), stopped = new AbortController();
     turn.append(text);
     turn.classList.add('writing');
-    abort = new AbortController();
-    const {signal} = abort;
-    const generation = currentModel()!.lm.chat(messages, {signal});
+    turn.ariaBusy = 'true'; /* screen readers wait until it is whole */
+    abort = stopped;
+    const generation = currentModel()!.lm.chat(messages, {signal: stopped.signal});
     try {
-        for await (const piece of generation) append(text, piece);
+        for await (const piece of generation) follow(() => text.appendData(piece));
     } catch (error) {
-        if (!signal.aborted) throw error;
+        if (!stopped.signal.aborted) throw error;
     } finally {
         turn.classList.remove('writing');
+        turn.ariaBusy = 'false';
         abort = undefined;
     }
-    const {info} = generation;
-    if (info) element('figures').textContent = figures(info);
-    const note = signal.aborted ? endings.cancelled : [info?.fallback, endings[info?.finish ?? '']].filter(s => s).join(' ');
-    if (note) turn.append(make('small', note, 'note'));
     messages.push({role: 'assistant', content: text.data});
+    const {info} = generation;
+    const notes = stopped.signal.aborted ? ['Stopped.'] : [info?.fallback, endings[info?.finish ?? ''], info && figures(info)];
+    follow(() => turn.append(...notes.filter(note => note).map(note => make('small', note, 'note'))));
+    say('status', stopped.signal.aborted ? 'Stopped.' : 'Answered.');
 }
 
 async function send(event: Event): Promise<void> {
     event.preventDefault();
-    const input = element<HTMLTextAreaElement>('message'), content = input.value.trim();
+    const content = input().value.trim();
     if (!content || abort || !currentModel()) return;
     clearProblem();
-    input.value = '';
-    resize();
+    write('');
     messages.push({role: 'user', content});
-    addTurn('user', content);
-    const turn = addTurn('assistant', '');
+    const turns = [addTurn('user', content), addTurn('assistant', '')];
     busy(true);
+    say('status', 'The model is answering.');
     try {
-        await answer(turn);
+        await answer(turns[1]);
+        await showDevice();
     } catch (error) {
         messages.pop();
-        if (!turn.textContent) turn.remove();
+        for (const turn of turns) turn.remove();
+        write(content); /* nothing of what was written is lost */
         showProblem(error);
     } finally {
         busy(false);
-        input.focus();
     }
 }
 
 function forget(): void {
     messages = [];
-    element('log').replaceChildren();
-    element('figures').textContent = '';
+    log().replaceChildren();
+    show(false, log());
+    show(currentModel() !== undefined, element('ideas'));
     clearProblem();
 }
 
+function write(text: string): void {
+    input().value = text;
+    resize();
+}
+
 function resize(): void {
-    const input = element<HTMLTextAreaElement>('message');
-    input.style.height = 'auto';
-    input.style.height = `${input.scrollHeight + 2}px`;
+    input().style.height = 'auto';
+    input().style.height = `${input().scrollHeight + 2}px`;
 }
 
 export function setUpChat(): void {
-    const input = element<HTMLTextAreaElement>('message'), composer = element<HTMLFormElement>('composer');
+    const composer = element<HTMLFormElement>('composer');
     composer.addEventListener('submit', event => void send(event));
-    input.addEventListener('input', resize);
-    input.addEventListener('keydown', event => {
+    input().addEventListener('input', resize);
+    input().addEventListener('keydown', event => {
         if (event.key !== 'Enter' || event.shiftKey || event.isComposing) return;
         event.preventDefault();
+        composer.requestSubmit();
+    });
+    element('ideas').addEventListener('click', ({target}) => {
+        if (!(target instanceof HTMLButtonElement)) return;
+        write(target.textContent!);
         composer.requestSubmit();
     });
     document.addEventListener('keydown', event => {
         if (event.key === 'Escape') abort?.abort();
     });
     element('stop').addEventListener('click', () => abort?.abort());
-    element('forget').addEventListener('click', forget);
+    element('forget').addEventListener('click', () => {
+        forget();
+        input().focus();
+    });
     onModel(loaded => {
         abort?.abort();
         forget();
         show(loaded !== undefined, composer);
-        if (loaded) input.focus();
+        if (loaded) input().focus();
     });
 }

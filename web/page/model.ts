@@ -1,28 +1,30 @@
-/* The model of this page: which one, loading it, what runs it. One at a time. */
+/* The model of this page: loading it, and saying what runs it. One at a time. */
 import {load} from 'dibit';
 import type {Explanation, LanguageModel} from 'dibit';
 
-import {element, make, megabytes, show} from './dom.js';
-import {clearProblem, showProblem} from './problems.js';
+import {addRow, chosen, clearRows, element, make, megabytes, say, show, whileRunning} from './dom.js';
+import {choice, showKept} from './picker.js';
+import type {Choice} from './picker.js';
+import {clearProblem, isStop, showProblem} from './problems.js';
 
-export interface Loaded {
+export interface Loaded extends Choice {
     lm: LanguageModel;
-    name: string;
-    /** What load() was given: the model again, for tools. */
-    from: string | File[];
+    device: 'auto' | 'webgpu' | 'wasm';
 }
 
 type Listener = (loaded: Loaded | undefined) => void;
 
-let loaded: Loaded | undefined, dropped: File[] | undefined;
+let loaded: Loaded | undefined;
 const listeners: Listener[] = [];
 
 export function currentModel(): Loaded | undefined {
     return loaded;
 }
 
+/** Calls it now, and whenever there is another model. */
 export function onModel(listener: Listener): void {
     listeners.push(listener);
+    listener(loaded);
 }
 
 function change(to: Loaded | undefined): void {
@@ -33,152 +35,117 @@ function change(to: Loaded | undefined): void {
 
 // ---- What runs where -------------------------------------------------------------------------
 
-function describe(e: Explanation): [string, string][] {
-    const {memory} = e, rows: [string, string][] = [['Device', e.device]];
-    if (e.why) rows.push(['Why', e.why]);
-    if (e.adapter) rows.push(['Adapter', [e.adapter.vendor, e.adapter.architecture, e.adapter.description].filter(s => s).join(', ')]);
-    if (e.features?.length) rows.push(['Features', e.features.join(', ')]);
-    rows.push(['Engine', e.binary], ['Steps', `${e.steps}, ${e.cpuSteps} of them on the CPU`],
-              ['Weights', megabytes(memory.weights)], ['Values', megabytes(memory.workspace + memory.plan)],
-              ['wasm memory', megabytes(memory.wasm)]);
-    for (const k of e.kernels) {
-        rows.push([`${k.steps} × ${k.op}`, [k.device, k.kernel, k.why].filter(s => s).join(': ')]);
-    }
-    return rows;
+function rows({device, why, adapter, features, binary, steps, cpuSteps, memory}: Explanation): [string, string][] {
+    return [
+        ['Device', device], ['Why', why],
+        ['Adapter', adapter ? [adapter.vendor, adapter.architecture, adapter.description].filter(Boolean).join(', ') : ''],
+        ['Features', features?.join(', ') ?? ''], ['Engine', binary],
+        ['Steps', cpuSteps && cpuSteps < steps ? `${steps}, ${cpuSteps} of them on the CPU` : String(steps)],
+        ['Weights', megabytes(memory.weights)],
+        ['Values', `${megabytes(memory.workspace)}, plan ${megabytes(memory.plan)}, packed weights ${megabytes(memory.packed)}`],
+        ['Engine\'s memory', megabytes(memory.wasm)],
+    ].filter((row): row is [string, string] => row[1] !== '');
 }
 
 async function explain(): Promise<void> {
     if (!loaded) return;
-    const dialog = element<HTMLDialogElement>('explain');
-    const rows = describe(await loaded.lm.explain());
-    dialog.querySelector('dl')!.replaceChildren(...rows.flatMap(([k, v]) => [make('dt', k), make('dd', v)]));
+    const dialog = element<HTMLDialogElement>('explain'), table = dialog.querySelector('table')!;
+    const explanation = await loaded.lm.explain();
+    dialog.querySelector('dl')!.replaceChildren(
+        ...rows(explanation).flatMap(([k, v]) => [make('dt', k), make('dd', v)]));
+    clearRows(table);
+    for (const {op, steps, kernel, device, why} of explanation.kernels) {
+        addRow(table, [String(steps), op, [`${device} ${kernel}`, why].filter(Boolean).join(': ')]);
+    }
     dialog.showModal();
 }
 
-async function showDevice(): Promise<void> {
-    const pill = element('device');
+/** All of it, for the report. */
+export async function explainInText(): Promise<string> {
+    if (!loaded) return 'no model is loaded';
+    const explanation = await loaded.lm.explain(), {type, contextLength} = loaded.lm.model;
+    return [
+        `${loaded.name}${typeof loaded.from === 'string' ? ` (${loaded.from})` : ''}: ${type || 'model'}, context ${contextLength}`,
+        ...rows(explanation).map(([k, v]) => `${k}: ${v}`),
+        ...explanation.kernels.map(k => `${String(k.steps).padStart(5)} ${k.op.padEnd(28)} ${k.device} ${k.kernel}${k.why && `: ${k.why}`}`),
+    ].join('\n');
+}
+
+/** In a few words, in the page's head and below the conversation. */
+export async function showDevice(): Promise<void> {
+    const pill = element<HTMLButtonElement>('device');
+    pill.disabled = !loaded;
     if (!loaded) {
         pill.textContent = 'no model';
+        pill.className = 'pill';
         return;
     }
-    const {device, memory} = await loaded.lm.explain();
-    pill.textContent = `${device} · ${megabytes(memory.weights + memory.workspace + memory.plan)}`;
+    const {device, why, memory, adapter, binary} = await loaded.lm.explain();
+    const onGpu = device.startsWith('webgpu'), bytes = memory.wasm + (onGpu ? memory.weights + memory.workspace : 0);
+    pill.textContent = `${onGpu ? 'GPU' : 'CPU'} · ${megabytes(bytes)}`;
+    pill.className = `pill ${onGpu ? 'gpu' : 'cpu'}`;
+    const what = onGpu ? [adapter?.vendor, adapter?.architecture].filter(Boolean).join(' ') || 'WebGPU' : `WebAssembly, ${binary}`;
+    element('running').textContent = `${loaded.name} on ${what}${why && loaded.device === 'auto' && !onGpu ? `: ${why}` : ''}`;
 }
 
 // ---- Loading -----------------------------------------------------------------------------------
 
-const stages = {tokenizer: 'Tokenizer', model: 'Model', prepare: 'Getting the device ready', ready: 'Ready'};
+const stages = {tokenizer: 'Tokenizer', model: 'Model', prepare: 'Model', ready: 'Ready'};
 
 function showProgress(text: string, share: number): void {
     const bar = element('progress');
     show(true, bar);
     bar.setAttribute('aria-valuenow', String(Math.round(100 * share)));
+    bar.setAttribute('aria-valuetext', text);
     bar.querySelector('div')!.style.width = `${100 * share}%`;
     bar.querySelector('span')!.textContent = text;
 }
 
-function wanted(): {from: string | File[]; name: string} {
-    const kind = new FormData(element<HTMLFormElement>('picker')).get('model');
-    if (kind === 'url') {
-        const from = element<HTMLInputElement>('url').value.trim();
-        if (!from) throw new Error('Write the address of the model\'s folder.');
-        return {from, name: new URL(from, location.href).pathname.replace(/\/$/, '').split('/').pop() || from};
+async function loadChosen(signal: AbortSignal): Promise<void> {
+    const what = choice(), device = chosen<Loaded['device']>('choose-device');
+    showProgress('Beginning', 0);
+    const lm = await load(what.from, {
+        device, signal,
+        onProgress: ({stage, loaded: bytes, total}) => {
+            if (total === 0) showProgress(stages[stage], 0);
+            else if (bytes < total) showProgress(`${megabytes(bytes)} of ${megabytes(total)}`, bytes / total);
+            else showProgress('Getting the device ready', 1);
+        },
+    });
+    if (!lm.model.generates) {
+        await lm.dispose();
+        throw new Error('This model makes vectors of texts: it does not chat.');
     }
-    if (kind === 'files') {
-        const from = dropped ?? [...(element<HTMLInputElement>('folder').files ?? [])];
-        if (from.length === 0) throw new Error('Choose the folder of a model.');
-        return {from, name: from[0].webkitRelativePath.split('/')[0] || from[0].name};
-    }
-    return {from: new URL('models/smollm2-135m-instruct-2bit/', location.href).href, name: 'SmolLM2 135M Instruct'};
+    change({lm, device, ...what});
+    await showDevice();
 }
 
-async function loadModel(event: Event): Promise<void> {
+async function submit(event: Event): Promise<void> {
     event.preventDefault();
-    clearProblem();
     const button = element<HTMLButtonElement>('load');
-    if (button.textContent === 'Stop') return; /* the other listener stops */
-    const abort = new AbortController(), stop = () => abort.abort();
+    if (button.hidden) return;
+    clearProblem();
     try {
-        const {from, name} = wanted();
-        const device = element<HTMLSelectElement>('choose-device').value as 'auto' | 'webgpu' | 'wasm';
-        button.textContent = 'Stop';
-        button.addEventListener('click', stop);
-        showProgress('Beginning', 0);
-        const lm = await load(from, {
-            device, signal: abort.signal,
-            onProgress: ({stage, loaded: bytes, total}) => showProgress(
-                total > 0 && stage === 'model' ? `${stages[stage]}: ${megabytes(bytes)} of ${megabytes(total)}` : stages[stage],
-                stage === 'model' && total > 0 ? bytes / total : stage === 'tokenizer' ? 0 : 1),
-        });
-        change({lm, name, from});
-        await showDevice();
+        await whileRunning(button, element<HTMLButtonElement>('load-stop'), loadChosen);
+        say('status', 'The model is loaded.');
     } catch (error) {
-        showProblem(error);
+        if (!isStop(error)) showProblem(error);
     } finally {
-        button.removeEventListener('click', stop);
-        button.textContent = 'Load the model';
         show(false, element('progress'));
+        await showKept();
     }
 }
 
-async function unload(): Promise<void> {
+/** Back to choosing. */
+export async function unload(): Promise<void> {
     const old = loaded;
     change(undefined);
     await showDevice();
     await old?.lm.dispose();
 }
 
-// ---- Choosing ----------------------------------------------------------------------------------
-
-function choose(kind: string): void {
-    element('picker').querySelector<HTMLInputElement>(`input[value=${kind}]`)!.checked = true;
-    show(kind === 'url', element('url'));
-    show(kind === 'files', element('folder'));
-}
-
-/* The files of what was dropped, folders walked through. */
-async function filesOf(items: DataTransferItemList): Promise<File[]> {
-    const files: File[] = [];
-    const walk = async (entry: FileSystemEntry): Promise<void> => {
-        if (entry.isFile) {
-            files.push(await new Promise<File>((ok, no) => (entry as FileSystemFileEntry).file(ok, no)));
-            return;
-        }
-        const reader = (entry as FileSystemDirectoryEntry).createReader();
-        for (;;) {
-            const some = await new Promise<FileSystemEntry[]>((ok, no) => reader.readEntries(ok, no));
-            if (some.length === 0) return;
-            for (const e of some) await walk(e);
-        }
-    };
-    const entries = [...items].map(i => i.webkitGetAsEntry()).filter(e => e !== null);
-    for (const e of entries) await walk(e);
-    return files;
-}
-
 export function setUpModel(): void {
-    const picker = element<HTMLFormElement>('picker');
-    picker.addEventListener('submit', event => void loadModel(event));
-    picker.addEventListener('change', event => {
-        const input = event.target as HTMLInputElement;
-        if (input.name === 'model') choose(input.value);
-        if (input.id === 'folder') dropped = undefined;
-    });
+    element('picker').addEventListener('submit', event => void submit(event));
     element('device').addEventListener('click', () => void explain().catch(showProblem));
     element('other').addEventListener('click', () => void unload().catch(showProblem));
-    document.addEventListener('dragover', event => {
-        event.preventDefault();
-        document.body.classList.add('dropping');
-    });
-    document.addEventListener('dragleave', () => document.body.classList.remove('dropping'));
-    document.addEventListener('drop', event => {
-        event.preventDefault();
-        document.body.classList.remove('dropping');
-        if (loaded || !event.dataTransfer) return;
-        filesOf(event.dataTransfer.items).then(files => {
-            dropped = files;
-            choose('files');
-            picker.requestSubmit();
-        }, showProblem);
-    });
 }
