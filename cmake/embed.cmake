@@ -1,5 +1,6 @@
 # Writes shaders.c: every .wgsl file of the list as bytes, by ascending name. Run by the build:
-# cmake -DROOT=... -DFILES=a.wgsl|b.wgsl -DOUT=shaders.c -P embed.cmake
+# cmake -DROOT=... -DFILES=a.wgsl|b.wgsl -DOUT=shaders.c [-DSTRIP=ON] -P embed.cmake
+# STRIP leaves out comments, indentation and empty lines, where bytes count.
 string(REPLACE "|" ";" files "${FILES}")
 set(named)
 foreach(file IN LISTS files)
@@ -20,7 +21,15 @@ foreach(entry IN LISTS named)
     message(FATAL_ERROR "two shaders are named ${name}")
   endif()
   set(previous ${name})
-  file(READ ${ROOT}/${file} hex HEX)
+  set(path ${ROOT}/${file})
+  if(STRIP)
+    file(READ ${path} text)
+    string(REGEX REPLACE "[ \t]*//[^\n]*" "" text "\n${text}")
+    string(REGEX REPLACE "\n[ \n]+" "\n" text "${text}")
+    set(path ${OUT}.tmp)
+    file(WRITE ${path} "${text}")
+  endif()
+  file(READ ${path} hex HEX)
   string(LENGTH "${hex}" digits)
   math(EXPR bytes "${digits} / 2")
   string(REGEX REPLACE "(..)" "0x\\1," hex "${hex}")

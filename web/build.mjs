@@ -3,7 +3,7 @@
 // --sizes prints what a page downloads.
 import {copyFileSync, existsSync, mkdirSync, readFileSync} from 'node:fs';
 import {createRequire} from 'node:module';
-import {dirname, join, resolve} from 'node:path';
+import {basename, dirname, join, resolve} from 'node:path';
 import {fileURLToPath} from 'node:url';
 import {parseArgs} from 'node:util';
 import {brotliCompressSync, gzipSync} from 'node:zlib';
@@ -39,9 +39,15 @@ const commonJs = {
 };
 
 /* Bytes of some files, plain and packed. */
+const packed = new Map();
 function sizes(files) {
-    const sum = pack => files.reduce((n, file) => n + pack(file).length, 0);
-    return [sum(f => f), sum(f => gzipSync(f, {level: 9})), sum(f => brotliCompressSync(f))];
+    const sums = [0, 0, 0];
+    for (const f of files) {
+        const key = f.toString('latin1');
+        if (!packed.has(key)) packed.set(key, [f.length, gzipSync(f, {level: 9}).length, brotliCompressSync(f).length]);
+        packed.get(key).forEach((bytes, i) => (sums[i] += bytes));
+    }
+    return sums;
 }
 
 /* A file of dist with those that it imports before it runs. */
@@ -50,7 +56,7 @@ function closure(outputs, name, all = new Set()) {
     if (all.has(path)) return all;
     all.add(path);
     for (const {path: next, kind} of outputs[path].imports) {
-        if (kind === 'import-statement' && next in outputs) closure(outputs, next.slice(next.lastIndexOf('/') + 1), all);
+        if (kind === 'import-statement' && next in outputs) closure(outputs, basename(next), all);
     }
     return all;
 }
@@ -59,12 +65,15 @@ function closure(outputs, name, all = new Set()) {
 async function printSizes({outputs}) {
     const slim = await build({...worker, external, write: false});
     const file = name => readFileSync(join(dist, name));
-    const scripts = name => [...closure(outputs, name)].map(path => file(path.slice(path.lastIndexOf('/') + 1)));
+    const scripts = name => [...closure(outputs, name)].map(path => file(basename(path)));
     const engine = ['dibit.wasm', 'dibit-relaxed.wasm'].map(file).sort((a, b) => gzipSync(b).length - gzipSync(a).length)[0];
+    const slimWorker = Buffer.from(slim.outputFiles[0].contents);
+    const every = new Set(['index', 'ort', 'verify', 'engine'].flatMap(name => [...closure(outputs, `${name}.js`)]));
     const rows = {
-        'engine': [engine],
-        'scripts of `dibit`, page and worker': [...scripts('index.js'), Buffer.from(slim.outputFiles[0].contents)],
+        'engine, either of the two binaries': [engine],
+        'scripts of `dibit`, page and worker': [...scripts('index.js'), slimWorker],
         'scripts of `dibit/ort`': scripts('ort.js'),
+        'all in all: engine and every script': [engine, slimWorker, ...[...every].map(path => file(basename(path)))],
     };
     const kb = bytes => String(Math.round(bytes / 1000)).padStart(5);
     console.log('| KB (1,000 bytes) | plain | gzip -9 | brotli |\n|---|---|---|---|');
