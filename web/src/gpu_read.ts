@@ -45,9 +45,10 @@ export class Readback {
             if (staging.size <= KEPT_BYTES && this.pool.length < KEPT) this.pool.push(staging);
             else staging.destroy();
             end();
-        }, (e: unknown) => {
-            /* A loss is on its way as device.lost, which says why. */
-            if ((e as Error).name !== 'AbortError') this.fail(e);
+        }, async (e: unknown) => {
+            /* The device is lost, and nothing was read: it is not done before that is known. */
+            if ((e as Error).name === 'AbortError') await this.device.lost;
+            else this.fail(e);
             end();
         }));
         return read.ticket;

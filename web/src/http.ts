@@ -70,6 +70,36 @@ export function explain(e: unknown): never {
     throw e instanceof Unreachable ? io(e.message) : e;
 }
 
+const READ_BYTES = 256 << 10;
+
+/** Reads a body into one buffer again and again, so that nothing piles up for the collector; where that is not
+ * possible, as pieces come. What read() gave is gone with the next read(). */
+class BodyReader {
+    private readonly byob: ReadableStreamBYOBReader | null = null;
+    private readonly plain: ReadableStreamDefaultReader<Uint8Array> | null = null;
+    private buffer = new ArrayBuffer(READ_BYTES);
+
+    constructor(body: ReadableStream<Uint8Array>) {
+        try {
+            this.byob = body.getReader({mode: 'byob'});
+        } catch {
+            this.plain = body.getReader();
+        }
+    }
+
+    /** null at the end. */
+    async read(): Promise<Uint8Array | null> {
+        if (this.plain) return (await this.plain.read()).value ?? null;
+        const {value, done} = await this.byob!.read(new Uint8Array(this.buffer));
+        if (value) this.buffer = value.buffer as ArrayBuffer;
+        return done ? null : value ?? null;
+    }
+
+    cancel(): Promise<void> {
+        return (this.byob ?? this.plain!).cancel();
+    }
+}
+
 export class HttpInput implements Input {
     readonly size: number;
     readonly tag: string;
@@ -142,17 +172,17 @@ export class HttpInput implements Input {
     /** A response's bytes from `from` on; its body begins at `at`. */
     private async *body(response: Response, at: number, from: number, signal: AbortSignal):
         AsyncIterable<Uint8Array> {
-        const reader = response.body!.getReader();
+        const reader = new BodyReader(response.body!);
         const stop = () => void reader.cancel().catch(() => {});
         signal.addEventListener('abort', stop);
         try {
             for (;;) {
                 signal.throwIfAborted();
-                const {value, done} = await reader.read().catch((e: unknown) => {
+                const value = await reader.read().catch((e: unknown) => {
                     throw new Unreachable(`the connection for ${this.name} broke at byte ${at} of ${this.size} (${
                         (e as Error).message})`);
                 });
-                if (done) return;
+                if (!value) return;
                 this.options.onBytes?.(this, value.length);
                 const skipped = Math.max(0, Math.min(value.length, from - at));
                 at += value.length;

@@ -13,7 +13,7 @@ export interface Input {
     readonly bytes?: Uint8Array;
     /** Bytes can be had from anywhere; else a stream that begins later skips what is before. */
     readonly seekable: boolean;
-    /** The file's bytes from `from` on, `length` of them or more, in pieces. */
+    /** The file's bytes from `from` on, `length` of them or more, in pieces: each is gone with the next. */
     open(from: number, length: number, signal: AbortSignal): AsyncIterable<Uint8Array>;
     /** Opens a file beside this one, by its relative name. */
     beside(location: string): Promise<Input>;

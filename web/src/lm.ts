@@ -8,7 +8,7 @@ import {Generation} from './language.js';
 import {Text} from './text.js';
 
 import type {Configs} from './config.js';
-import type {LoadOptions as EngineLoadOptions, Model, Session, State} from './engine.js';
+import type {LoadOptions as EngineLoadOptions, Model, Session, SessionOptions, State} from './engine.js';
 import type {Folder, ModelFiles} from './folder.js';
 import type {ModelSource} from './input.js';
 import type {EmbedOptions, Explanation, GenerateOptions, GenerationInfo, KernelUse, LanguageModel, Message,
@@ -29,6 +29,8 @@ export interface InlineOptions {
     gpuDevice?: GPUDevice;
     /** The model's file inside of the folder, where it is none of the usual names. */
     model?: string;
+    /** How activations are multiplied by low-bit weights: 'float' and 'int8' are the same arithmetic on every device. */
+    activations?: SessionOptions['activations'];
     /** Keep what comes over the network, so that it comes once; default true. */
     cache?: EngineLoadOptions['cache'];
     /** Where the engine's binary is, if it is not beside the package's scripts. */
@@ -124,7 +126,8 @@ export class InlineModel implements LanguageModel {
             tell({stage: 'prepare'});
             const generates = loaded.outputs.some(o => o.name === 'logits');
             const session = await loaded.createSession({
-                signal, cpuFallback: device === 'auto', ...(generates && {sampleOutput: 'logits', feedInput: 'input_ids'}),
+                signal, activations: options.activations, cpuFallback: device === 'auto',
+                ...(generates && {sampleOutput: 'logits', feedInput: 'input_ids'}),
             });
             const model = describe(folder.configs, text.hasTemplate, generates);
             const generator = generates

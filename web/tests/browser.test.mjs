@@ -1,62 +1,32 @@
 // The package in Chromium: load() in its worker; transformers.js unpatched through an import map and through a bundler's
 // alias; an onnxruntime-web program through an alias.
 import assert from 'node:assert/strict';
-import {cpSync, createReadStream, existsSync, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync} from 'node:fs';
-import {createServer} from 'node:http';
+import {cpSync, existsSync, mkdirSync} from 'node:fs';
 import {createRequire} from 'node:module';
-import {extname, join} from 'node:path';
+import {join} from 'node:path';
 import test, {after, before} from 'node:test';
 import {pathToFileURL} from 'node:url';
 
+import {chromiumPath, launchChromium} from './browsers.mjs';
+import {link, serveSite, site, writePage} from './site.mjs';
 import {cases, model, root} from './support.mjs';
 
-const require = createRequire(join(root, 'build/web/package.json'));
-const {chromium} = require('playwright-core'), {build} = require('esbuild');
-const executablePath = process.env.DIBIT_CHROMIUM ?? '/usr/bin/chromium';
+const {build} = createRequire(join(root, 'build/web/package.json'))('esbuild');
 const transformers = join(root, 'build/transformers/node_modules/@huggingface/transformers');
-const skip = !existsSync(executablePath) && 'there is no Chromium';
+const skip = !chromiumPath && 'there is no Chromium';
 const skipTransformers = skip || (!existsSync(transformers) && 'transformers.js is not installed');
 
-const site = join(root, 'build/web/tests/site');
-const MIME = {'.js': 'text/javascript', '.mjs': 'text/javascript', '.html': 'text/html', '.wasm': 'application/wasm',
-              '.json': 'application/json'};
-let browser, server, base;
-
-function serve(request, response) {
-    const path = join(site, decodeURIComponent(new URL(request.url, 'http://x').pathname));
-    const stat = statSync(path, {throwIfNoEntry: false});
-    if (!stat?.isFile()) return void response.writeHead(404).end();
-    const [, from, to] = /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? '') ?? [];
-    const start = Number(from ?? 0), end = Math.min(Number(to || stat.size - 1), stat.size - 1);
-    response.writeHead(from === undefined ? 200 : 206, {
-        'content-type': MIME[extname(path)] ?? 'application/octet-stream', 'content-length': end - start + 1,
-        'content-range': `bytes ${start}-${end}/${stat.size}`,
-    });
-    if (request.method === 'HEAD') response.end();
-    else createReadStream(path, {start, end}).pipe(response);
-}
-
-function link(target, name) {
-    rmSync(join(site, name), {recursive: true, force: true});
-    mkdirSync(join(site, name, '..'), {recursive: true});
-    symlinkSync(target, join(site, name));
-}
+let browser, server;
 
 before(async () => {
     if (skip) return;
-    link(join(root, 'build/web/dist'), 'dibit');
-    link(model, 'model');
-    server = createServer(serve);
-    await new Promise(resolve => server.listen(0, '127.0.0.1', resolve));
-    base = `http://127.0.0.1:${server.address().port}/`;
-    browser = await chromium.launch({executablePath, args: [
-        '--no-sandbox', '--enable-unsafe-webgpu', '--enable-features=Vulkan', '--use-webgpu-adapter=swiftshader',
-    ]});
+    server = await serveSite();
+    browser = await launchChromium();
 });
 
 after(async () => {
     await browser?.close();
-    server?.close();
+    await server?.stop();
 });
 
 /* A page, and a wait for an expression in it that ends when the page throws. */
@@ -67,16 +37,10 @@ async function open(path) {
         page.on('crash', () => reject(new Error('the page crashed')));
     });
     failed.catch(() => {});
-    await page.goto(base + path);
+    await page.goto(server.url + path);
     return {page, until: expression => Promise.race([
         failed, page.waitForFunction(expression, undefined, {timeout: 240_000}),
     ])};
-}
-
-function writePage(name, html) {
-    mkdirSync(join(site, name, '..'), {recursive: true});
-    rmSync(join(site, name), {force: true});
-    writeFileSync(join(site, name), html);
 }
 
 test('load() on a plain page runs in a worker, and the page stays smooth', {skip}, async () => {
@@ -124,7 +88,7 @@ test('load() on a plain page runs in a worker, and the page stays smooth', {skip
 });
 
 async function transformersPage(name, device) {
-    const {page, until} = await open(`${name}/index.html?models=${encodeURIComponent(`${base}models/`)}&name=smollm2&device=${
+    const {page, until} = await open(`${name}/index.html?models=${encodeURIComponent(`${server.url}models/`)}&name=smollm2&device=${
         device}&tokens=2`);
     await until('document.querySelector("output").dataset.done');
     const text = await page.textContent('output');

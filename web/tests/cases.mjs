@@ -2,9 +2,26 @@
 // with noise on the CPU.
 import {existsSync, readdirSync} from 'node:fs';
 import {join} from 'node:path';
+import {cases} from './support.mjs';
 import {difference, movement, readTensor} from './tensors.mjs';
 
 const NOISE_RUNS = 6; // as cli/check.c
+
+/** Folders of cases: the repository's, and with DIBIT_ORACLE the reference models beside them. */
+export const caseFolders = [cases, process.env.DIBIT_ORACLE && join(process.env.DIBIT_ORACLE, 'cases')].filter(Boolean)
+    .flatMap(folder => readdirSync(folder).sort().map(name => join(folder, name)))
+    .filter(folder => existsSync(join(folder, 'model.onnx')));
+
+/** So many of a list, always the same for a seed; all with DIBIT_FULL=1. */
+export function share(list, n, seed) {
+    if (process.env.DIBIT_FULL === '1') return list;
+    const left = [...list], taken = [];
+    for (let state = seed; taken.length < n && left.length > 0;) {
+        state = Math.imul(state, 1664525) + 1013904223 >>> 0;
+        taken.push(...left.splice((state >>> 8) % left.length, 1));
+    }
+    return taken;
+}
 
 function readSet(folder) {
     const read = side => {

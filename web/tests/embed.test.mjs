@@ -1,19 +1,16 @@
 // embed(): a text's vector is the model's rows, pooled; on a small encoder with a small tokenizer.
 import assert from 'node:assert/strict';
-import {copyFileSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
+import {mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 import test, {after} from 'node:test';
 import {pathToFileURL} from 'node:url';
 
-import {built, cases, distance, root, source} from './support.mjs';
+import {built, distance, smallFolder, source} from './support.mjs';
 
 const {load, InferenceSession, Tensor} = await import(pathToFileURL(join(built, 'node.js')));
 const {Text} = await source('text');
 
-const folder = join(root, 'build/web/tests/bert'), tokenizer = join(root, 'tests/data/tokenizers/gpt2.json');
-mkdirSync(join(folder, '1_Pooling'), {recursive: true});
-for (const file of ['model.onnx', 'model.onnx.data']) copyFileSync(join(cases, 'bert.q2', file), join(folder, file));
-copyFileSync(tokenizer, join(folder, 'tokenizer.json'));
+const folder = smallFolder('bert.q2'), tokenizer = join(folder, 'tokenizer.json');
 const lm = await load(folder, {device: 'wasm'});
 after(() => lm.dispose());
 
@@ -46,6 +43,7 @@ test('the first row, the last row, and as the folder says', async () => {
     const all = await rows(ids[0]), get = async (model, options) => (await model.embed([TEXTS[0]], options))[0];
     assert.ok(distance(vector(await get(lm, {pooling: 'cls', normalize: false})), vector(all[0])) < 1e-6);
     assert.ok(distance(vector(await get(lm, {pooling: 'last', normalize: false})), vector(all.at(-1))) < 1e-6);
+    mkdirSync(join(folder, '1_Pooling'), {recursive: true});
     writeFileSync(join(folder, '1_Pooling/config.json'), JSON.stringify({pooling_mode_cls_token: true}));
     const other = await load(folder, {device: 'wasm'});
     assert.ok(distance(vector(await get(other)), vector(unit(all[0]))) < 1e-5);

@@ -1,4 +1,5 @@
 // What tests of the package share: where things are, modules of web/src by themselves, and tensors from .pb files.
+import {copyFileSync, mkdirSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {dirname, join} from 'node:path';
 import {fileURLToPath, pathToFileURL} from 'node:url';
@@ -9,6 +10,15 @@ export const root = join(dirname(fileURLToPath(import.meta.url)), '../..');
 export const built = join(root, 'build/web/dist');
 export const model = join(root, 'models/smollm2-135m-instruct-2bit');
 export const cases = join(root, 'tests/data/cases');
+
+/** A folder that load() takes: a small model of the cases and a small tokenizer, which knows nothing of each other. */
+export function smallFolder(name) {
+    const folder = join(root, 'build/web/tests/folders', name);
+    mkdirSync(folder, {recursive: true});
+    for (const file of ['model.onnx', 'model.onnx.data']) copyFileSync(join(cases, name, file), join(folder, file));
+    copyFileSync(join(root, 'tests/data/tokenizers/gpt2.json'), join(folder, 'tokenizer.json'));
+    return folder;
+}
 
 /** A module of web/src that the package does not export. */
 export async function source(name) {
