@@ -16,48 +16,35 @@ typedef struct check_tally {
 
 /* ---- Reporting ------------------------------------------------------------------------------- */
 
-static void index_text(const dibit_tensor *tensor, int64_t flat, char text[160]) {
-    int64_t index[DIBIT_MAX_RANK] = {0};
-    for (int32_t i = tensor->rank; i-- > 0;) {
-        if (tensor->dims[i] <= 0) continue;
-        index[i] = flat % tensor->dims[i];
-        flat /= tensor->dims[i];
-    }
-    size_t used = (size_t)snprintf(text, 160, "[");
-    for (int32_t i = 0; i < tensor->rank; i++) {
-        used += (size_t)snprintf(text + used, 160 - used, "%s%" PRId64, i ? "," : "", index[i]);
-    }
-    snprintf(text + used, 160 - used, "]");
-}
-
 static void print_output(const check_case *c, const check_set *set, uint32_t i, bool verbose) {
     const check_output *out = &set->outputs[i];
+    const dibit_comparison *m = &out->compared;
     const dibit_tensor *expected = &set->expected[i];
     if (!out->got.data) {
         if (verbose) {
             printf("       %s/%s: output '%s' stays in the states\n", c->name, set->name,
                    expected->name);
         }
-    } else if (out->n_wrong) {
+    } else if (m->n_wrong) {
         char where[160], got[40], want[40];
-        index_text(expected, out->worst_index, where);
-        check_element_text(&out->got, out->worst_index, got);
-        check_element_text(expected, out->worst_index, want);
+        dibit_tensor_index_text(expected, m->worst_index, where);
+        dibit_tensor_element_text(&out->got, m->worst_index, got);
+        dibit_tensor_element_text(expected, m->worst_index, want);
         printf("FAILED %s/%s: output '%s' %s: got %s, expected %s, off by %.3g, allowed %.3g; %s\n",
-               c->name, set->name, expected->name, where, got, want, out->worst, out->allowed,
-               out->problem);
-    } else if (out->problem[0]) {
-        printf("FAILED %s/%s: output '%s': %s\n", c->name, set->name, expected->name, out->problem);
+               c->name, set->name, expected->name, where, got, want, m->worst, m->allowed,
+               m->problem);
+    } else if (m->problem[0]) {
+        printf("FAILED %s/%s: output '%s': %s\n", c->name, set->name, expected->name, m->problem);
     } else if (verbose) {
         printf("       %s/%s: output '%s': %" PRId64
                " elements, %.3g %% of the bound used, which is "
                "%.3g at the worst\n",
-               c->name, set->name, expected->name, out->n_elements, 100 * out->used, out->allowed);
+               c->name, set->name, expected->name, m->n_elements, 100 * m->used, m->allowed);
     }
-    if (out->n_lost) {
+    if (m->n_lost) {
         printf("       %s/%s: output '%s': %u of %u runs with noise were lost: not finite, or of "
                "another shape\n",
-               c->name, set->name, expected->name, (unsigned)out->n_lost, (unsigned)out->n_noisy);
+               c->name, set->name, expected->name, (unsigned)m->n_lost, (unsigned)m->n_noisy);
     }
 }
 
@@ -65,26 +52,27 @@ static const char *const result_names[] = {"passed", "failed", "skipped"};
 
 static json_t *output_json(const check_set *set, uint32_t i) {
     const check_output *out = &set->outputs[i];
+    const dibit_comparison *m = &out->compared;
     json_t *o = json_pack("{s:s}", "name", set->expected[i].name);
     if (!out->got.data) {
         json_object_set_new(o, "in_state", json_true());
         return o;
     }
-    json_object_set_new(o, "elements", json_integer(out->n_elements));
-    json_object_set_new(o, "wrong", json_integer(out->n_wrong));
-    if (out->problem[0]) json_object_set_new(o, "problem", json_string(out->problem));
-    if (out->n_elements == 0) return o;
+    json_object_set_new(o, "elements", json_integer(m->n_elements));
+    json_object_set_new(o, "wrong", json_integer(m->n_wrong));
+    if (m->problem[0]) json_object_set_new(o, "problem", json_string(m->problem));
+    if (m->n_elements == 0) return o;
     char where[160], got[40], want[40];
-    index_text(&set->expected[i], out->worst_index, where);
-    check_element_text(&out->got, out->worst_index, got);
-    check_element_text(&set->expected[i], out->worst_index, want);
+    dibit_tensor_index_text(&set->expected[i], m->worst_index, where);
+    dibit_tensor_element_text(&out->got, m->worst_index, got);
+    dibit_tensor_element_text(&set->expected[i], m->worst_index, want);
     json_object_set_new(o, "index", json_string(where));
     json_object_set_new(o, "got", json_string(got));
     json_object_set_new(o, "expected", json_string(want));
-    json_object_set_new(o, "allowed", json_real(out->allowed));
-    if (isfinite(out->used)) json_object_set_new(o, "used", json_real(out->used));
-    json_object_set_new(o, "noise_runs", json_integer(out->n_noisy));
-    json_object_set_new(o, "noise_runs_lost", json_integer(out->n_lost));
+    json_object_set_new(o, "allowed", json_real(m->allowed));
+    if (isfinite(m->used)) json_object_set_new(o, "used", json_real(m->used));
+    json_object_set_new(o, "noise_runs", json_integer(m->n_noisy));
+    json_object_set_new(o, "noise_runs_lost", json_integer(m->n_lost));
     return o;
 }
 

@@ -1,7 +1,9 @@
-/* The parts of `dibit check`: loading a case (check_case.c), running it (check_run.c), comparing
- * (check_compare.c), reporting (check.c). */
+/* The parts of `dibit check`: loading a case (check_case.c), running it and comparing (check_run.c), reporting
+ * (check.c). */
 #ifndef DIBIT_CLI_CHECK_H
 #define DIBIT_CLI_CHECK_H
+
+#include "dibit/debug.h"
 
 #include "cli.h"
 
@@ -20,16 +22,8 @@ typedef struct check_options {
 typedef struct check_output {
     dibit_tensor got; /* owns data; data NULL and bytes 0 before it was run */
     dibit_tensor
-        still;        /* the CPU's answer without noise: got's own memory when that is the CPU's */
-    double spread;    /* of the runs with noise: max over runs and elements of |noisy - still| */
-    uint32_t n_noisy; /* runs with noise */
-    uint32_t n_lost;  /* those of another shape, or with infinities or NaN that got lacks */
-    double allowed;   /* absolute bound: at the worst element */
-    double worst;     /* |got - expected| - allowed is largest here */
-    double used;      /* largest |got - expected| / allowed */
-    int64_t n_wrong, n_elements;
-    int64_t worst_index; /* flat */
-    char problem[200];   /* "" when it passes */
+        still; /* the CPU's answer without noise: got's own memory when that is the CPU's */
+    dibit_comparison compared;
 } check_output;
 
 typedef enum check_result { CHECK_PASSED, CHECK_FAILED, CHECK_SKIPPED } check_result;
@@ -72,17 +66,5 @@ void check_set_free(check_set *set);
 
 /* Runs all sets, first as they are and then noise_runs times with noise, and judges them. */
 void check_case_run(check_case *c, const check_options *options);
-
-/* Sets allowed, worst, n_wrong, problem of *out from out->got, out->spread and the expected tensor. */
-void check_compare(const dibit_tensor *expected, const check_options *options, check_output *out);
-/* The same elements, bit for bit. */
-bool check_equal(const dibit_tensor *a, const dibit_tensor *b);
-/* Counts a run with noise, and raises out->spread by the distance of its finite elements. */
-void check_add_noise(const dibit_tensor *noisy, check_output *out);
-/* Element i as a number: exact for types up to 32 bits, and for doubles. */
-double check_element(const dibit_tensor *tensor, int64_t i);
-/* An element as text, exact for integers. */
-void check_element_text(const dibit_tensor *tensor, int64_t i, char text[40]);
-int64_t check_count(const dibit_tensor *tensor);
 
 #endif

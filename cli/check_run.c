@@ -80,7 +80,7 @@ static bool same_content(const pass *p, const check_set *set, const check_set *e
         const dibit_tensor *past = find(set->inputs, set->n_inputs, p->pasts.list[i]);
         const dibit_tensor *present =
             find(earlier->expected, earlier->n_expected, p->presents.list[i]);
-        if (!past || !present || !check_equal(past, present)) return false;
+        if (!past || !present || !dibit_tensor_equal(past, present)) return false;
     }
     return true;
 }
@@ -163,7 +163,7 @@ static void take_output(const pass *p, const dibit_tensor *answer, check_output 
         out->still = out->got;
         break;
     case PASS_CPU: take_answer(answer, &out->still); break;
-    case PASS_NOISE: check_add_noise(answer, out); break;
+    case PASS_NOISE: dibit_comparison_add_noise(&out->compared, &out->still, answer); break;
     }
 }
 
@@ -274,7 +274,7 @@ static bool needs_noise(const check_case *c, const check_options *options) {
         const check_set *set = &c->sets[i];
         for (uint32_t j = 0; j < set->n_expected; j++) {
             const dibit_tensor *got = &set->outputs[j].got;
-            if (got->data && !check_equal(got, &set->expected[j])) return true;
+            if (got->data && !dibit_tensor_equal(got, &set->expected[j])) return true;
         }
     }
     return false;
@@ -292,9 +292,11 @@ void check_case_run(check_case *c, const check_options *options) {
         check_set *set = &c->sets[i];
         if (set->result != CHECK_PASSED) continue;
         for (uint32_t j = 0; j < set->n_expected; j++) {
-            if (!set->outputs[j].got.data) continue; /* in a state */
-            check_compare(&set->expected[j], options, &set->outputs[j]);
-            if (set->outputs[j].problem[0]) set->result = CHECK_FAILED;
+            check_output *const out = &set->outputs[j];
+            if (!out->got.data) continue; /* in a state */
+            dibit_tensor_compare(&set->expected[j], &out->got, options->rtol, options->atol,
+                                 &out->compared);
+            if (out->compared.problem[0]) set->result = CHECK_FAILED;
         }
     }
 }

@@ -1,6 +1,7 @@
 /* dibit diff: where a device first answers otherwise than the CPU. */
 #include <inttypes.h>
 #include <math.h>
+#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -9,54 +10,26 @@
 
 #include "diff.h"
 
-/* ---- Running ----------------------------------------------------------------------------------- */
+typedef struct diff_options {
+    dibit_cli_common common;
+    const char *against, *input, *save;
+    uint32_t tokens, noise_runs;
+    uint64_t seed;
+    bool decode, no_proof;
+} diff_options;
 
-/* A node that fails by itself explains what fails behind it in the chain. */
-static void find_first(const diff_context *c, diff_pass *pass) {
-    for (int local = 1; local >= 0 && pass->first < 0; local--) {
-        for (uint32_t n = 0; n < c->n_nodes && pass->first < 0; n++) {
-            const diff_node *const node = &pass->nodes[n];
-            if (!diff_is_wrong(local ? &node->local : &node->chain)) continue;
-            pass->first = (int32_t)n;
-            pass->first_is_local = local;
-        }
-    }
-}
-
-static bool run_pass(diff_context *c, diff_pass *pass, dibit_error *error) {
-    if (!diff_run_chain(c, pass, error)) return false;
-    for (uint32_t n = 0; n < c->n_nodes; n++) diff_run_local(c, pass, n);
-    find_first(c, pass);
-    if (pass->first < 0 || !c->options.save) return true;
-    const bool saved = diff_save(c, (uint32_t)pass->first, c->options.save, error);
-    c->options.save = NULL; /* the first one is enough */
-    return saved;
-}
-
-static bool run_all(diff_context *c, dibit_error *error) {
-    dibit_session_desc desc = {.device = c->cpu,
-                               .activations = c->options.common.activations,
-                               .keep_values = true,
-                               .no_fusion = true};
-    if (dibit_session_create(c->model, &desc, &c->reference, error)) return false;
-    desc.device = c->device;
-    desc.no_fusion = c->options.common.no_fusion;
-    desc.no_proof = c->options.no_proof;
-    if (dibit_session_create(c->model, &desc, &c->tested, error)) return false;
-    dibit_node_info info;
-    while (dibit_model_node(c->model, c->n_nodes, &info) == DIBIT_OK) c->n_nodes++;
-    diff_pass *const prompt = &c->passes[c->n_passes++];
-    prompt->name = "prompt";
-    if (!diff_make_inputs(c, prompt, error) || !run_pass(c, prompt, error)) return false;
-    if (!c->options.decode) return true;
-    diff_pass *const step = &c->passes[c->n_passes++];
-    step->name = "step";
-    return diff_make_step(c, step, error) && run_pass(c, step, error);
-}
+typedef struct diff_context {
+    diff_options options;
+    dibit_model *model;
+    dibit_device *cpu, *device;
+    diff_tensors inputs, references;
+    dibit_diff *diff;
+    dibit_diff_info info;
+} diff_context;
 
 /* ---- Text ---------------------------------------------------------------------------------------- */
 
-static void print_measure(const diff_measure *m, const char *otherwise) {
+static void print_measure(const dibit_diff_measure *m, const char *otherwise) {
     if (!m->value) {
         printf(" %9s %7s", otherwise, "");
     } else if (m->problem[0]) {
@@ -68,19 +41,21 @@ static void print_measure(const diff_measure *m, const char *otherwise) {
     }
 }
 
-static void print_table(const diff_context *c, const diff_pass *pass) {
-    printf("%s\n  %5s %-6s %9s %7s %9s %7s  %s\n", pass->name, "node", "device", "alone", "used",
+static void print_table(const diff_context *c, uint32_t pass) {
+    dibit_diff_pass_info p;
+    dibit_diff_pass(c->diff, pass, &p);
+    printf("%s\n  %5s %-6s %9s %7s %9s %7s  %s\n", p.name, "node", "device", "alone", "used",
            "in chain", "used", "op, name");
-    for (uint32_t n = 0; n < c->n_nodes; n++) {
-        const diff_node *const node = &pass->nodes[n];
+    for (uint32_t n = 0; n < c->info.n_nodes; n++) {
+        const dibit_diff_node_info *const node = dibit_diff_node(c->diff, pass, n);
         printf("  %5u %-6s", (unsigned)n,
                node->fused       ? "fused"
                : node->on_device ? "device"
                                  : "cpu");
-        print_measure(&node->local, "-");
+        print_measure(&node->alone, "-");
         print_measure(&node->chain, node->fused ? "fused" : "-");
-        printf("  %s%s%s %s%s%s\n", node->info.domain, node->info.domain[0] ? "." : "",
-               node->info.op, node->info.name, node->alone[0] ? "; " : "", node->alone);
+        printf("  %s%s%s %s%s%s\n", node->node.domain, node->node.domain[0] ? "." : "",
+               node->node.op, node->node.name, node->not_alone[0] ? "; " : "", node->not_alone);
     }
 }
 
@@ -89,25 +64,28 @@ static void write_stdout(void *user, const char *text, size_t bytes) {
     fwrite(text, 1, bytes, stdout);
 }
 
-static void print_worst(const char *how, const diff_measure *m) {
-    if (!m->value || !diff_is_wrong(m)) return;
+static void print_worst(const char *how, const dibit_diff_measure *m) {
+    if (!m->value || !m->wrong) return;
     if (m->problem[0]) {
         printf("%s: '%s': %s\n", how, m->value, m->problem);
         return;
     }
     printf("%s: '%s' %s is %s, on the CPU %s: off by %.3g, allowed %.3g; %" PRId64 " of %" PRId64
            " elements are beyond their bound\n",
-           how, m->value, m->where, m->got, m->want, m->off, m->allowed, m->n_wrong, m->n_elements);
+           how, m->value, m->index, m->got, m->expected, m->off, m->allowed, m->n_wrong,
+           m->n_elements);
 }
 
-static void print_first(const diff_context *c, const diff_pass *pass, const char *saved) {
-    if (pass->first < 0) return;
-    const diff_node *const node = &pass->nodes[pass->first];
-    printf("FIRST %s: node %d, %s %s%s%s\n", pass->name, (int)pass->first, node->info.op,
-           pass->first_is_local ? "by itself" : "in the chain, though no node is wrong by itself",
-           node->info.config[0] ? ": " : "", node->info.config);
-    dibit_model_dump_node(c->model, (uint32_t)pass->first, write_stdout, NULL);
-    print_worst("  alone", &node->local);
+static void print_first(const diff_context *c, uint32_t pass, const char *saved) {
+    dibit_diff_pass_info p;
+    dibit_diff_pass(c->diff, pass, &p);
+    if (p.first < 0) return;
+    const dibit_diff_node_info *const node = dibit_diff_node(c->diff, pass, (uint32_t)p.first);
+    printf("FIRST %s: node %d, %s %s%s%s\n", p.name, (int)p.first, node->node.op,
+           p.first_alone ? "by itself" : "in the chain, though no node is wrong by itself",
+           node->node.config[0] ? ": " : "", node->node.config);
+    dibit_model_dump_node(c->model, (uint32_t)p.first, write_stdout, NULL);
+    print_worst("  alone", &node->alone);
     print_worst("  in the chain", &node->chain);
     if (saved)
         printf("saved: dibit check %s --device webgpu%s\n", saved,
@@ -118,7 +96,7 @@ static void print_first(const diff_context *c, const diff_pass *pass, const char
 
 static json_t *real_or_text(double v) { return isfinite(v) ? json_real(v) : json_string("inf"); }
 
-static json_t *measure_json(const diff_measure *m) {
+static json_t *measure_json(const dibit_diff_measure *m) {
     if (!m->value) return json_null();
     json_t *o = json_pack("{s:s, s:I, s:I}", "value", m->value, "elements",
                           (json_int_t)m->n_elements, "wrong", (json_int_t)m->n_wrong);
@@ -126,29 +104,31 @@ static json_t *measure_json(const diff_measure *m) {
     if (m->n_elements == 0) return o;
     json_object_set_new(o, "largest", real_or_text(m->largest));
     json_object_set_new(o, "used", real_or_text(m->used));
-    json_object_set_new(o, "index", json_string(m->where));
+    json_object_set_new(o, "index", json_string(m->index));
     json_object_set_new(o, "got", json_string(m->got));
-    json_object_set_new(o, "expected", json_string(m->want));
+    json_object_set_new(o, "expected", json_string(m->expected));
     json_object_set_new(o, "off", real_or_text(m->off));
     json_object_set_new(o, "allowed", real_or_text(m->allowed));
     return o;
 }
 
-static json_t *pass_json(const diff_context *c, const diff_pass *pass) {
+static json_t *pass_json(const diff_context *c, uint32_t pass) {
+    dibit_diff_pass_info p;
+    dibit_diff_pass(c->diff, pass, &p);
     json_t *nodes = json_array();
-    for (uint32_t n = 0; n < c->n_nodes; n++) {
-        const diff_node *const node = &pass->nodes[n];
+    for (uint32_t n = 0; n < c->info.n_nodes; n++) {
+        const dibit_diff_node_info *const node = dibit_diff_node(c->diff, pass, n);
         json_t *o =
-            json_pack("{s:s, s:s, s:s, s:s, s:b, s:b}", "name", node->info.name, "op",
-                      node->info.op, "domain", node->info.domain, "config", node->info.config,
+            json_pack("{s:s, s:s, s:s, s:s, s:b, s:b}", "name", node->node.name, "op",
+                      node->node.op, "domain", node->node.domain, "config", node->node.config,
                       "on_device", (int)node->on_device, "fused", (int)node->fused);
-        json_object_set_new(o, "alone", measure_json(&node->local));
+        json_object_set_new(o, "alone", measure_json(&node->alone));
         json_object_set_new(o, "chain", measure_json(&node->chain));
-        if (node->alone[0]) json_object_set_new(o, "why", json_string(node->alone));
+        if (node->not_alone[0]) json_object_set_new(o, "why", json_string(node->not_alone));
         json_array_append_new(nodes, o);
     }
-    return json_pack("{s:s, s:i, s:b, s:o}", "name", pass->name, "first", (int)pass->first,
-                     "first_alone", (int)pass->first_is_local, "nodes", nodes);
+    return json_pack("{s:s, s:i, s:b, s:o}", "name", p.name, "first", (int)p.first, "first_alone",
+                     (int)p.first_alone, "nodes", nodes);
 }
 
 /* ---- The verb -------------------------------------------------------------------------------- */
@@ -158,17 +138,19 @@ static int report(const diff_context *c, const char *saved) {
     int n_wrong = 0;
     uint32_t n_alone = 0, n_on_device = 0;
     json_t *passes = json_array();
-    for (uint32_t i = 0; i < c->n_passes; i++) {
-        const diff_pass *const pass = &c->passes[i];
-        n_wrong += pass->first >= 0;
-        for (uint32_t n = 0; n < c->n_nodes; n++) {
-            n_on_device += pass->nodes[n].on_device || pass->nodes[n].fused;
-            n_alone += pass->nodes[n].local.value != NULL;
+    for (uint32_t i = 0; i < c->info.n_passes; i++) {
+        dibit_diff_pass_info pass;
+        dibit_diff_pass(c->diff, i, &pass);
+        n_wrong += pass.first >= 0;
+        for (uint32_t n = 0; n < c->info.n_nodes; n++) {
+            const dibit_diff_node_info *const node = dibit_diff_node(c->diff, i, n);
+            n_on_device += node->on_device || node->fused;
+            n_alone += node->alone.value != NULL;
         }
         if (c->options.common.json) {
-            json_array_append_new(passes, pass_json(c, pass));
+            json_array_append_new(passes, pass_json(c, i));
         } else {
-            print_table(c, pass);
+            print_table(c, i);
         }
     }
     if (c->options.common.json) {
@@ -179,13 +161,15 @@ static int report(const diff_context *c, const char *saved) {
         json_decref(root);
     } else {
         json_decref(passes);
-        for (uint32_t i = 0; i < c->n_passes; i++) {
-            print_first(c, &c->passes[i], saved);
-            if (c->passes[i].first >= 0) saved = NULL;
+        for (uint32_t i = 0; i < c->info.n_passes; i++) {
+            dibit_diff_pass_info pass;
+            dibit_diff_pass(c->diff, i, &pass);
+            print_first(c, i, saved);
+            if (pass.first >= 0) saved = NULL;
         }
         printf("%s: %u of %u nodes on the device, %u of them compared by themselves; %s\n",
                dibit_device_name(c->device), (unsigned)n_on_device,
-               (unsigned)(c->n_nodes * c->n_passes), (unsigned)n_alone,
+               (unsigned)(c->info.n_nodes * c->info.n_passes), (unsigned)n_alone,
                n_wrong        ? "they differ"
                : !n_on_device ? "there is nothing to compare"
                               : "all within their bounds");
@@ -193,28 +177,59 @@ static int report(const diff_context *c, const char *saved) {
     return n_wrong || !n_on_device; /* nothing compared proves nothing */
 }
 
+static bool load_inputs(diff_context *c, dibit_error *error) {
+    const diff_options *const o = &c->options;
+    const char *const from = o->input ? o->input : o->against;
+    return !from ||
+           diff_load(c->model, from, &c->inputs, o->against ? &c->references : NULL, error);
+}
+
+static bool compare(diff_context *c, dibit_error *error) {
+    const diff_options *const o = &c->options;
+    const dibit_diff_desc desc = {.device = c->device,
+                                  .cpu = c->cpu,
+                                  .activations = o->common.activations,
+                                  .no_fusion = o->common.no_fusion,
+                                  .no_proof = o->no_proof,
+                                  .decode = o->decode,
+                                  .keep_case = o->save != NULL,
+                                  .inputs = c->inputs.list,
+                                  .n_inputs = c->inputs.n,
+                                  .tokens = o->tokens,
+                                  .seed = o->seed,
+                                  .references = c->references.list,
+                                  .n_references = c->references.n,
+                                  .noise_runs = o->noise_runs};
+    dibit_status status = dibit_diff_begin(c->model, &desc, &c->diff, error);
+    if (status == DIBIT_OK) status = DIBIT_PENDING;
+    while (status == DIBIT_PENDING) {
+        status = dibit_diff_poll(c->diff, error);
+        sched_yield();
+    }
+    dibit_diff_case failing;
+    if (status != DIBIT_OK) return false;
+    dibit_diff_get_info(c->diff, &c->info);
+    return dibit_diff_get_case(c->diff, &failing) != DIBIT_OK ||
+           diff_save(&failing, o->save, error);
+}
+
 static int diff(const char *verb, const char *path, diff_context *c) {
     dibit_error error;
     const char *why;
-    const char *const saved = c->options.save;
     const dibit_device_desc cpu = {.n_threads = c->options.common.threads,
                                    .cpu_isa = c->options.common.isa};
     int result = 1;
     if (dibit_model_load(&(dibit_model_desc){.path = path}, &c->model, &error) ||
         dibit_device_create(&cpu, &c->cpu, &error) ||
         dibit_cli_open_device(&c->options.common, &c->device, &why, &error) ||
-        !run_all(c, &error)) {
+        !load_inputs(c, &error) || !compare(c, &error)) {
         dibit_cli_fail(verb, error.text);
     } else {
-        result = report(c, saved);
+        result = report(c, c->options.save);
     }
-    dibit_session_destroy(&c->tested);
-    dibit_session_destroy(&c->reference);
-    for (uint32_t i = 0; i < c->n_passes; i++) {
-        diff_free_tensors(&c->passes[i].inputs);
-        diff_free_tensors(&c->passes[i].references);
-        free(c->passes[i].nodes);
-    }
+    dibit_diff_destroy(&c->diff);
+    diff_free_tensors(&c->inputs);
+    diff_free_tensors(&c->references);
     dibit_device_destroy(&c->device);
     dibit_device_destroy(&c->cpu);
     dibit_model_destroy(&c->model);
@@ -272,6 +287,7 @@ int dibit_cli_diff(int argc, char **argv) {
     if (o->tokens == 0 || o->tokens > 4096) {
         return dibit_cli_usage(argv[0], "--tokens is 1 to 4096");
     }
+    if (o->noise_runs == 0) return dibit_cli_usage(argv[0], "--noise-runs is 1 at least");
     if (o->decode && (o->input || o->against)) {
         return dibit_cli_usage(argv[0], "--decode follows a prompt that is made up");
     }

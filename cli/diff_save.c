@@ -25,12 +25,12 @@ static bool finish(FILE *file, const char *path, dibit_error *error) {
     return (fclose(file) == 0 && !failed) || fail_io(path, error);
 }
 
-static bool save_model(const diff_part *part, const char *folder, dibit_error *error) {
+static bool save_model(const dibit_diff_case *what, const char *folder, dibit_error *error) {
     char *path = dibit_cli_format("%s/model.onnx", folder);
     FILE *file = fopen(path, "wb");
     bool ok = file || fail_io(path, error);
     if (file) {
-        write_file(file, part->bytes, part->n_bytes);
+        write_file(file, what->model, (size_t)what->model_bytes);
         ok = finish(file, path, error);
     }
     free(path);
@@ -50,42 +50,16 @@ static bool save_tensor(const char *folder, const char *kind, uint32_t index,
     return ok;
 }
 
-static bool save_outputs(const diff_context *c, const diff_part *part, const char *folder,
-                         dibit_error *error) {
-    const uint32_t n = dibit_model_output_count(part->model);
-    dibit_tensor *const outputs = dibit_cli_alloc(n, sizeof *outputs);
-    for (uint32_t i = 0; i < n; i++) {
-        dibit_value_info info;
-        dibit_model_output(part->model, i, &info);
-        outputs[i].name = info.name;
-    }
-    const dibit_session_desc desc = {.device = c->cpu,
-                                     .activations = c->options.common.activations};
-    const dibit_run run = {.inputs = part->inputs.list,
-                           .n_inputs = part->inputs.n,
-                           .outputs = outputs,
-                           .n_outputs = n};
-    dibit_session *session = NULL;
-    bool ok = !dibit_session_create(part->model, &desc, &session, error) &&
-              !dibit_session_run(session, &run, error);
-    for (uint32_t i = 0; ok && i < n; i++) {
-        ok = save_tensor(folder, "output", i, &outputs[i], error);
-    }
-    dibit_session_destroy(&session);
-    free(outputs);
-    return ok;
-}
-
-bool diff_save(const diff_context *c, uint32_t node, const char *folder, dibit_error *error) {
-    diff_part part;
+bool diff_save(const dibit_diff_case *what, const char *folder, dibit_error *error) {
     char *set = dibit_cli_format("%s/test_data_set_0", folder);
-    bool ok = diff_take_out(c, node, &part, error) && make_folder(folder, error) &&
-              make_folder(set, error) && save_model(&part, folder, error);
-    for (uint32_t i = 0; ok && i < part.inputs.n; i++) {
-        ok = save_tensor(folder, "input", i, &part.inputs.list[i], error);
+    bool ok =
+        make_folder(folder, error) && make_folder(set, error) && save_model(what, folder, error);
+    for (uint32_t i = 0; ok && i < what->n_inputs; i++) {
+        ok = save_tensor(folder, "input", i, &what->inputs[i], error);
     }
-    ok = ok && save_outputs(c, &part, folder, error);
-    diff_free_part(&part);
+    for (uint32_t i = 0; ok && i < what->n_outputs; i++) {
+        ok = save_tensor(folder, "output", i, &what->outputs[i], error);
+    }
     free(set);
     return ok;
 }

@@ -13,10 +13,22 @@
 #include "trace.h"
 
 typedef struct trace_options {
+    dibit_cli_common common;
     trace_sizes sizes;
-    const char *node, *index, *kernel, *save;
-    bool all;
+    const char *node, *index, *kernel, *input, *save;
+    uint32_t tokens;
+    uint64_t seed;
+    bool all, no_proof;
 } trace_options;
+
+typedef struct trace_context {
+    trace_options options;
+    dibit_model *model;
+    dibit_device *device;
+    dibit_session *session;
+    diff_tensors inputs; /* of --input */
+    dibit_tensors *made; /* up */
+} trace_context;
 
 /* ---- Printing: a line for each product ----------------------------------------------------------- */
 
@@ -177,30 +189,40 @@ static bool parse_index(const char *text, int64_t index[DIBIT_MAX_RANK], uint32_
     return false;
 }
 
-static dibit_status run_session(diff_context *c, dibit_error *error) {
-    const diff_options *const o = &c->options;
+static bool find_inputs(trace_context *c, dibit_run *run, dibit_error *error) {
+    const trace_options *const o = &c->options;
+    if (o->input) {
+        if (!diff_load(c->model, o->input, &c->inputs, NULL, error)) return false;
+        *run = (dibit_run){.inputs = c->inputs.list, .n_inputs = c->inputs.n};
+        return true;
+    }
+    if (dibit_tensors_make_up(c->session, o->tokens, o->seed, &c->made, error)) return false;
+    *run = (dibit_run){.inputs = dibit_tensors_get(c->made, 0),
+                       .n_inputs = dibit_tensors_count(c->made)};
+    return true;
+}
+
+static bool run_session(trace_context *c, dibit_error *error) {
+    const trace_options *const o = &c->options;
     const dibit_session_desc desc = {.device = c->device,
                                      .activations = o->common.activations,
                                      .keep_values = true,
                                      .no_fusion = o->common.no_fusion,
                                      .no_proof = o->no_proof};
-    diff_pass *const pass = &c->passes[0];
-    dibit_status status = dibit_session_create(c->model, &desc, &c->reference, error);
-    if (status != DIBIT_OK) return status;
-    if (!diff_make_inputs(c, pass, error)) return DIBIT_BAD_INPUT;
-    const dibit_run run = {.inputs = pass->inputs.list, .n_inputs = pass->inputs.n};
-    status = dibit_session_run(c->reference, &run, error);
-    return status;
+    dibit_run run;
+    return dibit_session_create(c->model, &desc, &c->session, error) == DIBIT_OK &&
+           find_inputs(c, &run, error) && dibit_session_run(c->session, &run, error) == DIBIT_OK;
 }
 
-static int trace_element(const char *verb, const diff_context *c, const trace_options *o) {
+static int trace_element(const char *verb, const trace_context *c) {
+    const trace_options *const o = &c->options;
     int64_t index[DIBIT_MAX_RANK];
     dibit_trace_desc desc = {.node = o->node, .index = index, .kernel = o->kernel};
     dibit_trace *trace = NULL;
     dibit_trace_info info;
     dibit_error error;
     (void)parse_index(o->index, index, &desc.n_index);
-    dibit_status status = dibit_trace_begin(c->reference, &desc, &trace, &error);
+    dibit_status status = dibit_trace_begin(c->session, &desc, &trace, &error);
     if (status == DIBIT_OK) status = DIBIT_PENDING;
     while (status == DIBIT_PENDING) {
         status = dibit_trace_poll(trace, &error);
@@ -211,36 +233,37 @@ static int trace_element(const char *verb, const diff_context *c, const trace_op
         dibit_cli_fail(verb, error.text);
     } else {
         dibit_trace_get_info(trace, &info);
-        (c->options.common.json ? print_json : print_text)(trace, &info, o->all);
+        (o->common.json ? print_json : print_text)(trace, &info, o->all);
         result = info.wrong;
     }
     dibit_trace_destroy(&trace);
     return result;
 }
 
-static int trace_model(const char *verb, diff_context *c, const trace_options *o,
-                       const dibit_model_desc *model) {
+static int trace_model(const char *verb, trace_context *c, const dibit_model_desc *model) {
     dibit_error error;
     const char *why;
     int result = 1;
     if (dibit_model_load(model, &c->model, &error) ||
         dibit_cli_open_device(&c->options.common, &c->device, &why, &error) ||
-        run_session(c, &error)) {
+        !run_session(c, &error)) {
         dibit_cli_fail(verb, error.text);
     } else {
-        result = trace_element(verb, c, o);
+        result = trace_element(verb, c);
     }
-    dibit_session_destroy(&c->reference);
-    diff_free_tensors(&c->passes[0].inputs);
+    dibit_session_destroy(&c->session);
+    dibit_tensors_destroy(&c->made);
+    diff_free_tensors(&c->inputs);
     dibit_device_destroy(&c->device);
     dibit_model_destroy(&c->model);
     return result;
 }
 
-static int trace_made_up(const char *verb, diff_context *c, trace_options *o) {
+static int trace_made_up(const char *verb, trace_context *c) {
+    trace_options *const o = &c->options;
     dibit_error error;
     dibit_model_desc model = {.name = "the made-up model"};
-    o->sizes.seed = c->options.seed;
+    o->sizes.seed = o->seed;
     size_t n = 0;
     char *const data = trace_make_model(&o->sizes, &n, &error);
     if (!data) return dibit_cli_fail(verb, error.text);
@@ -254,18 +277,18 @@ static int trace_made_up(const char *verb, diff_context *c, trace_options *o) {
     } else {
         if (file) fwrite(data, 1, n, file);
         if (file) fclose(file);
-        result = trace_model(verb, c, o, &model);
+        result = trace_model(verb, c, &model);
     }
     free(data);
     return result;
 }
 
 /* A folder that `dibit diff --save` wrote has one node, and brings its inputs. */
-static int trace_file(const char *verb, const char *given, diff_context *c,
-                      const trace_options *o) {
+static int trace_file(const char *verb, const char *given, trace_context *c) {
+    trace_options *const o = &c->options;
     char *const path = dibit_cli_find_model(given);
     char *const set = dibit_cli_format("%s/test_data_set_0/input_0.pb", given);
-    if (!c->options.input && !o->node && dibit_cli_is_file(set)) c->options.input = given;
+    if (!o->input && !o->node && dibit_cli_is_file(set)) o->input = given;
     free(set);
     if (!path) {
         char *const sentence = dibit_cli_format("%s: no ONNX model is there", given);
@@ -274,7 +297,7 @@ static int trace_file(const char *verb, const char *given, diff_context *c,
         return 1;
     }
     const dibit_model_desc model = {.path = path};
-    const int result = trace_model(verb, c, o, &model);
+    const int result = trace_model(verb, c, &model);
     free(path);
     return result;
 }
@@ -303,28 +326,32 @@ static int check_sizes(const char *verb, const trace_sizes *s) {
 }
 
 int dibit_cli_trace(int argc, char **argv) {
-    diff_context c = {.options = {.tokens = 5, .seed = 1}, .n_passes = 1};
-    diff_options *const d = &c.options;
-    trace_options o = {
-        .sizes = {
-            .block = 32, .M = 1, .N = 64, .K = 128, .zero_points = "packed", .scales = "float16"}};
-    trace_sizes *const s = &o.sizes;
+    trace_context c = {.options = {.tokens = 5,
+                                   .seed = 1,
+                                   .sizes = {.block = 32,
+                                             .M = 1,
+                                             .N = 64,
+                                             .K = 128,
+                                             .zero_points = "packed",
+                                             .scales = "float16"}}};
+    trace_options *const o = &c.options;
+    trace_sizes *const s = &o->sizes;
     const dibit_cli_option table[] = {
         {"index", 0, "M,N", "the element: row and column of the output, or all its axes",
-         DIBIT_CLI_STRING, &o.index},
+         DIBIT_CLI_STRING, &o->index},
         {"node", 0, "NAME", "a MatMulNBits of the model (default: its only one)", DIBIT_CLI_STRING,
-         &o.node},
+         &o->node},
         {"input", 0, "PATH",
          "a test_data_set, or a .npz (default: made up; without --node the folder's)",
-         DIBIT_CLI_STRING, &d->input},
+         DIBIT_CLI_STRING, &o->input},
         {"tokens", 0, "N", "length of a prompt that is made up (default 5)", DIBIT_CLI_U32,
-         &d->tokens},
+         &o->tokens},
         {"kernel", 0, "NAME", "trace this one (default: the one that is chosen)", DIBIT_CLI_STRING,
-         &o.kernel},
+         &o->kernel},
         {"no-proof", 0, NULL, "also use kernels that fail their proof on this device",
-         DIBIT_CLI_FLAG, &d->no_proof},
-        {"all", 0, NULL, "go on after the first difference", DIBIT_CLI_FLAG, &o.all},
-        {"seed", 0, "N", "for other inputs and weights that are made up", DIBIT_CLI_U64, &d->seed},
+         DIBIT_CLI_FLAG, &o->no_proof},
+        {"all", 0, NULL, "go on after the first difference", DIBIT_CLI_FLAG, &o->all},
+        {"seed", 0, "N", "for other inputs and weights that are made up", DIBIT_CLI_U64, &o->seed},
         {"bits", 0, "N", "without MODEL: of made-up weights", DIBIT_CLI_U32, &s->bits},
         {"block", 0, "N", "their block size (default 32)", DIBIT_CLI_U32, &s->block},
         {"M", 'M', "N", "rows of A (default 1)", DIBIT_CLI_U32, &s->M},
@@ -335,7 +362,7 @@ int dibit_cli_trace(int argc, char **argv) {
         {"scales", 0, "TYPE", "float, float16 (default) or bfloat16", DIBIT_CLI_STRING, &s->scales},
         {"g-idx", 0, NULL, "with a g_idx", DIBIT_CLI_FLAG, &s->g_idx},
         {"bias", 0, NULL, "with a bias", DIBIT_CLI_FLAG, &s->bias},
-        {"save", 0, "FILE", "write the made-up model, for other verbs", DIBIT_CLI_STRING, &o.save},
+        {"save", 0, "FILE", "write the made-up model, for other verbs", DIBIT_CLI_STRING, &o->save},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };
     const dibit_cli_spec spec = {
@@ -352,20 +379,20 @@ int dibit_cli_trace(int argc, char **argv) {
                 "absent: then --bits\n"
                 "and sizes make one up. Exit code 0 when all is as defined, 1 when not.\n",
         .options = table,
-        .common = &d->common,
+        .common = &o->common,
         .max_arguments = 1,
     };
     const int n = dibit_cli_parse(&spec, argc, argv);
     if (n < 0) return dibit_cli_exit_code(n);
     int64_t index[DIBIT_MAX_RANK];
     uint32_t n_index;
-    if (!o.index) return dibit_cli_usage(argv[0], "--index says which element");
-    if (!parse_index(o.index, index, &n_index))
-        return dibit_cli_usage(argv[0], "--index cannot be '%s'", o.index);
+    if (!o->index) return dibit_cli_usage(argv[0], "--index says which element");
+    if (!parse_index(o->index, index, &n_index))
+        return dibit_cli_usage(argv[0], "--index cannot be '%s'", o->index);
     if (n == 0 && !s->bits)
         return dibit_cli_usage(argv[0], "expected MODEL, or --bits for a made-up one");
     if (n == 1 && s->bits) return dibit_cli_usage(argv[0], "--bits does not go with MODEL");
-    if (n == 1) return trace_file(argv[0], argv[1], &c, &o);
+    if (n == 1) return trace_file(argv[0], argv[1], &c);
     const int wrong = check_sizes(argv[0], s);
-    return wrong ? wrong : trace_made_up(argv[0], &c, &o);
+    return wrong ? wrong : trace_made_up(argv[0], &c);
 }

@@ -5,6 +5,7 @@
 #include <jansson.h>
 
 #include "cli.h"
+#include "dibit/debug.h"
 
 static const char *const verb = "verify";
 static const char *const verdicts[] = {"passed", "failed", "skipped"};

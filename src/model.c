@@ -169,9 +169,8 @@ dibit_status dibit_model_dump_node(const dibit_model *model, uint32_t node, dibi
     return DIBIT_OK;
 }
 
-dibit_status dibit_model_extract(const dibit_model *model, const dibit_extract *what,
-                                 dibit_write write, void *user, dibit_error *error) {
-    DBT_FAIL_IF(!model || !what || !write, error, DIBIT_BAD_ARGUMENT,
-                "model, what and write must not be NULL");
+dibit_status dibit_model_extract(const dibit_model *model, dibit_extract *what, dibit_write write,
+                                 void *user, dibit_error *error) {
+    DBT_FAIL_IF(!model || !what, error, DIBIT_BAD_ARGUMENT, "model and what must not be NULL");
     return dbt_extract(model->graph, what, write, user, error);
 }

@@ -5,6 +5,7 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "dibit/debug.h"
 #include "model.h"
 #include "ops/elementwise/formulas.h"
 #include "ops/fused_matmul_nbits/fused_matmul_nbits.h"
@@ -29,8 +30,10 @@ struct dibit_trace {
     uint64_t tickets[5];
     uint32_t n_tickets;
     bool recorded, done;
-    float other;                         /* of the epilogue */
-    dbt_matmul_nbits partner;            /* the row of a gate's other product; K 0: none */
+    float other;              /* of the epilogue */
+    dbt_matmul_nbits partner; /* the row of a gate's other product; K 0: none */
+    const void *partner_data[DBT_NBITS_INPUTS];
+    uint32_t n_partner_read;
     dibit_trace_product *expected, *got; /* [K] */
     dibit_trace_info info;
     char text[600];
@@ -298,17 +301,20 @@ static const dbt_constant *find_part(const dibit_trace *t, uint32_t input, int64
 static dibit_status read_partner(dibit_trace *t, dibit_error *error) {
     if (t->partner.K || !gate_of(t->step->node)) return DIBIT_OK;
     dbt_matmul_nbits p = t->e.p;
+    const void **const data = t->partner_data;
     const int64_t zero_row =
         dbt_nbits_float_zero_points(&p) ? p.k_blocks : dbt_nbits_zero_row_bytes(&p);
     const int64_t row_elements[] = {0, dbt_nbits_row_bytes(&p), p.k_blocks, zero_row, 0, 1};
-    const void *data[DBT_NBITS_INPUTS] = {0};
-    for (uint32_t i = DBT_NBITS_B; i <= DBT_NBITS_BIAS; i++) {
+    for (; t->n_partner_read <= DBT_NBITS_BIAS; t->n_partner_read++) {
+        const uint32_t i = t->n_partner_read;
         int64_t row = t->info.n + (t->first_row ? 0 : dbt_fused_second_row(width_of(t)));
         const int64_t n = row_elements[i];
         const dbt_constant *const part = n ? find_part(t, i, n, &row) : NULL;
         if (!part) continue;
         if (i == DBT_NBITS_BIAS) {
-            DBT_TRY(read_floats(t, part, row, 1, &p.bias, error));
+            const float *bias = NULL;
+            DBT_TRY(read_floats(t, part, row, 1, &bias, error));
+            data[i] = bias;
         } else {
             DBT_TRY(read_constant(t, part, row * n, n, &data[i], error));
         }
@@ -316,6 +322,7 @@ static dibit_status read_partner(dibit_trace *t, dibit_error *error) {
     p.b = data[DBT_NBITS_B];
     p.scales = data[DBT_NBITS_SCALES];
     p.zero_points = data[DBT_NBITS_ZERO_POINTS];
+    if (data[DBT_NBITS_BIAS]) p.bias = data[DBT_NBITS_BIAS];
     t->partner = p;
     return DIBIT_OK;
 }

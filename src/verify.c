@@ -3,6 +3,7 @@
 #include <stdio.h>
 
 #include "base/cpu.h"
+#include "dibit/debug.h"
 #include "model.h"
 #include "ops/matmul_nbits/nbits_gpu.h"
 #include "ops/matmul_nbits/nbits_verify.h"

@@ -162,7 +162,7 @@ static void take_out(fixture *f, const uint32_t *nodes, uint32_t n, part *out) {
         if (dibit_session_value(f->session, names[i], &values[n_values], &f->error)) continue;
         values[n_values++].name = names[i];
     }
-    const dibit_extract what = {nodes, n, values, n_values};
+    dibit_extract what = {nodes, n, values, n_values, NULL};
     *out = (part){0};
     if (dibit_model_extract(f->model, &what, collect, &out->bytes, &f->error) ||
         dibit_model_load(&(dibit_model_desc){.data = out->bytes.data, .data_bytes = out->bytes.n},
@@ -239,17 +239,17 @@ static void test_extraction_says_what_is_missing(void **state) {
     chain_model(&g);
     open_model(&f, &g, NULL);
     const uint32_t reshape = node_of(f.model, "Reshape"), beyond = 99;
-    const dibit_extract no_shape = {.nodes = &reshape, .n_nodes = 1};
+    dibit_extract no_shape = {.nodes = &reshape, .n_nodes = 1};
     assert_int_equal(dibit_model_extract(f.model, &no_shape, collect, &bytes, &f.error),
                      DIBIT_BAD_ARGUMENT);
     assert_string_equal(f.error.text, "the value of 's' is needed as int64");
-    const dibit_extract no_node = {.nodes = &beyond, .n_nodes = 1};
+    dibit_extract no_node = {.nodes = &beyond, .n_nodes = 1};
     assert_int_equal(dibit_model_extract(f.model, &no_node, collect, &bytes, &f.error),
                      DIBIT_BAD_ARGUMENT);
     assert_int_equal(bytes.n, 0);
     /* Without values the sizes stay open. */
     const uint32_t matmul = node_of(f.model, "MatMul");
-    const dibit_extract open = {.nodes = &matmul, .n_nodes = 1};
+    dibit_extract open = {.nodes = &matmul, .n_nodes = 1};
     assert_int_equal(dibit_model_extract(f.model, &open, collect, &bytes, &f.error), DIBIT_OK);
     dibit_model *model = NULL;
     assert_int_equal(

@@ -2,6 +2,7 @@
  * and what the cases promise to hold they hold. */
 #include "dbt_test.h"
 
+#include "dibit/debug.h"
 #include "ops/matmul_nbits/nbits_verify.h"
 
 /* ---- What the cases hold ---- */

@@ -1,7 +1,8 @@
 /* dibit.h - the public interface of the Dibit engine.
  *
  * Dibit runs low-bit ONNX transformers on the CPU (and, through devices, on GPUs). This header is
- * the whole engine; language-model helpers (tokenizer, chat, sampling) are in dibit/lm.h.
+ * the engine; language-model helpers (tokenizer, chat, sampling) are in dibit/lm.h, and what tells why an answer
+ * is wrong (verify, diff, trace) in dibit/debug.h.
  *
  * WHAT IT DOES NOT DO
  *   It never prints, exits, aborts, or reads the environment. It does not train, and it executes
@@ -256,14 +257,15 @@ typedef struct dibit_extract {
      * what the host reads: shapes, axes, lengths. Missing ones: only the dims that the model says. */
     const dibit_tensor *values;
     uint32_t n_values;
+    void *loading; /* NULL; the call's own while it answers PENDING */
 } dibit_extract;
 
 /* Writes the nodes as an .onnx file that runs by itself and has the sizes of that run: a bug report, or a
  * test of one kernel. Weights become initializers, and so does what the host reads; what else the nodes
  * read are inputs, and what they make outputs, under the names that the graph has for them. A node of
  * a branch of If runs whatever the condition. BAD_ARGUMENT when a value that the host reads is not given;
- * PENDING when the bytes of a weight are on their way: call again. */
-DIBIT_API dibit_status dibit_model_extract(const dibit_model *model, const dibit_extract *what,
+ * PENDING when the bytes of a weight are on their way: call again, or with write NULL to give it up. */
+DIBIT_API dibit_status dibit_model_extract(const dibit_model *model, dibit_extract *what,
                                            dibit_write write, void *user, dibit_error *error);
 
 /* An operator that this build runs. */
@@ -579,137 +581,20 @@ DIBIT_API dibit_status dibit_state_export(const dibit_state *state, void *data, 
 DIBIT_API dibit_status dibit_state_import(dibit_session *session, const void *data, uint64_t bytes,
                                           dibit_state **out, dibit_error *error);
 
-/* ---- Verification ------------------------------------------------------------------------- */
-
-/* Proves that the kernels of MatMulNBits read weights rightly on this very device, with its compiler and its
- * driver. Unit vectors times weights whose codes are known give every weight by itself, in numbers that
- * no rounding touches; they must be equal to (code - zero point) * scale. For 1, 2, 4 and 8 bits every byte
- * meets every zero point, for 3 every triple of codes does, for 5 to 7 the ends of the range; over block sizes
- * from 16 to 256, rows of any length, and all forms of scales, zero points, g_idx and bias. */
-typedef struct dibit_verify dibit_verify;
-
-typedef enum dibit_verify_scope {
-    DIBIT_VERIFY_NORMAL =
-        0, /* all, but that on software adapters, which compile slowly, kernels share
-                                what is rare */
-    DIBIT_VERIFY_QUICK = 1, /* only 2 to 4 bits, and the commonest form of weights */
-    DIBIT_VERIFY_FULL = 2   /* all on software adapters too: minutes */
-} dibit_verify_scope;
-
-typedef struct dibit_verify_desc {
-    dibit_activations activations; /* FLOAT, INT8: only kernels of this kind */
-    dibit_verify_scope scope;
-} dibit_verify_desc;
-
-/* The device is borrowed until destroy. BAD_ARGUMENT for the null device, which computes nothing. */
-DIBIT_API dibit_status dibit_verify_begin(dibit_device *device, const dibit_verify_desc *desc,
-                                          dibit_verify **out, dibit_error *error);
-/* Does a part of the work. PENDING: poll again; OK: everything is done, whether kernels are right or not. */
-DIBIT_API dibit_status dibit_verify_poll(dibit_verify *verify, dibit_error *error);
-DIBIT_API void dibit_verify_destroy(dibit_verify **verify);
-
-typedef enum dibit_verdict {
-    DIBIT_VERDICT_PASSED = 0,
-    DIBIT_VERDICT_FAILED = 1,
-    DIBIT_VERDICT_SKIPPED = 2 /* not for this device, or not asked for */
-} dibit_verdict;
-
-/* What has come out so far; strings live as long as the verification. */
-typedef struct dibit_verify_info {
-    const char *kernel;
-    dibit_verdict verdict;
-    uint32_t cases, failed_cases;
-    uint64_t codes;   /* read back */
-    const char *text; /* the first wrong code, or why it was skipped; "" */
-} dibit_verify_info;
-
-/* NOT_FOUND past the last kernel. */
-DIBIT_API dibit_status dibit_verify_kernel(const dibit_verify *verify, uint32_t index,
-                                           dibit_verify_info *info);
-
-/* ---- Tracing ------------------------------------------------------------------------------ */
-
-/* Shows what one element of a MatMulNBits's output is made of, product by product: which bits of which word
- * became the code, which zero point, scale and element of A it met. Once as the definition of the operator
- * has it, and, on a device, once as the shader itself found it: the dispatch of the session's last run is
- * repeated with the same shader and the same parameters, and TRACE, with which the shader writes down what it
- * loads and unpacks. The first of these that is not as defined is named. */
-typedef struct dibit_trace dibit_trace;
-
-typedef struct dibit_trace_desc {
-    const char *node; /* of the model; NULL: its only MatMulNBits */
-    /* The element of the node's output [..., N]: one number for each axis, or the row of A, counted over all
-     * axes but the last, and the column. */
-    const int64_t *index;
-    uint32_t n_index;
-    /* A kernel that `dibit verify` names; NULL: the one that the session's plan has chosen. */
-    const char *kernel;
-} dibit_trace_desc;
-
-/* What product k is made of. On a device what the shader did not write down is UINT64_MAX, -1 or NaN. */
-typedef struct dibit_trace_product {
-    int64_t k;
-    /* The code: mask of the bits from `shift` on of the little-endian word at byte `address` of the weights,
-     * which is a whole number of words from the row's begin. */
-    uint64_t address;
-    uint32_t word, next_word; /* next_word: that behind it if the code ends there, else 0 */
-    uint32_t shift, mask, code;
-    int64_t block;         /* of the scale */
-    uint64_t zero_address; /* byte of the zero points; UINT64_MAX where there are none */
-    uint32_t zero_shift;   /* of packed ones: where in that byte it begins */
-    float zero_point;
-    uint64_t scale_address; /* byte of the scales */
-    float scale;
-    int64_t
-        a_index; /* of A, or of what is normalized to become A; -1 in a block of A that is all zero */
-    float a;
-    int32_t a_code; /* int8 activations: a is a_code * a_scale */
-    float a_scale;
-    double product; /* a * (code - zero_point) * scale */
-    double sum;     /* of the products up to here, and the bias */
-} dibit_trace_product;
-
-typedef struct dibit_trace_info {
-    const char *node;
-    const char *kernel; /* "" on the CPU: only the definition is shown */
-    uint32_t bits;
-    int64_t block_size, M, N, K;
-    int64_t m, n; /* row of A; row of the weights, and column of the output */
-    bool int8_activations;
-    /* The node's own result (its sum) as the definition has it; what the output must be after a fused
-     * residual or gate, how far it may be off, what the shader answers with TRACE, and without. */
-    double sum, expected, allowed;
-    float traced, got;
-    bool wrong;
-    int64_t first_wrong; /* product; -1: none, the output itself is wrong if `wrong` */
-    const char *text;    /* the first that is wrong, in one sentence; "" */
-} dibit_trace_info;
-
-/* The session was asked to keep its values and has run; it is borrowed until destroy, and must not run
- * meanwhile. NOT_FOUND: there is no such node or kernel; OUT_OF_RANGE: there is no such element;
- * UNSUPPORTED: the CPU runs the node in a session on a device, or the kernel does not fit. */
-DIBIT_API dibit_status dibit_trace_begin(dibit_session *session, const dibit_trace_desc *desc,
-                                         dibit_trace **out, dibit_error *error);
-/* PENDING: poll again; OK: there are results, right or wrong. */
-DIBIT_API dibit_status dibit_trace_poll(dibit_trace *trace, dibit_error *error);
-DIBIT_API void dibit_trace_destroy(dibit_trace **trace);
-
-/* After poll has answered OK. Strings live as long as the trace. */
-DIBIT_API void dibit_trace_get_info(const dibit_trace *trace, dibit_trace_info *info);
-/* Product k as it must be, and as the shader has it (NULL: not wanted; on the CPU both are the same).
- * NOT_FOUND past the last. */
-DIBIT_API dibit_status dibit_trace_get_product(const dibit_trace *trace, int64_t k,
-                                               dibit_trace_product *expected,
-                                               dibit_trace_product *got);
-
 /* ---- Files of tensors --------------------------------------------------------------------- */
 
-/* A set of named tensors read from a file. Tensors point into memory that the set owns. */
+/* A set of named tensors, read from a file or made up. Tensors point into memory that the set owns. */
 typedef struct dibit_tensors dibit_tensors;
 
 /* Reads a TensorProto (.pb), or a .npy or .npz file, told by its content. */
 DIBIT_API dibit_status dibit_tensors_load(const char *path, dibit_tensors **out,
                                           dibit_error *error);
+/* Makes up inputs for a run of the session's model, as exporters call and shape them: a prompt of `tokens` tokens
+ * (1 to 4096) chosen by `seed`, positions, masks of ones, an empty past; other numbers are small. The same for the
+ * same model, tokens and seed. BAD_INPUT when the model does not say an input's rank or type. */
+DIBIT_API dibit_status dibit_tensors_make_up(const dibit_session *session, uint32_t tokens,
+                                             uint64_t seed, dibit_tensors **out,
+                                             dibit_error *error);
 DIBIT_API uint32_t dibit_tensors_count(const dibit_tensors *tensors);
 DIBIT_API const dibit_tensor *dibit_tensors_get(const dibit_tensors *tensors, uint32_t index);
 DIBIT_API void dibit_tensors_destroy(dibit_tensors **tensors);

@@ -89,8 +89,9 @@ const dibit_tensor *dibit_tensors_get(const dibit_tensors *tensors, uint32_t ind
 
 void dibit_tensors_destroy(dibit_tensors **tensors) {
     if (!tensors || !*tensors) return;
+    const dibit_allocator allocator = (*tensors)->arena.allocator;
     dbt_arena_free(&(*tensors)->arena);
-    dbt_release(&dbt_default_allocator, *tensors, sizeof **tensors);
+    dbt_release(&allocator, *tensors, sizeof **tensors);
     *tensors = NULL;
 }
 

@@ -1,10 +1,10 @@
-/* Formats of tensor files behind dibit_tensors_load. Private to src/onnx. */
+/* Sets of tensors, and the formats of files behind dibit_tensors_load. */
 #ifndef DBT_ONNX_TENSOR_FILES_H
 #define DBT_ONNX_TENSOR_FILES_H
 
 #include "base/source.h"
 
-/* Tensors read so far. Data is aligned to 64 bytes, in the arena. */
+/* Tensors so far. Data is aligned to 64 bytes, in the arena. */
 struct dibit_tensors {
     dbt_arena arena;
     dibit_tensor *tensors;

@@ -2,7 +2,10 @@
  *
  * A value that the nodes read and do not make is an initializer when it is a constant, or when the host
  * knows it (a shape, axes, lengths: as an input it would leave the sizes of outputs open); else it is an
- * input. What they make is an output. */
+ * input. What they make is an output.
+ *
+ * Bytes that a source has given are kept while others are on their way (`loading`): it may have forgotten them. The
+ * walk over the nodes begins anew, and finds the constants that it has read. */
 #include "plan/extract.h"
 
 #include <string.h>
@@ -15,7 +18,7 @@ typedef enum role { UNSEEN, MADE, READ } role;
 typedef struct extraction {
     const dbt_graph *graph;
     const dibit_extract *what;
-    dbt_arena *arena;
+    dbt_arena arena;
     dibit_error *error;
     uint8_t *roles; /* [n_values] */
     dbt_onnx_node *nodes;
@@ -53,10 +56,12 @@ static dbt_onnx_value_info info_of(const extraction *e, const dbt_value *value) 
 
 static dibit_status add_constant(extraction *e, const dbt_value *value) {
     dbt_constant *const c = &e->initializers[e->out.n_initializers];
-    *c = *value->constant;
-    c->name = value->name;
-    c->loading = NULL; /* the model's own load is not disturbed */
-    DBT_TRY(dbt_constant_load(c, e->arena, e->error));
+    if (!c->name) {
+        *c = *value->constant;
+        c->name = value->name;
+        c->loading = NULL; /* the model's own load is not disturbed */
+    }
+    DBT_TRY(dbt_constant_load(c, &e->arena, e->error));
     e->out.n_initializers++;
     return DIBIT_OK;
 }
@@ -103,7 +108,7 @@ static dibit_status add_opset(extraction *e, const dbt_node *node) {
 
 static dibit_status add_node(extraction *e, const dbt_node *node) {
     const char **const names =
-        dbt_arena_array(e->arena, (uint64_t)node->n_inputs + node->n_outputs, sizeof *names);
+        dbt_arena_array(&e->arena, (uint64_t)node->n_inputs + node->n_outputs, sizeof *names);
     if (!names) return dbt_fail_memory(e->error, "a node", sizeof *names);
     for (uint32_t i = 0; i < node->n_inputs; i++) {
         names[i] = node->inputs[i] ? node->inputs[i]->name : "";
@@ -137,21 +142,28 @@ static dibit_status reserve(extraction *e) {
         n_in += e->graph->nodes[e->what->nodes[i]]->n_inputs;
         n_out += e->graph->nodes[e->what->nodes[i]]->n_outputs;
     }
-    e->roles = dbt_arena_array(e->arena, e->graph->n_values, sizeof *e->roles);
-    e->nodes = dbt_arena_array(e->arena, e->what->n_nodes, sizeof *e->nodes);
-    e->initializers = dbt_arena_array(e->arena, n_in, sizeof *e->initializers);
-    e->inputs = dbt_arena_array(e->arena, n_in, sizeof *e->inputs);
-    e->outputs = dbt_arena_array(e->arena, n_out, sizeof *e->outputs);
-    e->opsets = dbt_arena_array(e->arena, e->what->n_nodes, sizeof *e->opsets);
+    e->roles = dbt_arena_array(&e->arena, e->graph->n_values, sizeof *e->roles);
+    e->nodes = dbt_arena_array(&e->arena, e->what->n_nodes, sizeof *e->nodes);
+    e->initializers = dbt_arena_array(&e->arena, n_in, sizeof *e->initializers);
+    e->inputs = dbt_arena_array(&e->arena, n_in, sizeof *e->inputs);
+    e->outputs = dbt_arena_array(&e->arena, n_out, sizeof *e->outputs);
+    e->opsets = dbt_arena_array(&e->arena, e->what->n_nodes, sizeof *e->opsets);
     if (!e->roles || !e->nodes || !e->initializers || !e->inputs || !e->outputs || !e->opsets) {
         return dbt_fail_memory(e->error, "a model", 1);
     }
     return DIBIT_OK;
 }
 
+static void start_again(extraction *e) {
+    memset(e->roles, UNSEEN, e->graph->n_values);
+    e->out.n_nodes = e->out.n_initializers = e->out.n_inputs = e->out.n_outputs = 0;
+    e->n_opsets = 0;
+}
+
 static dibit_status extract(extraction *e, dibit_write write, void *user) {
     DBT_FAIL_IF(e->what->n_nodes == 0, e->error, DIBIT_BAD_ARGUMENT, "no nodes are named");
-    DBT_TRY(reserve(e));
+    if (!e->roles) DBT_TRY(reserve(e));
+    start_again(e);
     for (uint32_t i = 0; i < e->what->n_nodes; i++) {
         DBT_TRY(add_node(e, e->graph->nodes[e->what->nodes[i]]));
     }
@@ -169,12 +181,31 @@ static dibit_status extract(extraction *e, dibit_write write, void *user) {
     return DIBIT_OK;
 }
 
-dibit_status dbt_extract(const dbt_graph *graph, const dibit_extract *what, dibit_write write,
-                         void *user, dibit_error *error) {
-    dbt_arena arena;
-    dbt_arena_init(&arena, &graph->arena->allocator);
-    extraction e = {.graph = graph, .what = what, .arena = &arena, .error = error};
-    const dibit_status status = extract(&e, write, user);
-    dbt_arena_free(&arena);
+static void forget(const dbt_graph *graph, dibit_extract *what) {
+    extraction *const e = what->loading;
+    if (!e) return;
+    dbt_arena_free(&e->arena);
+    dbt_release(&graph->arena->allocator, e, sizeof *e);
+    what->loading = NULL;
+}
+
+dibit_status dbt_extract(const dbt_graph *graph, dibit_extract *what, dibit_write write, void *user,
+                         dibit_error *error) {
+    if (!write) {
+        forget(graph, what);
+        return DIBIT_OK;
+    }
+    extraction *e = what->loading;
+    if (!e) {
+        e = dbt_alloc(&graph->arena->allocator, sizeof *e, _Alignof(extraction));
+        if (!e) return dbt_fail_memory(error, "a model", sizeof *e);
+        *e = (extraction){.graph = graph};
+        dbt_arena_init(&e->arena, &graph->arena->allocator);
+        what->loading = e;
+    }
+    e->what = what;
+    e->error = error;
+    const dibit_status status = extract(e, write, user);
+    if (status != DIBIT_PENDING) forget(graph, what);
     return status;
 }

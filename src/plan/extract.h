@@ -5,7 +5,7 @@
 #include "graph/graph.h"
 
 /* As dibit_model_extract says. */
-dibit_status dbt_extract(const dbt_graph *graph, const dibit_extract *what, dibit_write write,
-                         void *user, dibit_error *error);
+dibit_status dbt_extract(const dbt_graph *graph, dibit_extract *what, dibit_write write, void *user,
+                         dibit_error *error);
 
 #endif

@@ -3,6 +3,7 @@
 #ifndef DBT_OPS_MATMUL_NBITS_NBITS_TRACE_H
 #define DBT_OPS_MATMUL_NBITS_NBITS_TRACE_H
 
+#include "dibit/debug.h"
 #include "ops/matmul_nbits/matmul_nbits.h"
 
 typedef struct dbt_nbits_element {

@@ -1,45 +1,17 @@
-/* Comparing an answer with the expected tensor, element by element.
- *
- * Without --rtol and --atol the bound is derived: check_run repeats the run with every node's outputs
- * moved at random within their rounding bounds; how far the answers spread says how far apart two
- * correct engines may be. An element may be off by
- *     SPREAD_FACTOR * (largest deviation of any noisy run over the tensor)
- *   + ULPS ulps, of the tensor's type, of its largest magnitude
- * which is a bound in norm: a single wrong element of a tensor stands out against it. A run
- * with noise is lost that is not finite where the plain one is; when all are, only equality passes. */
+/* Comparing an answer with the expected tensor, element by element: dibit/debug.h says by which bounds. A run with
+ * noise is lost that is not finite where the plain one is; when all are, only equality passes. */
 #include <inttypes.h>
 #include <math.h>
 #include <stdio.h>
 #include <string.h>
 
-#include "check.h"
+#include "base/dtype.h"
+#include "base/half.h"
+#include "dibit/debug.h"
 
 enum { SPREAD_FACTOR = 4, ULPS = 2 };
 
-int64_t check_count(const dibit_tensor *tensor) {
-    int64_t n = 1;
-    for (int32_t i = 0; i < tensor->rank; i++) n *= tensor->dims[i];
-    return n;
-}
-
-static double half_value(uint16_t h) {
-    const int exponent = h >> 10 & 31, mantissa = h & 1023;
-    double value;
-    if (exponent == 31)
-        value = mantissa ? NAN : INFINITY;
-    else if (exponent == 0)
-        value = ldexp(mantissa, -24);
-    else
-        value = ldexp(1024 + mantissa, exponent - 25);
-    return h >> 15 ? -value : value;
-}
-
-static double bfloat16_value(uint16_t b) {
-    const uint32_t bits = (uint32_t)b << 16;
-    float f;
-    memcpy(&f, &bits, sizeof f);
-    return (double)f;
-}
+int64_t dibit_tensor_count(const dibit_tensor *tensor) { return dbt_tensor_count(tensor); }
 
 /* A 2- or 4-bit code; they are packed low bits first. */
 static int packed_value(const dibit_tensor *tensor, int64_t i, int bits, bool is_signed) {
@@ -62,7 +34,7 @@ static int packed_value(const dibit_tensor *tensor, int64_t i, int bits, bool is
     X(UINT64, uint64_t)                                                                            \
     X(BOOL, uint8_t)
 
-double check_element(const dibit_tensor *tensor, int64_t i) {
+double dibit_tensor_element(const dibit_tensor *tensor, int64_t i) {
     const uint8_t *data = tensor->data;
     switch (tensor->type) {
 #define PLAIN_ELEMENT(type, c_type)                                                                \
@@ -77,7 +49,8 @@ double check_element(const dibit_tensor *tensor, int64_t i) {
     case DIBIT_TYPE_BFLOAT16: {
         uint16_t bits;
         memcpy(&bits, data + (size_t)i * 2, 2);
-        return tensor->type == DIBIT_TYPE_FLOAT16 ? half_value(bits) : bfloat16_value(bits);
+        return tensor->type == DIBIT_TYPE_FLOAT16 ? (double)dbt_half_to_float(bits)
+                                                  : (double)dbt_bfloat16_to_float(bits);
     }
     case DIBIT_TYPE_UINT4: return packed_value(tensor, i, 4, false);
     case DIBIT_TYPE_INT4: return packed_value(tensor, i, 4, true);
@@ -87,7 +60,7 @@ double check_element(const dibit_tensor *tensor, int64_t i) {
     }
 }
 
-void check_element_text(const dibit_tensor *tensor, int64_t i, char text[40]) {
+void dibit_tensor_element_text(const dibit_tensor *tensor, int64_t i, char text[40]) {
     int64_t value;
     if (tensor->type == DIBIT_TYPE_INT64 || tensor->type == DIBIT_TYPE_UINT64) {
         memcpy(&value, (const char *)tensor->data + (size_t)i * 8, 8);
@@ -96,7 +69,7 @@ void check_element_text(const dibit_tensor *tensor, int64_t i, char text[40]) {
         else
             snprintf(text, 40, "%" PRIu64, (uint64_t)value);
     } else {
-        snprintf(text, 40, "%.9g", check_element(tensor, i));
+        snprintf(text, 40, "%.9g", dibit_tensor_element(tensor, i));
     }
 }
 
@@ -113,7 +86,7 @@ static double type_ulp(dibit_type type) {
 
 static bool same_bits(const dibit_tensor *a, const dibit_tensor *b, int64_t i) {
     if (a->type != DIBIT_TYPE_INT64 && a->type != DIBIT_TYPE_UINT64) {
-        return check_element(a, i) == check_element(b, i);
+        return dibit_tensor_element(a, i) == dibit_tensor_element(b, i);
     }
     return memcmp((const char *)a->data + (size_t)i * 8, (const char *)b->data + (size_t)i * 8,
                   8) == 0;
@@ -125,73 +98,94 @@ static bool same_dims(const dibit_tensor *a, const dibit_tensor *b) {
     return same;
 }
 
-bool check_equal(const dibit_tensor *a, const dibit_tensor *b) {
+bool dibit_tensor_equal(const dibit_tensor *a, const dibit_tensor *b) {
     if (!same_dims(a, b)) return false;
-    const int64_t n = check_count(a);
+    const int64_t n = dbt_tensor_count(a);
     for (int64_t i = 0; i < n; i++) {
         if (!same_bits(a, b, i)) return false;
     }
     return true;
 }
 
-void check_add_noise(const dibit_tensor *noisy, check_output *out) {
-    if (type_ulp(out->got.type) == 0) return;
-    bool lost = !same_dims(noisy, &out->still);
-    const int64_t n = lost ? 0 : check_count(&out->still);
-    for (int64_t i = 0; i < n; i++) {
-        const double still = check_element(&out->still, i), moved = check_element(noisy, i);
-        const double distance = fabs(moved - still);
-        if (distance > out->spread && isfinite(distance)) out->spread = distance;
-        lost = lost || (isfinite(still) && !isfinite(moved));
+void dibit_tensor_index_text(const dibit_tensor *tensor, int64_t i, char text[160]) {
+    int64_t index[DIBIT_MAX_RANK] = {0};
+    for (int32_t axis = tensor->rank; axis-- > 0;) {
+        if (tensor->dims[axis] <= 0) continue;
+        index[axis] = i % tensor->dims[axis];
+        i /= tensor->dims[axis];
     }
-    out->n_noisy++;
-    out->n_lost += lost;
-}
-
-static void shape_text(const dibit_tensor *tensor, char text[160]) {
-    size_t used = (size_t)snprintf(text, 160, "%s[", dibit_type_name(tensor->type));
-    for (int32_t i = 0; i < tensor->rank; i++) {
+    size_t used = (size_t)snprintf(text, 160, "[");
+    for (int32_t axis = 0; axis < tensor->rank; axis++) {
         used +=
-            (size_t)snprintf(text + used, 160 - used, "%s%" PRId64, i ? "," : "", tensor->dims[i]);
+            (size_t)snprintf(text + used, 160 - used, "%s%" PRId64, axis ? "," : "", index[axis]);
     }
     snprintf(text + used, 160 - used, "]");
 }
 
-static bool same_shape(const dibit_tensor *expected, check_output *out) {
-    const bool same = same_dims(expected, &out->got);
+void dibit_comparison_add_noise(dibit_comparison *c, const dibit_tensor *still,
+                                const dibit_tensor *noisy) {
+    if (type_ulp(still->type) == 0) return;
+    bool lost = !same_dims(noisy, still);
+    const int64_t n = lost ? 0 : dbt_tensor_count(still);
+    for (int64_t i = 0; i < n; i++) {
+        const double before = dibit_tensor_element(still, i),
+                     moved = dibit_tensor_element(noisy, i);
+        const double distance = fabs(moved - before);
+        if (distance > c->spread && isfinite(distance)) c->spread = distance;
+        lost = lost || (isfinite(before) && !isfinite(moved));
+    }
+    c->n_noisy++;
+    c->n_lost += lost;
+}
+
+static void shape_text(const dibit_tensor *tensor, char text[200]) {
+    size_t used = (size_t)snprintf(text, 200, "%s[", dibit_type_name(tensor->type));
+    for (int32_t i = 0; i < tensor->rank; i++) {
+        used +=
+            (size_t)snprintf(text + used, 200 - used, "%s%" PRId64, i ? "," : "", tensor->dims[i]);
+    }
+    snprintf(text + used, 200 - used, "]");
+}
+
+static bool same_shape(const dibit_tensor *expected, const dibit_tensor *got, dibit_comparison *c) {
+    const bool same = same_dims(expected, got);
     if (!same) {
-        char want[160], got[160];
+        char want[200], have[200];
         shape_text(expected, want);
-        shape_text(&out->got, got);
-        snprintf(out->problem, sizeof out->problem, "got %.80s, expected %.80s", got, want);
+        shape_text(got, have);
+        snprintf(c->problem, sizeof c->problem, "got %.80s, expected %.80s", have, want);
     }
     return same;
 }
 
-void check_compare(const dibit_tensor *expected, const check_options *options, check_output *out) {
-    if (!same_shape(expected, out)) return;
-    const int64_t n = out->n_elements = check_count(expected);
+/* What noise says: the same for all elements. */
+static double derived_bound(const dibit_tensor *expected, double spread) {
     const double ulp = type_ulp(expected->type);
-    const bool derived = options->rtol < 0 && options->atol < 0;
-    double bound = 0;
-    if (derived && ulp > 0) {
-        double largest = 0;
-        for (int64_t i = 0; i < n; i++) {
-            const double magnitude = fabs(check_element(expected, i));
-            if (isfinite(magnitude) && magnitude > largest) largest = magnitude;
-        }
-        bound = SPREAD_FACTOR * out->spread + ULPS * ulp * largest;
+    if (ulp == 0) return 0;
+    double largest = 0;
+    for (int64_t i = 0, n = dbt_tensor_count(expected); i < n; i++) {
+        const double magnitude = fabs(dibit_tensor_element(expected, i));
+        if (isfinite(magnitude) && magnitude > largest) largest = magnitude;
     }
+    return SPREAD_FACTOR * spread + ULPS * ulp * largest;
+}
+
+void dibit_tensor_compare(const dibit_tensor *expected, const dibit_tensor *got_tensor, double rtol,
+                          double atol, dibit_comparison *c) {
+    if (!same_shape(expected, got_tensor, c)) return;
+    const int64_t n = c->n_elements = dbt_tensor_count(expected);
+    const double ulp = type_ulp(expected->type);
+    const bool derived = rtol < 0 && atol < 0;
+    const double bound = derived ? derived_bound(expected, c->spread) : 0;
     double worst_excess = -INFINITY;
-    out->allowed = bound;
+    c->allowed = bound;
     for (int64_t i = 0; i < n; i++) {
-        const double want = check_element(expected, i), got = check_element(&out->got, i);
+        const double want = dibit_tensor_element(expected, i);
+        const double got = dibit_tensor_element(got_tensor, i);
         double allowed = bound;
-        if (!derived && ulp > 0) {
-            allowed = fmax(options->atol, 0) + fmax(options->rtol, 0) * fabs(want);
-        }
+        if (!derived && ulp > 0) allowed = fmax(atol, 0) + fmax(rtol, 0) * fabs(want);
         double distance;
-        if (same_bits(expected, &out->got, i))
+        if (same_bits(expected, got_tensor, i))
             distance = 0;
         else if (isnan(want) && isnan(got) && !derived)
             distance = 0;
@@ -199,20 +193,20 @@ void check_compare(const dibit_tensor *expected, const check_options *options, c
             distance = INFINITY;
         else
             distance = fmax(fabs(got - want), ulp == 0 ? 1 : 0); /* of 64-bit integers: rounded */
-        if (distance > allowed) out->n_wrong++;
-        if (distance > 0) out->used = fmax(out->used, allowed > 0 ? distance / allowed : HUGE_VAL);
+        if (distance > allowed) c->n_wrong++;
+        if (distance > 0) c->used = fmax(c->used, allowed > 0 ? distance / allowed : HUGE_VAL);
         if (distance - allowed > worst_excess) {
             worst_excess = distance - allowed;
-            out->worst = distance;
-            out->allowed = allowed;
-            out->worst_index = i;
+            c->worst = distance;
+            c->allowed = allowed;
+            c->worst_index = i;
         }
     }
-    if (out->n_wrong) {
-        snprintf(out->problem, sizeof out->problem, "%" PRId64 " of %" PRId64 " elements are wrong",
-                 out->n_wrong, n);
-    } else if (derived && out->used > 0 && out->n_noisy && out->n_lost == out->n_noisy) {
-        snprintf(out->problem, sizeof out->problem, "no bound: all %u runs with noise were lost",
-                 (unsigned)out->n_noisy);
+    if (c->n_wrong) {
+        snprintf(c->problem, sizeof c->problem, "%" PRId64 " of %" PRId64 " elements are wrong",
+                 c->n_wrong, n);
+    } else if (derived && c->used > 0 && c->n_noisy && c->n_lost == c->n_noisy) {
+        snprintf(c->problem, sizeof c->problem, "no bound: all %u runs with noise were lost",
+                 (unsigned)c->n_noisy);
     }
 }
