@@ -1,14 +1,17 @@
 /* Greedy text on a device is the CPU's.
  *
  *     test_greedy                                    models of the tests, made-up prompts
- *     test_greedy MODEL_DIR PROMPTS [--tokens 64] [--first N]
+ *     test_greedy MODEL_DIR PROMPTS [--tokens 64] [--first N] [--activations float|int8]
+ *     test_greedy MODEL_DIR PROMPTS --answers FILE ...    judges answers that came from elsewhere
  *
  * PROMPTS are texts with a line of %% between them (tests/data/greedy_prompts.txt). The device answers, with
  * float and with int8 activations; then the CPU runs once over prompt and answer, and every token has to be the
  * one with its highest logit. Where they part, the CPU runs six times more with noise within the rounding bounds
  * of every node, as `dibit check` does: four times what that moves a logit of this row is how far two right
  * engines may be apart. The parting is a near tie when the CPU's margin between the two tokens is below
- * twice that, since each of the two logits may be off. What follows is not compared. */
+ * twice that, since each of the two logits may be off. What follows is not compared.
+ *
+ * FILE has a line for each of the first prompts: the ids of its answer, and "stop" where that ended it. */
 #include "dbt_test.h"
 
 #include "base/packed.h"
@@ -23,9 +26,13 @@ static void ok(dibit_status status) {
 }
 
 typedef struct options {
-    const char *folder, *prompts;
+    const char *folder, *prompts, *answers;
     size_t tokens, first;
+    dibit_activations kind; /* AUTO: both */
 } options;
+
+/* In answers that were read: some token that ends a text. */
+enum { ANY_STOP = -1 };
 
 static options o = {.tokens = 64, .first = SIZE_MAX};
 
@@ -38,6 +45,7 @@ typedef struct engines {
     dibit_activations kind;
     const int64_t *stop;
     size_t n_stop;
+    FILE *answers; /* of others, if they are judged */
     size_t prompts, same, ties, wrong, tokens;
 } engines;
 
@@ -72,8 +80,21 @@ static void close_engines(engines *e) {
     dibit_device_destroy(&e->cpu);
 }
 
+/* The next line of the file. */
+static size_t read_answer(FILE *file, int64_t *tokens) {
+    char line[16 * (MOST_TOKENS + 1)];
+    assert_non_null(fgets(line, sizeof line, file));
+    size_t n = 0;
+    for (char *word = strtok(line, " \n"); word; word = strtok(NULL, " \n")) {
+        assert_in_range(n, 0, MOST_TOKENS);
+        tokens[n++] = strcmp(word, "stop") == 0 ? ANY_STOP : strtoll(word, NULL, 10);
+    }
+    return n;
+}
+
 /* As many tokens as the device says, with the one that made it stop. */
 static size_t answer(engines *e, const int64_t *prompt, size_t n_prompt, int64_t *tokens) {
+    if (e->answers) return read_answer(e->answers, tokens);
     dibit_generator *generator = NULL;
     dibit_state *state = NULL;
     ok(dibit_generator_create(&(dibit_generator_desc){.model = e->model, .session = e->on_device},
@@ -160,6 +181,13 @@ static int64_t best_of(const float *row, int64_t n) {
     return best;
 }
 
+/* The likeliest of the tokens that end a text. */
+static int64_t best_stop(const engines *e, const float *row) {
+    int64_t best = e->stop[0];
+    for (size_t i = 1; i < e->n_stop; i++) best = row[e->stop[i]] > row[best] ? e->stop[i] : best;
+    return best;
+}
+
 /* How far two right engines may be apart after these tokens. */
 static float allowed(const engines *e, const int64_t *ids, size_t n) {
     const logits still = run(e, e->on_cpu, ids, n, 1);
@@ -198,10 +226,15 @@ static void compare(engines *e, const int64_t *prompt, size_t n_prompt) {
     assert_non_null(ids);
     memcpy(ids, prompt, n_prompt * sizeof *ids);
     const size_t n = answer(e, prompt, n_prompt, ids + n_prompt);
+    if (n == 0) fail_msg("there is no answer to a prompt of %zu tokens", n_prompt);
     const logits l = run(e, e->on_cpu, ids, n_prompt + n - 1, (uint32_t)n);
     size_t i = 0;
-    while (i < n && best_of(l.rows + (int64_t)i * l.vocabulary, l.vocabulary) == ids[n_prompt + i])
-        i++;
+    for (; i < n; i++) {
+        const float *const row = l.rows + (int64_t)i * l.vocabulary;
+        int64_t *const token = &ids[n_prompt + i];
+        if (*token == ANY_STOP) *token = best_stop(e, row);
+        if (best_of(row, l.vocabulary) != *token) break;
+    }
     printf("  prompt of %zu tokens: %zu tokens the same", n_prompt, i);
     if (i < n) {
         judge(e, ids, n_prompt + i, l.rows + (int64_t)i * l.vocabulary, l.vocabulary,
@@ -263,9 +296,16 @@ static char *read_text(const char *path) {
     return text;
 }
 
+static bool at_end(FILE *file) {
+    if (!file) return false;
+    const int c = getc(file);
+    if (c != EOF) ungetc(c, file);
+    return c == EOF;
+}
+
 static void compare_texts(engines *e, const dibit_lm *lm, const char *text) {
     size_t number = 0;
-    for (const char *at = text; at && number < o.first; number++) {
+    for (const char *at = text; at && number < o.first && !at_end(e->answers); number++) {
         const char *const end = strstr(at, "\n%%\n");
         size_t length = end ? (size_t)(end - at) : strlen(at);
         if (!end && length && at[length - 1] == '\n') length--;
@@ -293,11 +333,15 @@ static void test_texts(void **state) {
     dibit_lm_get_info(lm, &info);
     char *const text = read_text(o.prompts);
     for (int i = 0; i < 2; i++) {
+        const dibit_activations kind = i ? DIBIT_ACTIVATIONS_INT8 : DIBIT_ACTIVATIONS_FLOAT;
+        if (o.kind != DIBIT_ACTIVATIONS_AUTO && o.kind != kind) continue;
         engines e;
-        open_engines(&e, info.model_path, i ? DIBIT_ACTIVATIONS_INT8 : DIBIT_ACTIVATIONS_FLOAT);
+        open_engines(&e, info.model_path, kind);
+        if (o.answers) assert_non_null(e.answers = fopen(o.answers, "r"));
         e.stop = info.stop_tokens;
         e.n_stop = info.n_stop_tokens;
         compare_texts(&e, lm, text);
+        if (e.answers) fclose(e.answers);
         report(&e);
     }
     free(text);
@@ -310,6 +354,11 @@ int main(int argc, char **argv) {
             o.tokens = strtoull(argv[++i], NULL, 10);
         } else if (strcmp(argv[i], "--first") == 0 && i + 1 < argc) {
             o.first = strtoull(argv[++i], NULL, 10);
+        } else if (strcmp(argv[i], "--answers") == 0 && i + 1 < argc) {
+            o.answers = argv[++i];
+        } else if (strcmp(argv[i], "--activations") == 0 && i + 1 < argc) {
+            o.kind =
+                strcmp(argv[++i], "int8") == 0 ? DIBIT_ACTIVATIONS_INT8 : DIBIT_ACTIVATIONS_FLOAT;
         } else if (!o.folder) {
             o.folder = argv[i];
         } else {
@@ -317,7 +366,8 @@ int main(int argc, char **argv) {
         }
     }
     if ((o.folder && !o.prompts) || o.tokens == 0 || o.tokens > MOST_TOKENS) {
-        fprintf(stderr, "usage: test_greedy [MODEL_DIR PROMPTS [--tokens N] [--first N]]\n");
+        fprintf(stderr, "usage: test_greedy [MODEL_DIR PROMPTS [--tokens N] [--first N] "
+                        "[--activations float|int8] [--answers FILE]]\n");
         return 2;
     }
     const struct CMUnitTest made_up[] = {cmocka_unit_test(test_made_up_prompts)};

@@ -58,15 +58,30 @@ missing() {
     done
 }
 
+# Its tests are skipped without it; not every Debian-like system has it.
+firefox() {
+    [ "$want" = test ] && [ "${DIBIT_NO_INSTALL:-0}" != 1 ] || return 0
+    command -v firefox-esr >/dev/null 2>&1 || command -v firefox >/dev/null 2>&1 || install_packages firefox-esr || true
+}
+
+install_packages() {
+    command -v apt-get >/dev/null 2>&1 || return 1
+    sudo=
+    [ "$(id -u)" = 0 ] || sudo=sudo
+    echo "installing with ${sudo:+sudo }apt-get: $* (DIBIT_NO_INSTALL=1 only lists them)"
+    $sudo env DEBIAN_FRONTEND=noninteractive sh -c "apt-get -qq update && apt-get -qq install -y --no-install-recommends $*" >/dev/null
+}
+
 need=$(missing)
-[ -z "$need" ] && exit 0
+if [ -z "$need" ]; then
+    firefox
+    exit 0
+fi
 if [ "${DIBIT_NO_INSTALL:-0}" = 1 ] || ! command -v apt-get >/dev/null 2>&1; then
     echo "missing (Debian's names): $need" >&2
     exit 1
 fi
-sudo=
-[ "$(id -u)" = 0 ] || sudo=sudo
-echo "installing with ${sudo:+sudo }apt-get: $need(DIBIT_NO_INSTALL=1 only lists them)"
-$sudo env DEBIAN_FRONTEND=noninteractive sh -c "apt-get -qq update && apt-get -qq install -y --no-install-recommends $need libc6-dev" >/dev/null
+install_packages "$need" libc6-dev
+firefox
 need=$(missing)
 [ -z "$need" ] || { echo "still missing: $need" >&2; exit 1; }

@@ -109,7 +109,9 @@ stage_web() {
         skip "clang 19, or packages of web/package.json, cannot be had"
         return 0
     }
-    tools/web-build.sh && run_script node web/tests/run.mjs
+    # Native code judges greedy text.
+    cmake --preset test && cmake --build build/test -j "$jobs" --target test_greedy &&
+        tools/web-build.sh && run_script node web/tests/run.mjs
 }
 
 # From files, and with states kept in the session.

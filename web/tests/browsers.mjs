@@ -13,6 +13,13 @@ const find = (name, paths) => process.env[name] ?? paths.find(existsSync);
 export const chromiumPath = find('DIBIT_CHROMIUM', ['/usr/bin/chromium', '/usr/bin/chromium-browser']);
 export const firefoxPath = find('DIBIT_FIREFOX', ['/usr/bin/firefox-esr', '/usr/bin/firefox']);
 
+/** The environment of programs whose WebGPU takes the machine's drivers: run.mjs may have chosen SwiftShader for Node. */
+export function ownDrivers() {
+    const env = {...process.env};
+    if (env.VK_ICD_FILENAMES?.includes('swiftshader')) delete env.VK_ICD_FILENAMES;
+    return env;
+}
+
 export function launchChromium() {
     const {chromium} = createRequire(join(root, 'build/web/package.json'))('playwright-core');
     return chromium.launch({executablePath: chromiumPath, args: [
@@ -117,7 +124,7 @@ export async function openFirefox() {
     writeFileSync(join(profile, 'user.js'), Object.entries(FIREFOX_PREFERENCES).map(([name, value]) =>
         `user_pref(${JSON.stringify(name)}, ${JSON.stringify(value)});\n`).join(''));
     const child = spawn(firefoxPath, ['--headless', '--no-remote', '--profile', profile, `${server.url}ask.html`],
-                        {stdio: 'ignore', env: {...process.env, HOME: profile}});
+                        {stdio: 'ignore', env: {...ownDrivers(), HOME: profile}});
     const exited = new Promise(resolve => child.once('exit', resolve));
     void exited.then(code => calls.fail(new Error(`Firefox ended with ${code}`)));
     return {

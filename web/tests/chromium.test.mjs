@@ -4,6 +4,7 @@ import {basename, join} from 'node:path';
 import {after, before, test} from 'node:test';
 import {chromiumPath, engineInPage, openChromium} from './browsers.mjs';
 import {caseFolders, checkCase, share} from './cases.mjs';
+import {checkGreedy, generate, noJudge} from './greedy.mjs';
 import {chain, fileSize} from './onnx.mjs';
 import {link} from './site.mjs';
 import {cases, smallFolder} from './support.mjs';
@@ -161,3 +162,13 @@ test('Chromium: a GPU that is lost in mid-generation', {skip}, async () => {
     assert.equal(cpu.tokens.length, 40);
     assert.deepEqual(lost.tokens, cpu.tokens);
 });
+
+/* SwiftShader takes minutes for a prompt. */
+for (const [device, choice] of Object.entries({
+    wasm: full ? {} : {count: 2, maxTokens: 8}, ...full && {webgpu: {count: 1, maxTokens: 2}},
+})) {
+    test(`Chromium, ${device}: greedy text`, {skip: skip || noJudge}, () =>
+        checkGreedy('Chromium', options => plain.evaluate(generate, {
+            ...options, scripts: '/dibit/index.js', folder: '/model/',
+        }), {device, ...choice}));
+}
