@@ -50,7 +50,7 @@ static uint64_t put(uint64_t *at, int64_t count, uint64_t bytes) {
 
 static layout layout_of(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel) {
     layout l = {.group = 32 * (int64_t)kernel->interleave};
-    l.row_stride = round_up(p->K, l.group);
+    l.row_stride = round_up(p->K, 2 * l.group);
     l.blocks_stride = round_up(p->k_blocks, 8);
     uint64_t at = 0;
     const int64_t int8_rows = p->int8_activations ? p->M : 0;

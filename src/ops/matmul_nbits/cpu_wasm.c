@@ -116,41 +116,64 @@ DBT_WASM_INLINE v128_t floats4(const void *data, dibit_type type, int64_t i, int
     return dbt_wasm_load4(n < 4 ? few : at, type);
 }
 
-/* As dbt_nbits_decode_blocks. */
-DBT_WASM_INLINE void decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
-                                   void *zero_points, const uint32_t bits) {
-    const int64_t first = n * p->k_blocks, zero_row_bytes = dbt_nbits_zero_row_bytes(p);
-    const bool floats = dbt_nbits_float_zero_points(p), as_float = floats || !p->int8_activations;
-    const places at = places_of(bits);
-    for (int64_t g = 0; g < p->k_blocks; g += 4) {
-        const int64_t count = least(4, p->k_blocks - g);
-        wasm_v128_store(scales + g, floats4(p->scales, p->scale_type, first + g, count));
-        if (floats) {
-            wasm_v128_store((float *)zero_points + g,
-                            floats4(p->zero_points, p->zero_point_type, first + g, count));
-        } else if (!p->zero_points) {
-            const v128_t z = wasm_i32x4_splat(1 << (bits - 1));
-            wasm_v128_store((float *)zero_points + g, as_float ? wasm_f32x4_convert_i32x4(z) : z);
+/* Whether 4 scales at a time can be read where they lie. */
+static inline bool scales_in_place(const dbt_matmul_nbits *p) {
+    return p->scale_type == DIBIT_TYPE_FLOAT && p->k_blocks % 4 == 0;
+}
+
+/* The scales of row n of B, which is row i of the tile. */
+static inline const float *scales_of(const dbt_nbits_task *t, int64_t n, int64_t i) {
+    return scales_in_place(t->p) ? (const float *)t->p->scales + n * t->p->k_blocks
+                                 : t->scales + i * t->blocks_stride;
+}
+
+/* As dbt_nbits_decode_blocks, for row i of the tile; scales only where they have to. */
+DBT_WASM_INLINE void decode_blocks(const dbt_nbits_task *t, int64_t n, int64_t i,
+                                   const uint32_t bits) {
+    const dbt_matmul_nbits *const p = t->p;
+    const int64_t first = n * p->k_blocks;
+    float *const scales = t->scales + i * t->blocks_stride;
+    float *const zero_points = (float *)t->zero_points + i * t->blocks_stride;
+    if (!scales_in_place(p)) {
+        for (int64_t g = 0; g < p->k_blocks; g += 4) {
+            wasm_v128_store(scales + g, floats4(p->scales, p->scale_type, first + g,
+                                                least(4, p->k_blocks - g)));
         }
+        for (int64_t g = p->k_blocks; g % 8; g++) scales[g] = 0.0f;
     }
-    for (int64_t g = p->k_blocks; g % 8; g++) scales[g] = 0.0f;
-    if (floats || !p->zero_points) return;
-    for (int64_t g = 0; g < p->k_blocks; g += 8) {
+    const bool floats = dbt_nbits_float_zero_points(p), as_float = floats || !p->int8_activations;
+    if (floats) {
+        for (int64_t g = 0; g < p->k_blocks; g += 4) {
+            wasm_v128_store(zero_points + g, floats4(p->zero_points, p->zero_point_type, first + g,
+                                                     least(4, p->k_blocks - g)));
+        }
+    } else if (!p->zero_points) {
+        const v128_t z = wasm_i32x4_splat(1 << (bits - 1));
+        for (int64_t g = 0; g < p->k_blocks; g += 4) {
+            wasm_v128_store(zero_points + g, as_float ? wasm_f32x4_convert_i32x4(z) : z);
+        }
+    } else {
+        const places at = places_of(bits);
+        const uint8_t *row = (const uint8_t *)p->zero_points + n * dbt_nbits_zero_row_bytes(p);
+        int64_t left = (p->N - n) * dbt_nbits_zero_row_bytes(p); /* bytes that may be read */
+        v128_t *out = (v128_t *)(void *)zero_points;
         /* 8 codes take `bits` bytes. */
-        const uint8_t *const row = (const uint8_t *)p->zero_points + n * zero_row_bytes;
-        const int64_t byte = g / 8 * bits, left = (p->N - n) * zero_row_bytes - byte;
-        uint8_t few[8] = {0};
-        if (left < 8) memcpy(few, row + byte, (size_t)left);
-        const words w = words8(left < 8 ? few : row + byte, bits);
-        v128_t *const out = (v128_t *)((float *)zero_points + g);
-        out[0] = as_float ? floats_of(w.low, at, bits) : integers(w.low, at, bits);
-        out[1] = as_float ? floats_of(w.high, at, bits) : integers(w.high, at, bits);
+        for (int64_t g = 0; g < p->k_blocks; g += 8, row += bits, left -= bits, out += 2) {
+            uint8_t few[8] = {0};
+            if (left < 8) memcpy(few, row, (size_t)left);
+            const words w = words8(left < 8 ? few : row, bits);
+            out[0] = as_float ? floats_of(w.low, at, bits) : integers(w.low, at, bits);
+            out[1] = as_float ? floats_of(w.high, at, bits) : integers(w.high, at, bits);
+        }
     }
 }
 
 /* ---- Int8 activations ---- */
 
-enum { INT8_ROWS = 4 }; /* rows of A that share the unpacking */
+enum {
+    INT8_ROWS = 4,
+    INT8_COLUMNS = 2
+}; /* rows of A that share the unpacking, of B the loads of A */
 
 /* Planes of bytes in a vector of B, as the activations lie. */
 DBT_WASM_INLINE int interleave_of(uint32_t bits) { return bits == 2 ? 4 : bits == 4 ? 2 : 1; }
@@ -161,7 +184,7 @@ DBT_WASM_INLINE bool by_bytes(uint32_t bits) { return RELAXED && bits < 8; }
 /* Rows of A as the products want them, `stride` bytes apart. */
 typedef struct rows_of_a {
     const uint8_t *data;
-    int64_t stride;
+    size_t stride;
 } rows_of_a;
 
 #if RELAXED
@@ -170,49 +193,53 @@ typedef struct rows_of_a {
 #define DOT_BYTES(a, codes, sum) ((void)(a), (sum)) /* never used */
 #endif
 
-/* Adds the products of vector v of a row of B with `rows` rows of A. */
-DBT_WASM_INLINE void add_vector(const uint8_t *b, rows_of_a a, int64_t v, const int rows,
-                                const uint32_t bits, v128_t *sums, const int sums_stride) {
-    const v128_t packed = wasm_v128_load(b + 16 * v);
-    const int planes = interleave_of(bits);
-    v128_t codes[8];
-    if (by_bytes(bits)) {
-        const v128_t mask = wasm_i8x16_splat((int8_t)((1 << bits) - 1));
+/* Bytes from a plane of a vector's activations to the next. */
+DBT_WASM_INLINE int plane_bytes(uint32_t bits) { return by_bytes(bits) ? 32 : 16; }
+
+/* The activations of vector v, in a row of A. */
+DBT_WASM_INLINE size_t activations_at(size_t v, uint32_t bits) {
+    const size_t planes = (size_t)interleave_of(bits);
+    return by_bytes(bits) ? 32 * planes * (v >> 1) + 16 * (v & 1) : 32 * planes * v;
+}
+
+/* The mask of a plane's codes, once for all vectors: V8 would make the constant anew for each. */
+DBT_WASM_INLINE v128_t plane_mask(uint32_t bits) {
+    const int width = bits == 2 || bits == 4 ? (int)bits : 8; /* of a code in a vector of B */
+    return dbt_wasm_unknown(by_bytes(bits) ? wasm_i8x16_splat((int8_t)((1 << width) - 1))
+                                           : wasm_i16x8_splat((int16_t)((1 << width) - 1)));
+}
+
+typedef v128_t sums_of[INT8_COLUMNS][INT8_ROWS][4];
+
+/* Adds the products of a vector of each of `columns` rows of B with `rows` rows of A to sums[..][..][at]. */
+DBT_WASM_INLINE void add_vector(const uint8_t *const *b, const int columns, const uint8_t *const *a,
+                                const int rows, const uint32_t bits, v128_t mask, sums_of sums,
+                                const int at) {
+    const uint32_t width = interleave_of(bits) == 1 ? 8 : bits;
+    const int planes = by_bytes(bits) ? interleave_of(bits) : 2 * interleave_of(bits);
+    v128_t packed[INT8_COLUMNS];
+    DBT_UNROLL
+    for (int c = 0; c < columns; c++) packed[c] = wasm_v128_load(b[c]);
+    DBT_UNROLL
+    for (int j = 0; j < planes; j++) {
+        v128_t codes[INT8_COLUMNS];
         DBT_UNROLL
-        for (int j = 0; j < planes; j++) {
-            codes[j] = planes == 1
-                           ? packed
-                           : wasm_v128_and(wasm_u16x8_shr(packed, (uint32_t)j * bits), mask);
+        for (int c = 0; c < columns; c++) {
+            codes[c] = wasm_u16x8_shr(packed[c], (uint32_t)j * width);
+            if (by_bytes(bits) ? planes > 1 : j + 1 < planes) {
+                codes[c] = wasm_v128_and(codes[c], mask);
+            }
         }
-        const uint8_t *const at = a.data + 32 * planes * (v >> 1) + 16 * (v & 1);
         DBT_UNROLL
         for (int r = 0; r < rows; r++) {
-            v128_t sum = sums[r * sums_stride];
+            const v128_t q = wasm_v128_load(a[r] + j * plane_bytes(bits));
             DBT_UNROLL
-            for (int j = 0; j < planes; j++) {
-                sum = DOT_BYTES(wasm_v128_load(at + r * a.stride + 32 * j), codes[j], sum);
+            for (int c = 0; c < columns; c++) {
+                v128_t *const sum = &sums[c][r][at];
+                *sum = by_bytes(bits) ? DOT_BYTES(q, codes[c], *sum)
+                                      : wasm_i32x4_add(*sum, wasm_i32x4_dot_i16x8(q, codes[c]));
             }
-            sums[r * sums_stride] = sum;
         }
-        return;
-    }
-    const uint32_t width = planes == 1 ? 8 : bits; /* of a code in `packed` */
-    const v128_t mask = wasm_i16x8_splat((int16_t)((1 << width) - 1));
-    DBT_UNROLL
-    for (int j = 0; j < 2 * planes; j++) {
-        const v128_t low = wasm_u16x8_shr(packed, (uint32_t)j * width);
-        codes[j] = j + 1 == 2 * planes ? low : wasm_v128_and(low, mask);
-    }
-    const uint8_t *const at = a.data + 32 * planes * v;
-    DBT_UNROLL
-    for (int r = 0; r < rows; r++) {
-        v128_t sum = sums[r * sums_stride];
-        DBT_UNROLL
-        for (int j = 0; j < 2 * planes; j++) {
-            const v128_t q = wasm_v128_load(at + r * a.stride + 16 * j);
-            sum = wasm_i32x4_add(sum, wasm_i32x4_dot_i16x8(q, codes[j]));
-        }
-        sums[r * sums_stride] = sum;
     }
 }
 
@@ -244,12 +271,9 @@ DBT_WASM_INLINE v128_t block_sums(const v128_t *v, const int lanes) {
 #undef ADD_PAIRS
 }
 
-/* dot - zero_point * sum_a, of 4 blocks. */
-DBT_WASM_INLINE v128_t apply_zero_points(v128_t dots, const void *zero_points,
-                                         const int32_t *a_sums, const bool floats) {
-    const v128_t sums = wasm_v128_load(a_sums), z = wasm_v128_load(zero_points);
-    if (!floats) return wasm_f32x4_convert_i32x4(wasm_i32x4_sub(dots, wasm_i32x4_mul(z, sums)));
-    /* In double, since the two parts may cancel. */
+/* dot - zero_point * sum_a, of 4 blocks. In double, since the two parts may cancel; one function, since
+ * it is rare and long. */
+static DBT_NOINLINE v128_t apply_float_zero_points(v128_t dots, v128_t z, v128_t sums) {
 #define TERM(dots, z, sums)                                                                        \
     wasm_f32x4_demote_f64x2_zero(wasm_f64x2_sub(                                                   \
         wasm_f64x2_convert_low_i32x4(dots),                                                        \
@@ -260,49 +284,89 @@ DBT_WASM_INLINE v128_t apply_zero_points(v128_t dots, const void *zero_points,
 #undef TERM
 }
 
-/* Elements [m, m + rows) of column n of Y; b is row n of B, i its place in the tile. `single`: a vector
- * of B has one block or more, so that each is a vector of sums. */
-DBT_WASM_INLINE void int8_elements(const dbt_nbits_task *t, const uint8_t *b, rows_of_a a,
-                                   int64_t n, int64_t i, int64_t m, const int rows,
-                                   const uint32_t bits, const int lanes, const bool single) {
+DBT_WASM_INLINE v128_t apply_zero_points(v128_t dots, const void *zero_points,
+                                         const int32_t *a_sums, const bool floats) {
+    const v128_t sums = wasm_v128_load(a_sums), z = wasm_v128_load(zero_points);
+    if (floats) return apply_float_zero_points(dots, z, sums);
+    return wasm_f32x4_convert_i32x4(wasm_i32x4_sub(dots, wasm_i32x4_mul(z, sums)));
+}
+
+/* Elements [m, m + rows) of columns [n, n + columns) of Y, or, unless `all`, of column n alone; b are
+ * those rows of B, or each is row n; i is the first's place in the tile. `single`: a vector of B has one
+ * block or more, so that each is a vector of sums. */
+DBT_WASM_INLINE void int8_elements(const dbt_nbits_task *t, const uint8_t *const *b,
+                                   const int columns, bool all, rows_of_a a, int64_t n, int64_t i,
+                                   int64_t m, const int rows, const uint32_t bits, const int lanes,
+                                   const bool single) {
     const dbt_matmul_nbits *const p = t->p;
     const dbt_nbits_activations *const act = t->activations;
-    const int64_t codes = 16 * interleave_of(bits), n_vectors = (p->K + codes - 1) / codes;
-    const int64_t per_sum = single ? 1 : p->block_size / codes;
+    const size_t codes = 16 * (size_t)interleave_of(bits);
+    const size_t n_vectors = ((size_t)p->K + codes - 1) / codes;
+    const size_t per_sum = single ? 1 : (size_t)p->block_size / codes;
+    const size_t k_blocks = (size_t)p->k_blocks;
     const bool float_zero_points = dbt_nbits_float_zero_points(p);
-    const float *const scales = t->scales + i * t->blocks_stride;
-    const float *const zero_points = (const float *)t->zero_points + i * t->blocks_stride;
-    v128_t y[INT8_ROWS];
+    const v128_t mask = plane_mask(bits);
+    const float *scales[INT8_COLUMNS], *zero_points[INT8_COLUMNS], *a_scales[INT8_ROWS];
+    const int32_t *a_sums[INT8_ROWS];
+    v128_t y[INT8_COLUMNS][INT8_ROWS];
     DBT_UNROLL
-    for (int r = 0; r < rows; r++) y[r] = wasm_f32x4_splat(0);
-    int64_t vector = 0;
-    for (int64_t g = 0; g < p->k_blocks; g += 4) {
-        v128_t v[INT8_ROWS][4];
+    for (int c = 0; c < columns; c++) {
+        const int64_t next = all ? c : 0;
+        scales[c] = scales_of(t, n + next, i + next);
+        zero_points[c] = (const float *)t->zero_points + (i + next) * t->blocks_stride;
+        DBT_UNROLL
+        for (int r = 0; r < rows; r++) y[c][r] = wasm_f32x4_splat(0);
+    }
+    DBT_UNROLL
+    for (int r = 0; r < rows; r++) {
+        a_scales[r] = act->scale + (m + r) * act->blocks_stride;
+        a_sums[r] = act->sum + (m + r) * act->blocks_stride;
+    }
+    size_t vector = 0;
+    for (size_t g = 0; g < k_blocks; g += 4) {
+        sums_of v;
         DBT_UNROLL
         for (int j = 0; j < lanes; j++) {
             DBT_UNROLL
-            for (int r = 0; r < rows; r++) v[r][j] = wasm_i32x4_splat(0);
-            if (single) {
-                if (vector < n_vectors) add_vector(b, a, vector, rows, bits, &v[0][j], 4);
-                vector++;
-            } else {
-                const int64_t end = least(vector + per_sum, n_vectors);
-                for (; vector < end; vector++) add_vector(b, a, vector, rows, bits, &v[0][j], 4);
+            for (int c = 0; c < columns; c++) {
+                DBT_UNROLL
+                for (int r = 0; r < rows; r++) v[c][r][j] = wasm_i32x4_splat(0);
+            }
+            /* A's rows are filled with zeros as far as single vectors go. */
+            const size_t first = single ? g / 4 * (size_t)lanes + (size_t)j : vector;
+            const size_t end = single                        ? first + 1
+                               : first + per_sum < n_vectors ? first + per_sum
+                                                             : n_vectors;
+            for (vector = first; vector < end; vector++) {
+                const uint8_t *at_a[INT8_ROWS], *at_b[INT8_COLUMNS];
+                DBT_UNROLL
+                for (int r = 0; r < rows; r++) {
+                    at_a[r] = a.data + (size_t)r * a.stride + activations_at(vector, bits);
+                }
+                DBT_UNROLL
+                for (int c = 0; c < columns; c++) at_b[c] = b[c] + 16 * vector;
+                add_vector(at_b, columns, at_a, rows, bits, mask, v, j);
             }
         }
-        const v128_t scale = wasm_v128_load(scales + g);
         DBT_UNROLL
         for (int r = 0; r < rows; r++) {
-            const int64_t at = (m + r) * act->blocks_stride + g;
-            const v128_t term = apply_zero_points(block_sums(v[r], lanes), zero_points + g,
-                                                  act->sum + at, float_zero_points);
-            y[r] =
-                dbt_wasm_madd(wasm_f32x4_mul(wasm_v128_load(act->scale + at), scale), term, y[r]);
+            const v128_t a_scale = wasm_v128_load(a_scales[r] + g);
+            DBT_UNROLL
+            for (int c = 0; c < columns; c++) {
+                const v128_t term =
+                    apply_zero_points(block_sums(v[c][r], lanes), zero_points[c] + g, a_sums[r] + g,
+                                      float_zero_points);
+                const v128_t scale = wasm_f32x4_mul(a_scale, wasm_v128_load(scales[c] + g));
+                y[c][r] = dbt_wasm_madd(scale, term, y[c][r]);
+            }
         }
     }
-    const float bias = p->bias ? p->bias[n] : 0.0f;
     DBT_UNROLL
-    for (int r = 0; r < rows; r++) p->y[(m + r) * p->N + n] = dbt_wasm_sum(y[r]) + bias;
+    for (int c = 0; c < columns && (c == 0 || all); c++) {
+        const float bias = p->bias ? p->bias[n + c] : 0.0f;
+        DBT_UNROLL
+        for (int r = 0; r < rows; r++) p->y[(m + r) * p->N + n + c] = dbt_wasm_sum(y[c][r]) + bias;
+    }
 }
 
 /* The tile of rows of B with all rows of A. `wide` has room for INT8_ROWS rows of A in 16 bits; it holds
@@ -311,24 +375,32 @@ DBT_WASM_INLINE void multiply_tile(const dbt_nbits_task *t, int64_t n_begin, int
                                    const uint8_t *unpacked, uint8_t *wide, bool widened,
                                    const uint32_t bits, const int lanes, const bool single) {
     const dbt_nbits_activations *const act = t->activations;
-    const int64_t codes = 32 * interleave_of(bits);
-    const int64_t bytes = (t->p->K + codes - 1) / codes * (codes * bits / 8);
+    const int64_t row_bytes = dbt_nbits_row_bytes(t->p), bytes = t->row_stride * bits / 8;
     for (int64_t m = t->m_begin; m < t->m_end;) {
         const int rows = t->m_end - m >= INT8_ROWS ? INT8_ROWS : 1;
-        rows_of_a a = {(const uint8_t *)act->q + m * act->row_bytes, act->row_bytes};
+        rows_of_a a = {(const uint8_t *)act->q + m * act->row_bytes, (size_t)act->row_bytes};
         if (!by_bytes(bits)) {
             a.data = wide + (widened ? (m - t->m_begin) * 2 * act->row_bytes : 0);
-            a.stride = 2 * act->row_bytes;
+            a.stride = 2 * (size_t)act->row_bytes;
             for (int r = 0; r < rows && !widened; r++)
-                widen_row(act, m + r, bits, wide + r * a.stride);
+                widen_row(act, m + r, bits, wide + (size_t)r * a.stride);
         }
-        for (int64_t n = n_begin; n < n_end; n++) {
-            const uint8_t *const b =
-                unpacked ? unpacked + (n - n_begin) * t->row_stride : readable_row(t, n, bytes);
-            if (rows == INT8_ROWS) {
-                int8_elements(t, b, a, n, n - n_begin, m, INT8_ROWS, bits, lanes, single);
-            } else {
-                int8_elements(t, b, a, n, n - n_begin, m, 1, bits, lanes, single);
+        for (int64_t n = n_begin; n < n_end;) {
+            const int64_t i = n - n_begin;
+            /* There is one place for a row that has to be copied. */
+            const bool two = n + 1 < n_end && (unpacked || (t->p->N - n - 1) * row_bytes >= bytes);
+            const uint8_t *b[INT8_COLUMNS];
+            b[0] = unpacked ? unpacked + i * t->row_stride : readable_row(t, n, bytes);
+            b[1] = two ? b[0] + (unpacked ? t->row_stride : row_bytes) : b[0];
+            if (rows < INT8_ROWS) {
+                int8_elements(t, b, INT8_COLUMNS, two, a, n, i, m, 1, bits, lanes, single);
+                n += two ? INT8_COLUMNS : 1;
+            } else if (by_bytes(bits)) {
+                int8_elements(t, b, INT8_COLUMNS, two, a, n, i, m, INT8_ROWS, bits, lanes, single);
+                n += two ? INT8_COLUMNS : 1;
+            } else { /* the sums of two columns would not stay in registers */
+                int8_elements(t, b, 1, two, a, n, i, m, INT8_ROWS, bits, lanes, single);
+                n++;
             }
         }
         m += rows;
@@ -362,8 +434,7 @@ DBT_WASM_INLINE void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
     for (int64_t begin = t->n_begin; begin < t->n_end; begin += tile) {
         const int64_t end = least(begin + tile, t->n_end);
         for (int64_t n = begin; n < end; n++) {
-            decode_blocks(p, n, t->scales + (n - begin) * t->blocks_stride,
-                          (float *)t->zero_points + (n - begin) * t->blocks_stride, bits);
+            decode_blocks(t, n, n - begin, bits);
             if (odd) unpack_row(t, n, rows + (n - begin) * t->row_stride, bits);
         }
         if (odd) {
@@ -372,7 +443,7 @@ DBT_WASM_INLINE void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
             multiply_tile(t, begin, end, NULL, wide, widened, bits, 1, true);
         } else if (bits != 8 && lanes == 2) {
             multiply_tile(t, begin, end, NULL, wide, widened, bits, 2, true);
-        } else if (lanes == 4) {
+        } else if (bits != 8 && lanes == 4) {
             multiply_tile(t, begin, end, NULL, wide, widened, bits, 4, true);
         } else {
             multiply_tile(t, begin, end, NULL, wide, widened, bits, 4, false);
@@ -383,7 +454,7 @@ DBT_WASM_INLINE void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
 /* ---- Float activations, one row of A ---- */
 
 DBT_WASM_INLINE float float_element(const dbt_nbits_task *t, const uint8_t *b, const float *a,
-                                    const uint32_t bits) {
+                                    const float *scales, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const places at = places_of(bits);
     const v128_t down = bits == 8 ? wasm_f32x4_splat(1) : at.down;
@@ -412,7 +483,7 @@ DBT_WASM_INLINE float float_element(const dbt_nbits_task *t, const uint8_t *b, c
                                     wasm_f32x4_sub(placed4(w.high, at, bits), zero_point), odd);
             }
         }
-        const v128_t scale = wasm_f32x4_mul(wasm_v128_load32_splat(t->scales + g), down);
+        const v128_t scale = wasm_f32x4_mul(wasm_v128_load32_splat(scales + g), down);
         y = dbt_wasm_madd(scale, wasm_f32x4_add(even, odd), y);
     }
     return dbt_wasm_sum(y);
@@ -425,11 +496,12 @@ static inline int64_t float_readable_bytes(const dbt_matmul_nbits *p, uint32_t b
 DBT_WASM_INLINE void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     for (int64_t n = t->n_begin; n < t->n_end; n++) {
-        decode_blocks(p, n, t->scales, t->zero_points, bits);
+        decode_blocks(t, n, 0, bits);
+        const float *const scales = scales_of(t, n, 0);
         const uint8_t *const b = readable_row(t, n, float_readable_bytes(p, bits));
         const float bias = p->bias ? p->bias[n] : 0.0f;
         for (int64_t m = t->m_begin; m < t->m_end; m++) {
-            p->y[m * p->N + n] = float_element(t, b, p->a + m * p->K, bits) + bias;
+            p->y[m * p->N + n] = float_element(t, b, p->a + m * p->K, scales, bits) + bias;
         }
     }
 }
@@ -446,8 +518,8 @@ DBT_WASM_INLINE void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
                                    const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const places at = places_of(bits);
-    decode_blocks(p, n, t->scales, t->zero_points, bits);
-    const float *const zero_points = t->zero_points;
+    decode_blocks(t, n, 0, bits);
+    const float *const scales = scales_of(t, n, 0), *const zero_points = t->zero_points;
     const uint8_t *b = readable_row(t, n, float_readable_bytes(p, bits));
     for (int64_t k = 0; k < p->K; k += 8, b += bits) {
         const words both = words8(b, bits);
@@ -457,11 +529,11 @@ DBT_WASM_INLINE void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
             v128_t zero_point, scale;
             if (p->g_idx) {
                 zero_point = gather4(zero_points, p->g_idx + first, p->K - first);
-                scale = gather4(t->scales, p->g_idx + first, p->K - first);
+                scale = gather4(scales, p->g_idx + first, p->K - first);
             } else {
                 const int64_t g = k / p->block_size;
                 zero_point = wasm_v128_load32_splat(zero_points + g);
-                scale = wasm_v128_load32_splat(t->scales + g);
+                scale = wasm_v128_load32_splat(scales + g);
             }
             const v128_t v = floats_of(h ? both.high : both.low, at, bits);
             wasm_v128_store(w + first, wasm_f32x4_mul(wasm_f32x4_sub(v, zero_point), scale));

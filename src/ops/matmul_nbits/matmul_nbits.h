@@ -100,7 +100,7 @@ typedef struct dbt_nbits_activations {
     const int8_t *q;       /* [M, row_bytes] */
     const float *scale;    /* [M, blocks_stride]: s */
     const int32_t *sum;    /* [M, blocks_stride]: the sum of the block's q */
-    int64_t row_bytes;     /* whole groups, as many as 8-block runs touch */
+    int64_t row_bytes;     /* an even number of groups */
     int64_t blocks_stride; /* k_blocks rounded up to 8; zeros fill it */
 } dbt_nbits_activations;
 
@@ -115,7 +115,7 @@ typedef struct dbt_nbits_task {
     float *scales;      /* [n_tile, blocks_stride], zeros past k_blocks */
     void *zero_points;  /* [n_tile, blocks_stride] int32 or float, zeros past k_blocks */
     uint8_t *bounce;    /* a packed row of B and room to read 64 bytes past it */
-    int64_t row_stride; /* elements: K rounded up to a group */
+    int64_t row_stride; /* elements: K rounded up to an even number of groups */
     int64_t blocks_stride; /* k_blocks rounded up to 8 */
 } dbt_nbits_task;
 
