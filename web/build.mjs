@@ -1,7 +1,7 @@
 // Builds the npm package's scripts: node web/build.mjs [OUT] [--sizes], with the packages of web/package.json on NODE_PATH. OUT
 // (build/web) gets package.json and, in dist/, modules, CommonJS for Node and the worker; tools/web-build.sh adds binaries and types.
 // --sizes prints what a page downloads.
-import {copyFileSync, existsSync, mkdirSync, readFileSync} from 'node:fs';
+import {copyFileSync, existsSync, mkdirSync, readFileSync, readdirSync, rmSync} from 'node:fs';
 import {createRequire} from 'node:module';
 import {basename, dirname, join, resolve} from 'node:path';
 import {fileURLToPath} from 'node:url';
@@ -82,6 +82,9 @@ async function printSizes({outputs}) {
 
 mkdirSync(dist, {recursive: true});
 const {metafile} = await build(modules);
+for (const name of readdirSync(dist)) { /* of earlier builds */
+    if (name.startsWith('chunk-') && !Object.keys(metafile.outputs).some(path => path.endsWith(`/${name}`))) rmSync(join(dist, name));
+}
 await build(worker);
 await build(commonJs);
 for (const name of ['package.json', 'README.md']) {

@@ -11,7 +11,7 @@ import {parseArgs} from 'node:util';
 
 const root = join(dirname(fileURLToPath(import.meta.url)), '..');
 /** Addresses, and the folders or files that they stand for: the longest that fits counts. */
-export const PAGE = {'/': 'build/page', '/models/': 'models'};
+export const PAGE = {'/': 'build/page', '/models/': 'models', '/peer/': 'build/peer/node_modules/onnxruntime-web/dist'};
 
 const TYPES = {'.html': 'text/html; charset=utf-8', '.js': 'text/javascript', '.mjs': 'text/javascript', '.css': 'text/css',
                '.svg': 'image/svg+xml', '.json': 'application/json', '.wasm': 'application/wasm'};

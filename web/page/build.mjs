@@ -11,14 +11,14 @@ const dist = join(root, 'build/web/dist'), out = join(root, 'build/page');
 const {build} = createRequire(import.meta.url)('esbuild'); // finds packages on NODE_PATH, as import does not
 
 const shared = {bundle: true, format: 'esm', target: 'es2022', minify: !process.env.DIBIT_READABLE, legalComments: 'none',
-                logLevel: 'warning', outdir: out};
+                logLevel: 'warning', logOverride: {'ignored-bare-import': 'silent'}, outdir: out};
 rmSync(out, {recursive: true, force: true});
 mkdirSync(out, {recursive: true});
 await build({
     ...shared, splitting: true, chunkNames: 'chunk-[hash]', entryPoints: ['main', 'job'].map(name => join(here, `${name}.ts`)),
     /* The tokenizer is in the package's worker. */
     external: ['@huggingface/*'],
-    alias: {'dibit': join(dist, 'index.js'), 'dibit/engine': join(dist, 'engine.js'), 'dibit/verify': join(dist, 'verify.js')},
+    alias: {'dibit': join(dist, 'index.js'), ...Object.fromEntries(['engine', 'ort', 'verify'].map(name => [`dibit/${name}`, join(dist, `${name}.js`)]))},
 });
 for (const name of ['index.html', 'page.css', 'icon.svg']) copyFileSync(join(here, name), join(out, name));
 for (const name of ['worker.js', 'dibit.wasm', 'dibit-relaxed.wasm']) copyFileSync(join(dist, name), join(out, name));

@@ -1,6 +1,8 @@
 /* The worker of a job: jobs.ts starts it. */
 import {verify} from 'dibit/verify';
 
+import {benchmark} from './bench_run.js';
+import type {BenchOptions} from './bench_run.js';
 import {answerCalls} from '../src/messages.js';
 import type {Port} from '../src/messages.js';
 
@@ -10,6 +12,7 @@ answerCalls(globalThis as unknown as Port, async (call, args, {event, signal}) =
         const [device, scope] = args as unknown as ['webgpu' | 'wasm', 'normal' | 'quick'];
         return verify({device, scope, signal, onProgress: event});
     }
+    case 'benchmark': return benchmark(args[0] as unknown as BenchOptions, event);
     default: throw new Error(`there is no job '${call}'`);
     }
 });

@@ -1,4 +1,5 @@
 /* The page: each part sets itself up. */
+import {setUpBenchmark} from './benchmark.js';
 import {setUpChat} from './chat.js';
 import {setUpDiagnostics} from './diagnostics.js';
 import {setUpModel} from './model.js';
@@ -12,6 +13,7 @@ setUpPicker();
 setUpModel();
 setUpChat();
 setUpDiagnostics();
+setUpBenchmark();
 if ('serviceWorker' in navigator) {
     navigator.serviceWorker.register('sw.js').catch(e => console.warn('the page will need a network:', e));
 }

@@ -81,7 +81,7 @@ export async function showDevice(): Promise<void> {
         return;
     }
     const {device, why, memory, adapter, binary} = await loaded.lm.explain();
-    const onGpu = device.startsWith('webgpu'), bytes = memory.wasm + (onGpu ? memory.weights + memory.workspace : 0);
+    const onGpu = !device.startsWith('cpu'), bytes = memory.wasm + (onGpu ? memory.weights + memory.workspace : 0);
     pill.textContent = `${onGpu ? 'GPU' : 'CPU'} · ${megabytes(bytes)}`;
     pill.className = `pill ${onGpu ? 'gpu' : 'cpu'}`;
     const what = onGpu ? [adapter?.vendor, adapter?.architecture].filter(Boolean).join(' ') || 'WebGPU' : `WebAssembly, ${binary}`;
@@ -116,8 +116,9 @@ async function loadChosen(signal: AbortSignal): Promise<void> {
         await lm.dispose();
         throw new Error('This model makes vectors of texts: it does not chat.');
     }
-    change({lm, device, ...what});
+    loaded = {lm, device, ...what};
     await showDevice();
+    change(loaded);
 }
 
 async function submit(event: Event): Promise<void> {

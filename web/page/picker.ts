@@ -66,9 +66,11 @@ async function addFiles(entry: FileSystemEntry, path: string, to: File[]): Promi
 }
 
 async function drop(transfer: DataTransfer): Promise<void> {
-    const entries = [...transfer.items].map(item => item.webkitGetAsEntry()).filter(entry => entry !== null);
-    const found: File[] = [];
-    for (const entry of entries) await addFiles(entry, '', found);
+    const dropped = [...transfer.items].map(item => item.webkitGetAsEntry() ?? item.getAsFile()), found: File[] = [];
+    for (const entry of dropped) {
+        if (entry instanceof File) found.push(entry);
+        else if (entry) await addFiles(entry, '', found);
+    }
     if (found.length === 0) return;
     take(found);
     select('files');

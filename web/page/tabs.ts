@@ -1,7 +1,7 @@
 /* The three views: tabs that follow the address and the arrow keys. */
 import {element, show} from './dom.js';
 
-const names = ['chat', 'diagnostics'];
+const names = ['chat', 'diagnostics', 'benchmark'];
 
 function select(name: string): void {
     for (const other of names) {

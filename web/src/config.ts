@@ -90,7 +90,7 @@ function contextLength(configs: Configs): number {
     return 0;
 }
 
-export function describe(configs: Configs, chat: boolean, generates: boolean): ModelDescription {
+export function describe(configs: Configs, chat: boolean, generates: boolean): Omit<ModelDescription, 'file'> {
     const type = configs.config?.model_type ?? object(configs.genai?.model)?.type;
     return {
         type: typeof type === 'string' ? type : '',

@@ -1,8 +1,10 @@
 /* A model's folder, wherever it is: below a URL, in a FileSystemDirectoryHandle, among File objects, or on
  * the disk of Node and Deno. */
-import {isNode} from './input.js';
+import {Unreachable, explain, reach} from './http.js';
+import {io, isNode} from './input.js';
 
 import type {ModelSource} from './input.js';
+import type {Store} from './store.js';
 
 /** A folder's URL (https://huggingface.co/OWNER/NAME will do) or the URL of a .onnx file in it; a path in
  * Node and Deno; a handle from showDirectoryPicker(); files that the user dropped or chose. */
@@ -15,6 +17,12 @@ export interface Folder {
     text(name: string): Promise<string | undefined>;
     /** A model as the engine reads it, with the files beside it; undefined when there is no such file. */
     source(name: string): Promise<ModelSource | undefined>;
+}
+
+export interface FolderOptions {
+    /** Where a server's small files are kept, for when it cannot be reached. */
+    store?: Store | null;
+    signal?: AbortSignal;
 }
 
 const isUrl = (text: string) => /^(https?|file|blob|data):/i.test(text);
@@ -30,7 +38,7 @@ class UrlFolder implements Folder {
     readonly model?: string;
     private readonly base: URL;
 
-    constructor(from: URL, private readonly signal?: AbortSignal) {
+    constructor(from: URL, private readonly options: FolderOptions) {
         const url = new URL(from);
         if (url.hostname === 'huggingface.co' && /^\/[^/]+\/[^/]+\/?$/.test(url.pathname)) {
             url.pathname = `${url.pathname.replace(/\/$/, '')}/resolve/main/`;
@@ -48,22 +56,36 @@ class UrlFolder implements Folder {
     }
 
     async source(name: string): Promise<URL | undefined> {
-        const url = this.url(name);
-        return await this.request(url, 'HEAD') ? url : undefined;
+        const url = this.url(name), {store} = this.options;
+        try {
+            return await this.request(url, 'HEAD') ? url : undefined;
+        } catch (e) {
+            if (e instanceof Unreachable && store) return await store.knows(url.href) ? url : undefined;
+            explain(e);
+        }
     }
 
+    /* Without a network: as it was. */
     async text(name: string): Promise<string | undefined> {
-        return (await this.request(this.url(name), 'GET'))?.text();
+        const {href} = this.url(name), {store} = this.options;
+        try {
+            const text = await (await this.request(this.url(name), 'GET'))?.text();
+            await store?.putText(href, text ?? null);
+            return text;
+        } catch (e) {
+            const kept = e instanceof Unreachable ? await store?.text(href) : undefined;
+            return kept === undefined ? explain(e) : kept ?? undefined;
+        }
     }
 
     private async request(url: URL, method: string): Promise<Response | undefined> {
-        const answer = await fetch(url, {method, signal: this.signal});
+        const answer = await reach(url.href, {method, signal: this.options.signal});
         /* Some servers have a page for every address. */
         const isPage = answer.headers.get('content-type')?.startsWith('text/html');
         if (answer.ok && !isPage) return answer;
         await answer.body?.cancel();
         if (answer.ok || answer.status === 404 || answer.status === 403) return undefined;
-        throw new Error(`${url}: the server answers ${answer.status} ${answer.statusText}`.trimEnd());
+        throw io(`cannot load ${url}: the server answers ${answer.status} ${answer.statusText}`.trimEnd());
     }
 }
 
@@ -167,14 +189,14 @@ class DiskFolder implements Folder {
     }
 }
 
-export function openFolder(from: ModelFiles, signal?: AbortSignal): Folder {
+export function openFolder(from: ModelFiles, options: FolderOptions): Folder {
     if (typeof from === 'string' && !isUrl(from) && typeof location !== 'undefined' &&
         typeof document !== 'undefined') {
         from = new URL(from, document.baseURI);
     }
     if (from instanceof URL || (typeof from === 'string' && isUrl(from))) {
         const url = new URL(from);
-        if (url.protocol !== 'file:') return new UrlFolder(url, signal);
+        if (url.protocol !== 'file:') return new UrlFolder(url, options);
         from = decodeURIComponent(url.pathname);
     }
     if (typeof from === 'string') return new DiskFolder(from);

@@ -27,10 +27,10 @@ function totalOf(response: Response): number {
     return Number(/\/(\d+)\s*$/.exec(text ?? '')?.[1] ?? NaN);
 }
 
-async function request(url: string, init: RequestInit): Promise<Response> {
-    let response: Response;
+/** fetch() whose failure says why, as far as browsers tell. */
+export async function reach(url: string, init: RequestInit): Promise<Response> {
     try {
-        response = await fetch(url, init);
+        return await fetch(url, init);
     } catch (e) {
         if (init.signal?.aborted) throw e;
         const {onLine} = (globalThis as {navigator?: {onLine?: boolean}}).navigator ?? {};
@@ -39,6 +39,10 @@ async function request(url: string, init: RequestInit): Promise<Response> {
             : `cannot load ${url}: the server is not reachable${cause ? ` (${cause.code ?? cause.message})`
                 : ', or does not allow this page to read it'}`);
     }
+}
+
+async function request(url: string, init: RequestInit): Promise<Response> {
+    const response = await reach(url, init);
     if (!response.ok) {
         await response.body?.cancel().catch(() => {});
         throw io(`cannot load ${url}: the server answers ${response.status} ${response.statusText}`.trimEnd());

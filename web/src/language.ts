@@ -72,7 +72,7 @@ export interface KernelUse {
 
 /** What runs where, and what it takes. */
 export interface Explanation {
-    /** For example "webgpu, Intel Iris Xe, ..." or "cpu, ...". */
+    /** The adapter as it calls itself, or "cpu, ..." with the instructions in use. */
     device: string;
     /** Why this device: what was asked for, and what was missing. */
     why: string;
@@ -89,6 +89,8 @@ export interface Explanation {
 export interface ModelDescription {
     /** 'llama', 'bert', ...; '' when no file says. */
     type: string;
+    /** The model's file in its folder. */
+    file: string;
     /** Most tokens the model was made for; 0 when no file says. */
     contextLength: number;
     /** Whether it has a chat template. */

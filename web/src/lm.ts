@@ -5,7 +5,9 @@ import {Engine} from './engine.js';
 import {openFolder} from './folder.js';
 import {Generator} from './generator.js';
 import {Generation} from './language.js';
+import {openStore} from './store.js';
 import {Text} from './text.js';
+import {DibitError} from './wasm.js';
 
 import type {Configs} from './config.js';
 import type {LoadOptions as EngineLoadOptions, Model, Session, SessionOptions, State} from './engine.js';
@@ -50,14 +52,17 @@ interface FolderContent {
     model: {name: string; source: ModelSource};
 }
 
-async function readJson(folder: Folder, name: string): Promise<Record<string, unknown> | undefined> {
-    const text = await folder.text(name);
-    if (text === undefined) return undefined;
+function parseJson(name: string, text: string): Record<string, unknown> {
     try {
         return JSON.parse(text);
     } catch (e) {
-        throw new Error(`${name}: ${(e as Error).message}`);
+        throw new DibitError('BAD_FILE', `${name}: ${(e as Error).message}`);
     }
+}
+
+async function readJson(folder: Folder, name: string): Promise<Record<string, unknown> | undefined> {
+    const text = await folder.text(name);
+    return text === undefined ? undefined : parseJson(name, text);
 }
 
 async function findModel(folder: Folder, configs: Configs, wanted?: string): Promise<FolderContent['model']> {
@@ -66,7 +71,7 @@ async function findModel(folder: Folder, configs: Configs, wanted?: string): Pro
         const source = await folder.source(name);
         if (source) return {name, source};
     }
-    throw new Error(named === undefined
+    throw new DibitError('NOT_FOUND', named === undefined
         ? 'no model.onnx, and no onnx/model_*.onnx, is there' : `${named}: there is no such file`);
 }
 
@@ -105,14 +110,15 @@ export class InlineModel implements LanguageModel {
     }
 
     static async load(from: ModelFiles, options: InlineOptions = {}): Promise<InlineModel> {
-        const {device = 'auto', gpuDevice, onProgress, signal} = options;
+        const {device = 'auto', gpuDevice, cache = true, onProgress, signal} = options;
         const progress: Progress = {stage: 'tokenizer', loaded: 0, total: 0};
         const tell = (change: Partial<Progress>) => onProgress?.(Object.assign(progress, change));
         tell({});
-        const folder = await readFolder(openFolder(from, signal), options.model);
-        if (!folder.tokenizer) throw new Error('the folder has no tokenizer.json');
+        const store = await openStore(cache);
+        const folder = await readFolder(openFolder(from, {store, signal}), options.model);
+        if (!folder.tokenizer) throw new DibitError('NOT_FOUND', 'the folder has no tokenizer.json');
         const text = new Text({
-            tokenizer: JSON.parse(folder.tokenizer), config: folder.configs.tokenizer ?? {},
+            tokenizer: parseJson('tokenizer.json', folder.tokenizer), config: folder.configs.tokenizer ?? {},
             template: folder.template,
         });
         folder.tokenizer = undefined;
@@ -120,7 +126,7 @@ export class InlineModel implements LanguageModel {
         try {
             tell({stage: 'model'});
             const loaded = await engine.loadModel(folder.model.source, {
-                signal, cache: options.cache ?? true,
+                signal, cache,
                 onProgress: ({loaded, total}) => tell({loaded, total}),
             });
             tell({stage: 'prepare'});
@@ -129,7 +135,7 @@ export class InlineModel implements LanguageModel {
                 signal, activations: options.activations, cpuFallback: device === 'auto',
                 ...(generates && {sampleOutput: 'logits', feedInput: 'input_ids'}),
             });
-            const model = describe(folder.configs, text.hasTemplate, generates);
+            const model = {...describe(folder.configs, text.hasTemplate, generates), file: folder.model.name};
             const generator = generates
                 ? new Generator(session, model.contextLength) : undefined;
             tell({stage: 'ready'});

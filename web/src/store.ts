@@ -4,6 +4,7 @@
  *
  *     <u as a component>/meta     its size, its ETag, when it was last opened
  *     <u as a component>/N        bytes [N * CHUNK_BYTES, ...) of it
+ *     <u as a component>/text     of a model's small files instead: the text as JSON; null: there is no such file
  *
  * A file whose size or ETag has changed on the server begins anew. */
 import {HttpInput, HttpOptions, Unreachable, Version, explain} from './http.js';
@@ -82,6 +83,7 @@ export class Store {
         const files = new Map<string, StoredFile & {chunks: number[]}>();
         for (const {url: key} of await this.cache.keys()) {
             const [name, part] = key.slice(PREFIX.length).split('/'), url = decodeURIComponent(name);
+            if (part === 'text') continue;
             const file = files.get(url) ?? {url, size: 0, storedBytes: 0, opened: 0, chunks: []};
             files.set(url, file);
             if (part !== 'meta') file.chunks.push(Number(part));
@@ -103,12 +105,30 @@ export class Store {
         this.isFull = false;
     }
 
-    private async meta(url: string): Promise<Meta | null> {
+    private async json<T>(key: string): Promise<T | undefined> {
         try {
-            return await (await this.cache.match(keyOf(url, 'meta')))?.json() as Meta ?? null;
+            return await (await this.cache.match(key))?.json() as T;
         } catch {
-            return null;
+            return undefined;
         }
+    }
+
+    private async meta(url: string): Promise<Meta | null> {
+        return await this.json<Meta>(keyOf(url, 'meta')) ?? null;
+    }
+
+    /** Whether the file is here, or a part of it. */
+    async knows(url: string): Promise<boolean> {
+        return await this.meta(url) !== null;
+    }
+
+    /** A small file as the server had it last; null: it had none; undefined: it was not asked. */
+    text(url: string): Promise<string | null | undefined> {
+        return this.json(keyOf(url, 'text'));
+    }
+
+    putText(url: string, text: string | null): Promise<void> {
+        return this.put(keyOf(url, 'text'), JSON.stringify(text));
     }
 
     /** The file through the store. */

@@ -1,36 +1,53 @@
-// What the page's tests share: the page served, Chromium, a tiny model that writes nonsense fast, and a user's steps.
-import {copyFileSync, existsSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
-import {createRequire} from 'node:module';
+// What the page's tests share: the page served, a tiny model that writes nonsense fast, and a user's steps.
+import {copyFileSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 
 import {PAGE, serve} from '../serve.mjs';
 import {cases, root} from './support.mjs';
 
-const require = createRequire(join(root, 'build/web/package.json'));
-const executablePath = process.env.DIBIT_CHROMIUM ?? '/usr/bin/chromium';
-export const skip = !existsSync(executablePath) && 'there is no Chromium';
-
 /** The folder of a model of two layers with random weights, with a tokenizer for its 512 tokens. */
-export function makeTinyModel() {
-    const folder = join(root, 'build/web/tests/tiny');
+export function makeTinyModel(name = 'tiny') {
+    const folder = join(root, 'build/web/tests', name);
     const tokenizer = JSON.parse(readFileSync(join(root, 'tests/data/tokenizers/qwen2.json'), 'utf8'));
     const {vocab} = tokenizer.model;
     for (let id = Object.keys(vocab).length; id < 512; id++) vocab[`w${id}`] = id;
     mkdirSync(folder, {recursive: true});
-    for (const name of ['model.onnx', 'model.onnx.data']) copyFileSync(join(cases, 'llama.q2', name), join(folder, name));
+    /* Accuracy level 0 in place of 4: activations stay float, so that devices agree on random weights, too. */
+    const onnx = readFileSync(join(cases, 'llama.q2/model.onnx'), 'latin1');
+    writeFileSync(join(folder, 'model.onnx'), onnx.replaceAll('accuracy_level\x18\x04', 'accuracy_level\x18\x00'), 'latin1');
+    copyFileSync(join(cases, 'llama.q2/model.onnx.data'), join(folder, 'model.onnx.data'));
     writeFileSync(join(folder, 'chat_template.jinja'), '{% for m in messages %}{{ m.content }}\n{% endfor %}');
     const write = (name, value) => writeFileSync(join(folder, name), JSON.stringify(value));
     write('tokenizer.json', tokenizer);
     write('tokenizer_config.json', {});
-    write('config.json', {model_type: 'llama', max_position_embeddings: 128, eos_token_id: 372});
+    write('config.json', {model_type: 'llama', max_position_embeddings: 128, eos_token_id: 482, num_hidden_layers: 2, head_dim: 16});
     return folder;
 }
 
-/** Chromium with WebGPU on SwiftShader. */
-export function launch() {
-    return require('playwright-core').chromium.launch({executablePath, args: [
-        '--no-sandbox', '--enable-unsafe-webgpu', '--enable-features=Vulkan', '--use-webgpu-adapter=swiftshader',
-    ]});
+/** The same with a model that is no ONNX file. */
+export function makeBrokenModel() {
+    const folder = makeTinyModel('broken');
+    writeFileSync(join(folder, 'model.onnx'), 'This is a page of some other server.');
+    return folder;
+}
+
+/** The folder of an onnxruntime-web that only waits, and takes no model by its address. */
+export function makePeer() {
+    const folder = join(root, 'build/web/tests/peer');
+    mkdirSync(folder, {recursive: true});
+    writeFileSync(join(folder, 'ort.wasm.min.mjs'), `
+        export const env = {wasm: {}};
+        export class Tensor { async getData() {} dispose() {} }
+        export const InferenceSession = {
+            async create(model) {
+                if (typeof model === 'string') throw new Error('no models here');
+                return {
+                    run: () => new Promise(resolve => setTimeout(() => resolve({y: new Tensor()}), 20)),
+                    async release() {},
+                };
+            },
+        };`);
+    return folder;
 }
 
 /** The page's server, with the tiny model at models/tiny/ and further places. */
@@ -40,9 +57,19 @@ export function servePage({places = {}, ...options} = {}) {
 
 /** A user of the page, in a browser profile of its own. */
 export class User {
-    static async open(browser, url, {query = '', ...options} = {}) {
-        const context = await browser.newContext(options), page = await context.newPage();
-        page.setDefaultTimeout(60000);
+    /** `init`: a function that the page runs first; `prelude`: one for the model's worker, and then there are no
+     * service workers. */
+    static async open(browser, url, {query = '', init, prelude, ...options} = {}) {
+        const context = await browser.newContext({...options, ...(prelude && {serviceWorkers: 'block'})});
+        const page = await context.newPage();
+        if (init) await page.addInitScript(init);
+        if (prelude) {
+            await context.route('**/worker.js', async route => {
+                const response = await route.fetch(), body = `(${prelude})();\n${await response.text()}`;
+                await route.fulfill({response, body});
+            });
+        }
+        page.setDefaultTimeout(180000); /* a GPU's shaders, on a CPU that does other things too */
         const user = new User(context, page);
         page.on('pageerror', error => user.errors.push(error));
         await page.goto(`${url}${query}`);
@@ -84,7 +111,15 @@ export class User {
         await this.page.press('#message', 'Enter');
     }
 
-    /** The nth answer, once it has ended: {text, notes, pieces}. */
+    /** Waits until the nth answer has begun. */
+    begins(n = 0) {
+        return this.page.waitForFunction(i => {
+            const turn = document.querySelectorAll('.turn.assistant')[i];
+            return turn && [...turn.childNodes].some(child => child.nodeType === Node.TEXT_NODE && child.data.length > 5);
+        }, n);
+    }
+
+    /** The nth answer, once it has ended: {text, notes}. */
     async answer(n = 0) {
         await this.sees(`.turn.assistant >> nth=${n} >> .note`);
         await this.page.locator('#send').waitFor();

@@ -1,12 +1,15 @@
 // The page in Chromium, driven as a user does.
 import assert from 'node:assert/strict';
+import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import test, {after, before} from 'node:test';
 import {pathToFileURL} from 'node:url';
 
-import {launch, makeTinyModel, servePage, skip, User} from './page.mjs';
-import {built} from './support.mjs';
+import {chromiumPath, launchChromium} from './browsers.mjs';
+import {makeBrokenModel, makePeer, makeTinyModel, servePage, User} from './page.mjs';
+import {built, cases} from './support.mjs';
 
+const skip = !chromiumPath && 'there is no Chromium';
 let browser, server, expected;
 
 const QUESTIONS = ['Hello', 'And then?'];
@@ -25,9 +28,9 @@ async function answersHere(questions) {
 
 before(async () => {
     if (skip) return;
-    server = await servePage();
+    server = await servePage({places: {'/models/half/': join(cases, 'llama.q2'), '/models/broken/': makeBrokenModel()}});
     expected = await answersHere(QUESTIONS);
-    browser = await launch();
+    browser = await launchChromium();
 });
 
 after(async () => {
@@ -69,4 +72,205 @@ test('a model is loaded, answers piece by piece, and goes on with the conversati
     await user.send(QUESTIONS[0]);
     assert.equal((await user.answer()).text, expected[0]);
     await user.close();
+});
+
+/* In the worker: its GPU says that it is one, and can be reached. */
+function openRealGpu() {
+    const request = GPUAdapter.prototype.requestDevice;
+    GPUAdapter.prototype.requestDevice = async function (...options) {
+        return globalThis.gpuDevice = await request.apply(this, options);
+    };
+    for (const name of ['vendor', 'architecture', 'device', 'description']) {
+        Object.defineProperty(GPUAdapterInfo.prototype, name, {get: () => 'real'});
+    }
+    Object.defineProperty(GPUAdapterInfo.prototype, 'isFallbackAdapter', {get: () => false});
+}
+
+test('on the GPU an answer can be stopped; one during which the GPU is lost ends on the CPU', {skip}, async () => {
+    const user = await User.open(browser, server.url, {query: '?model=models/tiny/', prelude: openRealGpu}), {page} = user;
+    await user.load();
+    assert.match(await page.textContent('#device'), /^GPU · \d/);
+    await page.click('#device');
+    assert.match(await page.innerText('#explain'), /webgpu[^]*MatMulNBits/i);
+    await page.keyboard.press('Escape');
+    await user.send(QUESTIONS[0]);
+    await user.begins();
+    await page.keyboard.press('Escape');
+    const stopped = await user.answer();
+    assert.deepEqual(stopped.notes, ['Stopped.']);
+    assert.ok(expected[0].startsWith(stopped.text) && stopped.text.length < expected[0].length, stopped.text);
+    await page.click('#forget');
+    await user.send(QUESTIONS[0]);
+    await user.begins();
+    await page.workers()[0].evaluate(() => gpuDevice.destroy());
+    const {text, notes} = await user.answer();
+    assert.equal(text, expected[0]);
+    assert.match(notes[0], /the CPU took over/);
+    assert.match(await page.textContent('#device'), /^CPU/);
+    await user.close();
+});
+
+test('a GPU that is lost, or has no memory', {skip}, async () => {
+    const query = '?model=models/tiny/&device=webgpu';
+    const lost = await User.open(browser, server.url, {query, prelude: () => {
+        const request = GPUAdapter.prototype.requestDevice;
+        GPUAdapter.prototype.requestDevice = async function (...options) {
+            const device = await request.apply(this, options);
+            device.destroy();
+            return device;
+        };
+    }});
+    await lost.page.click('#load');
+    assert.match(await lost.problem(), /The GPU went away[^]*choose the CPU/);
+    await lost.page.selectOption('#choose-device', 'wasm');
+    await lost.load();
+    await lost.close();
+    const full = await User.open(browser, server.url, {query, prelude: () => {
+        GPUDevice.prototype.popErrorScope = async () => new GPUOutOfMemoryError('there is no more');
+    }});
+    await full.page.click('#load');
+    assert.match(await full.problem(), /not enough memory[^]*smaller model/);
+    await full.close();
+});
+
+test('models that cannot be loaded', {skip}, async () => {
+    const user = await User.open(browser, server.url, {query: '?model=models/nothing/&device=wasm'}), {page} = user;
+    const fails = async words => {
+        await page.click('#load');
+        assert.match(await user.problem(), words);
+        await page.click('#problem button');
+    };
+    await fails(/A file of the model is missing[^]*no model\.onnx/);
+    await page.fill('#url', new URL('models/half/', server.url).href);
+    await fails(/A file of the model is missing[^]*tokenizer\.json/);
+    await page.fill('#url', new URL('models/broken/', server.url).href);
+    await fails(/not a model that can be read/);
+    await page.fill('#url', 'http://127.0.0.1:9/');
+    await fails(/could not be fetched[^]*not reachable/);
+    await page.fill('#url', new URL('models/tiny/', server.url).href);
+    await user.load();
+    await user.close();
+});
+
+test('a browser without WebGPU', {skip}, async () => {
+    const user = await User.open(browser, server.url, {
+        query: '?model=models/tiny/&device=webgpu', prelude: () => delete WorkerNavigator.prototype.gpu,
+        init: () => delete Navigator.prototype.gpu,
+    }), {page} = user;
+    assert.match(await page.innerText('#device-hint'), /no WebGPU/);
+    await page.click('#load');
+    assert.match(await user.problem(), /no WebGPU[^]*Choose the CPU/);
+    await page.selectOption('#choose-device', 'auto');
+    await user.load();
+    assert.match(await page.innerText('#running'), /no WebGPU, so the CPU computes/);
+    await user.close();
+});
+
+test('files from the disk, chosen and dropped', {skip}, async () => {
+    const user = await User.open(browser, server.url), {page} = user;
+    await page.check('input[value=files]');
+    await page.selectOption('#choose-device', 'wasm');
+    await page.click('#load');
+    assert.match(await user.problem(), /Choose the folder/);
+    await page.setInputFiles('#folder', makeTinyModel());
+    assert.match(await page.innerText('#chosen'), /^tiny: \d+ files/);
+    await user.load();
+    assert.match(await page.innerText('#running'), /^tiny on /);
+    await page.click('#other');
+    const names = ['model.onnx', 'model.onnx.data', 'tokenizer.json', 'tokenizer_config.json', 'config.json', 'chat_template.jinja'];
+    const transfer = await page.evaluateHandle(async ([names, base]) => {
+        const transfer = new DataTransfer();
+        for (const name of names) transfer.items.add(new File([await (await fetch(base + name)).blob()], name));
+        return transfer;
+    }, [names, new URL('models/tiny/', server.url).href]);
+    await page.dispatchEvent('#picker', 'drop', {dataTransfer: transfer});
+    await user.sees('#composer');
+    await user.send(QUESTIONS[0]);
+    assert.equal((await user.answer()).text, expected[0]);
+    await user.close();
+});
+
+test('what was fetched is kept, and loads without a network', {skip}, async () => {
+    const own = await servePage(), user = await User.open(browser, own.url, {query: TINY}), {page} = user;
+    await user.load();
+    await page.evaluate(() => navigator.serviceWorker.ready);
+    await page.reload();
+    await user.isReady();
+    assert.match(await page.innerText('#kept'), /MB of models are kept/);
+    await user.load();
+    await own.close();
+    await page.context().setOffline(true);
+    await page.reload();
+    await user.isReady();
+    await user.load();
+    await user.send(QUESTIONS[0]);
+    assert.equal((await user.answer()).text, expected[0]);
+    await page.click('#other');
+    await page.check('input[value=shipped]');
+    await page.click('#load');
+    assert.match(await user.problem(), /This machine is offline/);
+    await page.click('#kept-remove');
+    await page.locator('#kept').waitFor({state: 'hidden'});
+    await user.close();
+});
+
+test('a page that is not isolated; diagnostics, and the report as a file', {skip}, async () => {
+    const plain = await servePage({isolated: false}), user = await User.open(browser, plain.url, {query: TINY}), {page} = user;
+    assert.equal(await page.evaluate(() => crossOriginIsolated), false);
+    await user.load();
+    await user.send(QUESTIONS[0]);
+    assert.equal((await user.answer()).text, expected[0]);
+    await page.press('#tab-chat', 'ArrowRight');
+    await page.selectOption('#verify-device', 'wasm');
+    await page.click('#verify');
+    await page.getByText(/^Yes: \d+ kernels passed, 0 failed/).waitFor();
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('#report-save')]);
+    const report = readFileSync(await download.path(), 'utf8');
+    assert.equal(download.suggestedFilename(), 'dibit-report.txt');
+    for (const part of [/^browser: .*Chrome/m, /^tiny \(http.*: llama, context 128$/m, /^\d+ passed, 0 failed, \d+ skipped$/m]) {
+        assert.match(report, part);
+    }
+    await user.close();
+    await plain.close();
+});
+
+test('the benchmark, alone and beside another engine', {skip}, async () => {
+    const own = await servePage({places: {'/peer/': makePeer()}}), user = await User.open(browser, own.url, {query: TINY}), {page} = user;
+    const rows = () => page.$$eval('#bench-table tbody tr', all => all.map(row => [...row.cells].map(cell => cell.textContent)));
+    await page.click('#tab-benchmark');
+    await page.selectOption('#bench-device', 'wasm');
+    await page.selectOption('#bench-size', '1024');
+    await page.click('#bench');
+    await page.getByText(/^Medians/).waitFor();
+    const alone = await rows();
+    assert.deepEqual(alone.map(([name]) => name), ['2 bits, 1 row', '2 bits, 16 rows', '4 bits, 1 row', '4 bits, 16 rows']);
+    for (const [, ours, peer, ratio] of alone) {
+        assert.match(ours, /^[\d,]+ µs a layer$/);
+        assert.deepEqual([peer, ratio], ['', '']);
+    }
+    await page.click('#tab-chat');
+    await user.load();
+    await page.click('#tab-benchmark');
+    await page.check('#bench-peer');
+    await page.getByText(/Run fetches onnxruntime-web 1\.\d+\.\d+ from beside this page: [\d.]+ MB/).waitFor();
+    await page.click('#bench');
+    await page.getByText(/^Medians.*The model reads/).waitFor();
+    const both = await rows();
+    assert.equal(both.length, 6);
+    for (const [, , peer, ratio] of both.slice(0, 4)) {
+        assert.match(peer, /^[\d,]+ µs a layer$/);
+        assert.match(ratio, /^[\d.]+×$/);
+    }
+    for (const [, ours, peer, ratio] of both.slice(4)) {
+        assert.match(ours, /^[\d.]+ tokens\/s$/);
+        assert.deepEqual([peer, ratio], ['cannot', '']);
+    }
+    assert.equal(await page.locator('#bench-chart rect').count(), 10);
+    await user.close();
+    await own.close();
+    const far = await User.open(browser, server.url);
+    await far.page.click('#tab-benchmark');
+    await far.page.check('#bench-peer');
+    await far.page.getByText(/from cdn\.jsdelivr\.net: [\d.]+ MB/).waitFor();
+    await far.close();
 });

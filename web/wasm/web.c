@@ -6,6 +6,7 @@
 #include <string.h>
 
 #include "base/source_web.h"
+#include "dibit/debug.h"
 #include "dibit/lm.h"
 
 #define WEB_EXPORT(name) __attribute__((export_name(name)))
