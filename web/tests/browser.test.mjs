@@ -8,11 +8,10 @@ import test, {after, before} from 'node:test';
 import {pathToFileURL} from 'node:url';
 
 import {chromiumPath, launchChromium} from './browsers.mjs';
-import {link, serveSite, site, writePage} from './site.mjs';
+import {link, serveSite, site, transformers, writePage} from './site.mjs';
 import {cases, model, root} from './support.mjs';
 
 const {build} = createRequire(join(root, 'build/web/package.json'))('esbuild');
-const transformers = join(root, 'build/transformers/node_modules/@huggingface/transformers');
 const skip = !chromiumPath && 'there is no Chromium';
 const skipTransformers = skip || (!existsSync(transformers) && 'transformers.js is not installed');
 

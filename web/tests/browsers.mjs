@@ -6,7 +6,7 @@ import {createRequire} from 'node:module';
 import {tmpdir} from 'node:os';
 import {join} from 'node:path';
 
-import {linkCase, serveSite, writePage} from './site.mjs';
+import {EMPTY_PAGE, linkCase, serveSite, writePage} from './site.mjs';
 import {root} from './support.mjs';
 
 const find = (name, paths) => process.env[name] ?? paths.find(existsSync);
@@ -52,7 +52,7 @@ const FIREFOX_PREFERENCES = {
 };
 
 /* Runs in the page. */
-const ASK = `<!doctype html><title>dibit</title><script type=module>
+const ASK = `${EMPTY_PAGE}<script type=module>
 for (;;) {
     const {id, code, argument} = await (await fetch('/ask')).json();
     let answer;

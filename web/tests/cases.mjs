@@ -12,9 +12,11 @@ export const caseFolders = [cases, process.env.DIBIT_ORACLE && join(process.env.
     .flatMap(folder => readdirSync(folder).sort().map(name => join(folder, name)))
     .filter(folder => existsSync(join(folder, 'model.onnx')));
 
-/** So many of a list, always the same for a seed; all with DIBIT_FULL=1. */
+/** Cases of one operator, which has few shaders to compile. */
+export const isSmall = folder => !/\.(q2|int4\w*|fp32|q4|q8)(\.float)?$|\/x_/.test(folder);
+
+/** So many of a list, always the same for a seed. */
 export function share(list, n, seed) {
-    if (process.env.DIBIT_FULL === '1') return list;
     const left = [...list], taken = [];
     for (let state = seed; taken.length < n && left.length > 0;) {
         state = Math.imul(state, 1664525) + 1013904223 >>> 0;

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import {basename, join} from 'node:path';
 import {after, before, test} from 'node:test';
 import {chromiumPath, engineInPage, openChromium} from './browsers.mjs';
-import {caseFolders, checkCase, share} from './cases.mjs';
+import {caseFolders, checkCase, isSmall, share} from './cases.mjs';
 import {checkGreedy, generate, noJudge} from './greedy.mjs';
 import {chain, fileSize} from './onnx.mjs';
 import {link} from './site.mjs';
@@ -39,11 +39,12 @@ async function check(page, device, folders) {
     }
 }
 
-/* Each further shader takes SwiftShader seconds to compile. */
+/* Each further shader takes SwiftShader seconds to compile, a whole model most of a minute. */
+const QUICK = ['causal_conv_step', 'layer_norm', 'gather_quantized_2bit_zp', 'nbits_2bit_block16_zp'];
+const small = caseFolders.filter(isSmall), models = caseFolders.filter(folder => !isSmall(folder));
 const ON = {
-    wasm: share(caseFolders, 40, 3),
-    webgpu: full ? caseFolders : ['causal_conv_step', 'layer_norm', 'gather_quantized_2bit_zp', 'nbits_2bit_block16_zp']
-        .map(name => join(cases, name)),
+    wasm: full ? caseFolders : share(caseFolders, 40, 3),
+    webgpu: full ? [...small, ...share(models, 5, 3)] : QUICK.map(name => join(cases, name)),
 };
 
 for (const [device, folders] of Object.entries(ON)) {

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import {basename, join} from 'node:path';
 import {after, before, test} from 'node:test';
 import {engineInPage, firefoxPath, openFirefox} from './browsers.mjs';
-import {caseFolders, checkCase, share} from './cases.mjs';
+import {caseFolders, checkCase, isSmall, share} from './cases.mjs';
 import {checkGreedy, generate, noJudge} from './greedy.mjs';
 import {cases} from './support.mjs';
 import {Engine} from './web.mjs';
@@ -29,10 +29,8 @@ after(async () => {
     await opened?.stop();
 });
 
-/* Whole models take lavapipe longer to compile. */
-const isSmall = folder => !/\.(q2|int4\w*|fp32|q4|q8)(\.float)?$|\/x_/.test(folder);
 const ON = {
-    wasm: share(caseFolders, 12, 5),
+    wasm: full ? caseFolders : share(caseFolders, 12, 5),
     webgpu: full ? caseFolders : [...share(caseFolders.filter(isSmall), 14, 7), join(cases, 'llama.q2')],
 };
 

@@ -8,11 +8,18 @@ import {built, model, root} from './support.mjs';
 const TYPES = {'.js': 'text/javascript', '.mjs': 'text/javascript', '.html': 'text/html', '.wasm': 'application/wasm',
                '.json': 'application/json'};
 
-/* What the package's scripts import by name. */
-const IMPORTS = `<script type=importmap>{"imports": {
-    "@huggingface/jinja": "/huggingface/jinja/dist/index.js",
-    "@huggingface/tokenizers": "/huggingface/tokenizers/dist/tokenizers.mjs"
-}}</script>`;
+export const transformers = join(root, 'build/transformers/node_modules/@huggingface/transformers');
+
+/* What scripts import by name: the package's, and transformers.js on Dibit. */
+const IMPORTS = `<script type=importmap>${JSON.stringify({imports: {
+    '@huggingface/jinja': '/packages/@huggingface/jinja/dist/index.js',
+    '@huggingface/tokenizers': '/packages/@huggingface/tokenizers/dist/tokenizers.mjs',
+    '@huggingface/transformers': '/transformers/dist/transformers.web.js',
+    'onnxruntime-web/webgpu': '/dibit/ort.js',
+    'onnxruntime-common': '/packages/onnxruntime-common/dist/esm/index.js',
+}})}</script>`;
+
+export const EMPTY_PAGE = `<!doctype html><title>dibit</title>${IMPORTS}`;
 
 export const site = join(root, 'build/web/tests/site');
 
@@ -52,8 +59,9 @@ function sendFile(request, response) {
 export async function serveSite({isolated = false, answer = () => false} = {}) {
     link(built, 'dibit');
     link(model, 'model');
-    link(join(root, 'build/web/node_modules/@huggingface'), 'huggingface');
-    writePage('blank.html', `<!doctype html><title>dibit</title>${IMPORTS}`);
+    link(join(root, 'build/web/node_modules'), 'packages');
+    link(transformers, 'transformers');
+    writePage('blank.html', EMPTY_PAGE);
     const server = createServer((request, response) => {
         if (isolated) {
             response.setHeader('cross-origin-opener-policy', 'same-origin');
