@@ -5,9 +5,10 @@ import {after, before, test} from 'node:test';
 import {chromiumPath, engineInPage, openChromium} from './browsers.mjs';
 import {caseFolders, checkCase, isSmall, share} from './cases.mjs';
 import {checkGreedy, generate, noJudge} from './greedy.mjs';
+import {checkLoss} from './loss.mjs';
 import {chain, fileSize} from './onnx.mjs';
 import {link} from './site.mjs';
-import {cases, smallFolder} from './support.mjs';
+import {cases} from './support.mjs';
 import {Engine, startServer} from './web.mjs';
 
 const MB = 2 ** 20, CHUNK = 8 * MB;
@@ -131,38 +132,7 @@ test(`Chromium: loading ${bigMegabytes} MB to a GPU takes less than 64 MB and a 
     assert.ok(peak < 64 * MB + CHUNK);
 });
 
-test('Chromium: a GPU that is lost in mid-generation', {skip}, async () => {
-    const folder = link(smallFolder('llama.q2'), 'small');
-    const {before, lost, cpu} = await plain.evaluate(async folder => {
-        const {load} = await import('/dibit/index.js');
-        const adapter = await navigator.gpu.requestAdapter(), {limits} = adapter;
-        const gpuDevice = await adapter.requestDevice({requiredLimits: {
-            maxStorageBuffersPerShaderStage: limits.maxStorageBuffersPerShaderStage,
-        }});
-        const options = {maxTokens: 40, temperature: 0};
-        const generate = async (lm, stopAt, stop) => {
-            const generation = lm.complete('the first of all', options);
-            let pieces = 0;
-            for await (const _ of generation) {
-                if (++pieces === stopAt) stop();
-            }
-            return {tokens: generation.info.tokens, fallback: generation.info.fallback, device: (await lm.explain()).device};
-        };
-        const onGpu = await load(folder, {device: 'auto', gpuDevice, activations: 'float', cache: false});
-        const before = (await onGpu.explain()).device;
-        const lost = await generate(onGpu, 5, () => gpuDevice.destroy());
-        await onGpu.dispose();
-        const onCpu = await load(folder, {device: 'wasm', activations: 'float', cache: false, worker: false});
-        const cpu = await generate(onCpu);
-        await onCpu.dispose();
-        return {before, lost, cpu};
-    }, folder);
-    assert.match(before, /swiftshader/i);
-    assert.match(lost.device, /^cpu/);
-    assert.match(lost.fallback, /CPU took over/);
-    assert.equal(cpu.tokens.length, 40);
-    assert.deepEqual(lost.tokens, cpu.tokens);
-});
+test('Chromium: a GPU that is lost in mid-generation', {skip}, () => checkLoss(plain, full ? [1, 5, 20] : [5]));
 
 /* SwiftShader takes minutes for a prompt. */
 for (const [device, choice] of Object.entries({

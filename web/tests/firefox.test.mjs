@@ -6,6 +6,7 @@ import {after, before, test} from 'node:test';
 import {engineInPage, firefoxPath, openFirefox} from './browsers.mjs';
 import {caseFolders, checkCase, isSmall, share} from './cases.mjs';
 import {checkGreedy, generate, noJudge} from './greedy.mjs';
+import {checkLoss} from './loss.mjs';
 import {cases} from './support.mjs';
 import {Engine} from './web.mjs';
 
@@ -56,6 +57,11 @@ test('Firefox, webgpu: every code comes back through the kernels', {skip: skip |
     });
     console.log(text);
     assert.ok(passed > 0 && failed === 0);
+});
+
+test('Firefox: a GPU that is lost in mid-generation', {skip}, async t => {
+    if (noGpu) return t.skip(noGpu);
+    await checkLoss(opened, full ? [1, 2, 3, 5, 8, 13, 21, 34] : [3, 20]);
 });
 
 for (const device of ['webgpu', 'wasm']) {
