@@ -1,43 +1,18 @@
 /* What a model's JSON files say about its file, context, stop tokens and sampling: the same rules as the
  * native library's src/lm/lm.c, which lib tests compare. */
+import {object} from './model_file.js';
 import {tokenText} from './text.js';
 
 import type {ModelDescription, Sampling} from './language.js';
+import type {Configs, Json} from './model_file.js';
 
-type Json = Record<string, unknown>;
-
-/** The JSON files of a folder; undefined: not there. */
-export interface Configs {
-    config?: Json;
-    generation?: Json;
-    genai?: Json;
-    tokenizer?: Json;
-}
-
-/** Where the model may lie when nobody says, of the fewest bits first. */
-export const USUAL_MODELS = [
-    'model.onnx', ...['_q2', '_q2f16', '_q4f16', '_q4', '_q8', '_int8', '_quantized', '_fp16', '']
-        .map(suffix => `onnx/model${suffix}.onnx`),
-];
-
-const object = (value: unknown): Json | undefined =>
-    value !== null && typeof value === 'object' && !Array.isArray(value) ? value as Json : undefined;
+export {namedModel} from './model_file.js';
 
 function number(from: Json | undefined, key: string, where: string): number | undefined {
     const value = from?.[key];
     if (value === undefined || value === null) return undefined;
     if (typeof value !== 'number') throw new Error(`${where}.${key} is no number`);
     return value;
-}
-
-/** The name that genai_config.json gives the model's file. */
-export function namedModel(configs: Configs): string | undefined {
-    const name = object(object(configs.genai?.model)?.decoder)?.filename;
-    if (typeof name !== 'string') return undefined;
-    if (name.startsWith('/') || name.split('/').includes('..')) {
-        throw new Error('genai_config.json: model.decoder.filename leaves the folder');
-    }
-    return name;
 }
 
 /** Tokens that end a text. */

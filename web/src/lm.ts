@@ -1,20 +1,20 @@
 /* A language model in this thread: reads its folder, keeps what the last conversation left in the engine's
  * state, and turns text into tokens and back. The worker (worker.ts) and Node have their models as this. */
-import {describe, insideTemplate, namedModel, stopTokens, USUAL_MODELS} from './config.js';
+import {describe, insideTemplate, stopTokens} from './config.js';
 import {Engine} from './engine.js';
 import {openFolder} from './folder.js';
 import {Generator} from './generator.js';
 import {Generation} from './language.js';
+import {findModel, parseJson, readJson} from './model_file.js';
 import {openStore} from './store.js';
 import {Text} from './text.js';
 import {DibitError} from './wasm.js';
 
-import type {Configs} from './config.js';
 import type {LoadOptions as EngineLoadOptions, Model, Session, SessionOptions, State} from './engine.js';
 import type {Folder, ModelFiles} from './folder.js';
-import type {ModelSource} from './input.js';
 import type {EmbedOptions, Explanation, GenerateOptions, GenerationInfo, KernelUse, LanguageModel, Message,
              ModelDescription, Pieces} from './language.js';
+import type {Configs, FoundModel} from './model_file.js';
 
 export interface Progress {
     /** What is being done: files are read, or the model is prepared for the device. */
@@ -49,30 +49,7 @@ interface FolderContent {
     template?: string;
     tokenizer?: string;
     pooling?: Record<string, unknown>;
-    model: {name: string; source: ModelSource};
-}
-
-function parseJson(name: string, text: string): Record<string, unknown> {
-    try {
-        return JSON.parse(text);
-    } catch (e) {
-        throw new DibitError('BAD_FILE', `${name}: ${(e as Error).message}`);
-    }
-}
-
-async function readJson(folder: Folder, name: string): Promise<Record<string, unknown> | undefined> {
-    const text = await folder.text(name);
-    return text === undefined ? undefined : parseJson(name, text);
-}
-
-async function findModel(folder: Folder, configs: Configs, wanted?: string): Promise<FolderContent['model']> {
-    const named = wanted ?? folder.model ?? namedModel(configs);
-    for (const name of named === undefined ? USUAL_MODELS : [named]) {
-        const source = await folder.source(name);
-        if (source) return {name, source};
-    }
-    throw new DibitError('NOT_FOUND', named === undefined
-        ? 'no model.onnx, and no onnx/model_*.onnx, is there' : `${named}: there is no such file`);
+    model: FoundModel;
 }
 
 async function readFolder(folder: Folder, wanted?: string): Promise<FolderContent> {

@@ -1,24 +1,25 @@
-/* `dibit verify` where the package runs: proves on this very device that weights are read rightly, and gives a
- * report that can be pasted into an issue. */
+/* `dibit/verify`, the entry point: from "it prints garbage on my GPU" to the bit, where the package runs. This file has
+ * `dibit verify`, which proves on this very device that weights are read rightly. */
+import {ACTIVATIONS, describe, pollFor} from './debug.js';
 import {Engine} from './engine.js';
 import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
 
-import type {DeviceChoice, EngineOptions} from './engine.js';
+import type {DeviceOptions, Place} from './debug.js';
 
-/* build.mjs sets it. */
-declare const DIBIT_VERSION: string;
+export {diff} from './diff.js';
+export {trace} from './trace.js';
+export {formatReport} from './report.js';
+export type {DebugModel, DeviceOptions, ModelOptions, Place} from './debug.js';
+export type {DiffFirst, DiffMeasure, DiffNode, DiffOptions, DiffPass, DiffProgress, DiffReport} from './diff.js';
+export type {TraceOptions, TraceProduct, TraceReport} from './trace.js';
 
-export interface VerifyOptions {
-    device?: DeviceChoice;
-    gpuDevice?: GPUDevice;
-    wasm?: EngineOptions['wasm'];
+export interface VerifyOptions extends DeviceOptions {
     /** quick: only 2 to 4 bits and the commonest form of weights. full: everything on software adapters too. */
     scope?: 'normal' | 'quick' | 'full';
     /** Only kernels of this kind. */
     activations?: 'auto' | 'float' | 'int8';
     /** Called now and then, with what has come out so far. */
     onProgress?: (kernels: KernelReport[]) => void;
-    signal?: AbortSignal;
 }
 
 export interface KernelReport {
@@ -32,17 +33,8 @@ export interface KernelReport {
     text: string;
 }
 
-export interface VerifyReport {
-    version: string;
-    device: string;
-    why: string;
-    /** Browser or runtime, as it calls itself. */
-    runtime: string;
-    binary: string;
-    adapter?: {vendor: string; architecture: string; description: string; isFallbackAdapter: boolean};
-    features?: string[];
-    limits?: Record<string, number>;
-    seconds: number;
+export interface VerifyReport extends Place {
+    kind: 'verify';
     codes: number;
     passed: number;
     failed: number;
@@ -51,7 +43,7 @@ export interface VerifyReport {
 }
 
 const VERDICTS = ['passed', 'failed', 'skipped'] as const;
-const SCOPES = {normal: 0, quick: 1, full: 2}, ACTIVATIONS = {auto: 0, float: 1, int8: 2};
+const SCOPES = {normal: 0, quick: 1, full: 2};
 
 /** Reads every code of weights back through each kernel of a device. Everything is done when it has resolved,
  * whether kernels are right or not: look at `failed`. */
@@ -62,7 +54,7 @@ export async function verify(options: VerifyOptions = {}): Promise<VerifyReport>
         const kernels = await run(engine, SCOPES[scope], ACTIVATIONS[activations], options.onProgress, signal);
         const count = (verdict: string) => kernels.filter(k => k.verdict === verdict).length;
         return {
-            ...describe(engine), seconds: (performance.now() - began) / 1000,
+            kind: 'verify', ...describe(engine, began),
             codes: kernels.reduce((n, k) => n + k.codes, 0), passed: count('passed'), failed: count('failed'),
             skipped: count('skipped'), kernels,
         };
@@ -79,15 +71,9 @@ async function run(engine: Engine, scope: number, activations: number, onProgres
     wasm.try('dibit_verify_begin', device, memory.struct('dibit_verify_desc', {scope, activations}), handle);
     const verification = wasm.view.getUint32(handle, true), info = memory.struct('dibit_verify_info');
     try {
-        for (let told = performance.now();;) {
-            signal?.throwIfAborted();
-            if (wasm.try('dibit_verify_poll', verification) === OK) return readKernels(wasm, verification, info);
-            await wasm.waiter.wait();
-            if (onProgress && performance.now() - told > 250) {
-                onProgress(readKernels(wasm, verification, info));
-                told = performance.now();
-            }
-        }
+        const tell = () => onProgress!(readKernels(wasm, verification, info));
+        await pollFor(wasm, signal, onProgress && tell, 'dibit_verify_poll', verification);
+        return readKernels(wasm, verification, info);
     } finally {
         wasm.call('dibit_verify_destroy', handle);
     }
@@ -105,45 +91,4 @@ function readKernels(wasm: Wasm, verification: Pointer, info: Pointer): KernelRe
         });
     }
     return kernels;
-}
-
-function describe(engine: Engine) {
-    const {gpu} = engine, {navigator, process} = globalThis as {
-        navigator?: {userAgent?: string}; process?: {version?: string; platform?: string; arch?: string};
-    };
-    const limits: Record<string, number> = {};
-    if (gpu) for (const name in gpu.device.limits) limits[name] = gpu.device.limits[name as keyof GPUSupportedLimits] as number;
-    return {
-        version: DIBIT_VERSION, device: engine.deviceName, why: engine.why,
-        runtime: process?.version ? `Node ${process.version}, ${process.platform} ${process.arch}`
-            : navigator?.userAgent ?? 'unknown',
-        binary: engine.relaxed ? 'relaxed SIMD' : 'SIMD',
-        ...(gpu && {adapter: {...gpu.adapter}, features: [...gpu.device.features].sort(), limits}),
-    };
-}
-
-/** The report as text, as `dibit verify` writes it, with what an issue needs besides. */
-export function formatReport(report: VerifyReport): string {
-    const lines = [`dibit ${report.version} verify on ${report.device}`];
-    if (report.why) lines.push(report.why);
-    lines.push(`runtime: ${report.runtime}; binary: ${report.binary}`);
-    if (report.adapter) {
-        const {vendor, architecture, description, isFallbackAdapter} = report.adapter;
-        lines.push(`adapter: ${[vendor, architecture, description, isFallbackAdapter && 'fallback']
-            .filter(Boolean).join(', ')}`);
-    }
-    if (report.features) lines.push(`features: ${report.features.join(' ')}`);
-    if (report.limits) {
-        lines.push(`limits: ${Object.entries(report.limits).map(([name, value]) => `${name} ${value}`).join(', ')}`);
-    }
-    for (const k of report.kernels) {
-        const name = k.kernel.padEnd(38);
-        lines.push(k.verdict === 'skipped' ? `skipped ${name} ${k.text}`
-            : `${k.verdict.padEnd(7)} ${name} ${String(k.cases).padStart(4)} cases, ${
-                String(k.codes).padStart(9)} codes`);
-        if (k.verdict === 'failed') lines.push(`FAILED ${k.kernel}: ${k.failedCases} cases, first ${k.text}`);
-    }
-    lines.push(`${report.codes} codes read in ${report.seconds.toFixed(1)} s`);
-    lines.push(`${report.passed} passed, ${report.failed} failed, ${report.skipped} skipped`);
-    return lines.join('\n');
 }

@@ -1,4 +1,4 @@
-/* What a page needs besides dibit.h and lm.h, whose functions a wasm build exports as they are: a table of
+/* What a page needs besides dibit.h, debug.h and lm.h, whose functions a wasm build exports as they are: a table of
  * the structs' layouts, so that web/src/wasm.ts fills them in by name, and models from the page's
  * sources. Imports: the modules dibit_source (src/base/source_web.c), dibit_gpu (src/gpu/hal_web.c) and what
  * libc takes of WASI. */
@@ -70,4 +70,27 @@ dibit_status dibit_web_model_begin(uint32_t number, uint64_t size, const char *n
                                                  .open_external_user = (void *)(uintptr_t)number,
                                                  .name = name},
                              out, error);
+}
+
+/* ---- Nodes ---- */
+
+typedef struct room {
+    char *to;
+    size_t n, bytes;
+} room;
+
+static void put(void *user, const char *text, size_t bytes) {
+    room *const r = user;
+    const size_t left = r->bytes - r->n, n = bytes < left ? bytes : left;
+    memcpy(r->to + r->n, text, n);
+    r->n += n;
+}
+
+/* dibit_model_dump_node into so many bytes; what does not fit is left out. Returns how many there are. */
+WEB_EXPORT("dibit_web_dump_node")
+uint32_t dibit_web_dump_node(const dibit_model *model, uint32_t node, char *to, uint32_t bytes);
+uint32_t dibit_web_dump_node(const dibit_model *model, uint32_t node, char *to, uint32_t bytes) {
+    room r = {to, 0, bytes};
+    dibit_model_dump_node(model, node, put, &r);
+    return (uint32_t)r.n;
 }
