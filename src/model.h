@@ -67,10 +67,18 @@ typedef struct dbt_state_part {
 /* states_read.c: a part that is on its way from the device. */
 typedef struct dbt_state_reading {
     dbt_block block;
-    uint64_t ticket, stride;
+    uint64_t ticket, bytes;
     int32_t pair;
     bool active;
 } dbt_state_reading;
+
+/* states_file.c: an export that waits for the device. */
+typedef struct dbt_state_export {
+    const void *data; /* where to; NULL: none is under way */
+    uint64_t length;  /* of the state: another one begins anew */
+    uint64_t at;      /* bytes that are written */
+    int32_t parts;    /* that they are of */
+} dbt_state_export;
 
 struct dibit_state {
     dibit_session *session;
@@ -80,6 +88,7 @@ struct dibit_state {
     dbt_state_part *parts; /* [plan->n_states]; NULL: lost */
     bool lost;             /* with the device that the session has left */
     dbt_state_reading reading;
+    dbt_state_export exporting;
 };
 
 /* states.c: before the session's plan goes, all its states lose what they hold. */

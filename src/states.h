@@ -37,6 +37,10 @@ dibit_status dbt_state_new(dibit_session *session, dibit_state **out, dibit_erro
 void dbt_state_free(dibit_state *state);
 /* The rows that are left of a part after its first `length` tokens, which are not all; -1 when they are gone. */
 int64_t dbt_state_rows_left(const dibit_state *state, int32_t i, int64_t length);
+/* Brings so many bytes of a part from the device: PENDING until *data is all of it, until stop_reading. One part
+ * at a time (BAD_STATE). */
+dibit_status dbt_state_read_device(dibit_state *state, int32_t i, uint64_t bytes, void **data,
+                                   dibit_error *error);
 /* A part that is on its way from the device will not be asked for. */
 void dbt_state_stop_reading(dibit_state *state);
 /* DEVICE_LOST when it is. */

@@ -40,26 +40,6 @@ static void transfer_rows(cursor *c, const dibit_session *session, int32_t i,
     }
 }
 
-/* A part's content in CPU memory, for as long as the block lives. */
-static dibit_status content_of(const dibit_session *session, int32_t i, const dbt_state_part *part,
-                               dbt_block *block, void **data, dibit_error *error) {
-    *data = part->data.data;
-    if (!dbt_state_on_device(session, i)) return DIBIT_OK;
-    const uint64_t bytes = dbt_state_part_bytes(session, i, part);
-    if (!dbt_block_reserve(block, &session->allocator, bytes + 1)) {
-        return dbt_fail_memory(error, "a state", bytes);
-    }
-    *data = block->data;
-    if (part->length == 0 || bytes == 0) return DIBIT_OK;
-    dbt_gpu *const gpu = session->plan->options.gpu;
-    uint64_t ticket;
-    DBT_TRY(dbt_gpu_read(gpu, part->buffer, 0, block->data, bytes, &ticket, error));
-    dibit_status status;
-    do status = dbt_gpu_hal(gpu)->calls->poll(dbt_gpu_hal(gpu), ticket, error);
-    while (status == DIBIT_PENDING);
-    return status;
-}
-
 typedef struct state_header {
     char magic[8];
     uint32_t version;
@@ -73,31 +53,60 @@ typedef struct part_header {
     int64_t dims[DIBIT_MAX_RANK];
 } part_header;
 
-dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *bytes,
+/* A part's header and rows; PENDING, with nothing taken, while its rows are on their way. */
+static dibit_status export_part(cursor *c, dibit_state *state, int32_t i, dibit_error *error) {
+    const dibit_session *const session = state->session;
+    dbt_state_part *const part = &state->parts[i];
+    part_header p = {.kind = (int32_t)session->plan->states[i].kind,
+                     .type = (int32_t)dbt_state_past(session, i)->t.type,
+                     .length = part->length};
+    memcpy(p.dims, part->dims, sizeof p.dims);
+    void *content = part->data.data;
+    const bool reads = c->out && dbt_state_on_device(session, i) && part->length > 0;
+    if (reads) {
+        const uint64_t bytes = dbt_state_part_bytes(session, i, part);
+        DBT_TRY(dbt_state_read_device(state, i, bytes, &content, error));
+    }
+    transfer(c, &p, sizeof p);
+    transfer_rows(c, session, i, part, content);
+    if (reads) dbt_state_stop_reading(state);
+    return DIBIT_OK;
+}
+
+/* Goes on behind the parts that an earlier call has written. */
+static dibit_status export_parts(cursor *c, dibit_state *state, dibit_error *error) {
+    const int32_t n = state->session->plan->n_states;
+    dbt_state_export *const e = &state->exporting;
+    if (c->out && e->data == c->out && e->length == state->length) {
+        c->at = e->at;
+    } else {
+        if (e->data) dbt_state_stop_reading(state);
+        *e = (dbt_state_export){.data = c->out, .length = state->length, .at = c->at};
+    }
+    for (int32_t i = c->out ? e->parts : 0; i < n; i++) {
+        DBT_TRY(export_part(c, state, i, error));
+        if (c->overrun) break;
+        e->parts = i + 1;
+        e->at = c->at;
+    }
+    return DIBIT_OK;
+}
+
+dibit_status dibit_state_export(dibit_state *state, void *data, uint64_t *bytes,
                                 dibit_error *error) {
     DBT_FAIL_IF(!state || !bytes, error, DIBIT_BAD_ARGUMENT, "state and bytes must not be NULL");
     DBT_TRY(dbt_state_check(state, error));
-    const dibit_session *const session = state->session;
     cursor c = {.out = data, .size = data ? *bytes : 0};
-    state_header header = {
-        .version = STATE_VERSION, .n_parts = session->plan->n_states, .length = state->length};
+    state_header header = {.version = STATE_VERSION,
+                           .n_parts = state->session->plan->n_states,
+                           .length = state->length};
     memcpy(header.magic, state_magic, sizeof header.magic);
     transfer(&c, &header, sizeof header);
-    for (int32_t i = 0; i < session->plan->n_states; i++) {
-        dbt_state_part *const part = &state->parts[i];
-        part_header p = {.kind = (int32_t)session->plan->states[i].kind,
-                         .type = (int32_t)dbt_state_past(session, i)->t.type,
-                         .length = part->length};
-        memcpy(p.dims, part->dims, sizeof p.dims);
-        transfer(&c, &p, sizeof p);
-        dbt_block block = {0};
-        void *content = NULL;
-        dibit_status status = DIBIT_OK;
-        if (data) status = content_of(session, i, part, &block, &content, error);
-        if (status == DIBIT_OK) transfer_rows(&c, session, i, part, content);
-        dbt_block_free(&block, &session->allocator);
-        DBT_TRY(status);
-    }
+    const dibit_status status = export_parts(&c, state, error);
+    if (status == DIBIT_PENDING) return status;
+    if (status != DIBIT_OK) dbt_state_stop_reading(state);
+    state->exporting = (dbt_state_export){0};
+    DBT_TRY(status);
     DBT_FAIL_IF(c.overrun, error, DIBIT_TOO_LARGE, "the state does not fit into %llu bytes",
                 (unsigned long long)*bytes);
     *bytes = c.at;

@@ -50,15 +50,14 @@ void dbt_state_stop_reading(dibit_state *state) {
     *r = (dbt_state_reading){0};
 }
 
-/* Brings a part's content from the device: PENDING until *data is all of it. */
-static dibit_status read_device(dibit_state *state, int32_t i, const pieces *p, const void **data,
-                                dibit_error *error) {
+dibit_status dbt_state_read_device(dibit_state *state, int32_t i, uint64_t bytes, void **data,
+                                   dibit_error *error) {
     dbt_gpu *const gpu = state->session->plan->options.gpu;
     dbt_state_reading *const r = &state->reading;
     DBT_FAIL_IF(r->active && r->pair != i, error, DIBIT_BAD_STATE,
                 "another part of the state is being read");
+    if (r->active && r->bytes != bytes) dbt_state_stop_reading(state); /* it has grown since */
     if (!r->active) {
-        const uint64_t bytes = p->n * p->stride;
         if (!dbt_block_reserve(&r->block, &state->session->allocator, bytes)) {
             return dbt_fail_memory(error, "a state", bytes);
         }
@@ -66,7 +65,7 @@ static dibit_status read_device(dibit_state *state, int32_t i, const pieces *p, 
             dbt_gpu_read(gpu, state->parts[i].buffer, 0, r->block.data, bytes, &r->ticket, error));
         r->active = true;
         r->pair = i;
-        r->stride = p->stride;
+        r->bytes = bytes;
     }
     const dibit_status status = dbt_gpu_hal(gpu)->calls->poll(dbt_gpu_hal(gpu), r->ticket, error);
     if (status == DIBIT_PENDING) return status;
@@ -98,7 +97,7 @@ dibit_status dibit_state_read(dibit_state *state, uint32_t index, uint64_t lengt
     DBT_FAIL_IF(rows < 0, error, DIBIT_UNSUPPORTED,
                 "'%s' no longer holds what it held after %llu tokens",
                 dbt_state_past(session, i)->value->name, (unsigned long long)length);
-    pieces p = describe(state, i, rows, out);
+    const pieces p = describe(state, i, rows, out);
     const uint64_t bytes = p.n * p.bytes;
     if (!out->data) {
         out->bytes = bytes;
@@ -119,12 +118,9 @@ dibit_status dibit_state_read(dibit_state *state, uint32_t index, uint64_t lengt
         }
         return DIBIT_OK;
     }
-    const void *content = NULL;
-    dibit_status status = read_device(state, i, &p, &content, error);
-    if (status == DIBIT_OK) {
-        p.stride = state->reading.stride; /* the state may have grown since */
-        gather(content, &p, out);
-    }
+    void *content = NULL;
+    const dibit_status status = dbt_state_read_device(state, i, p.n * p.stride, &content, error);
+    if (status == DIBIT_OK) gather(content, &p, out);
     if (status != DIBIT_PENDING) dbt_state_stop_reading(state);
     return status;
 }

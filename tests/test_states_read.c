@@ -1,4 +1,4 @@
-/* dibit_state_read: what states hold is what runs without states give, at the end and before it; on the CPU, and on
+/* dibit_state_read and dibit_state_export: what states hold is what runs without states give, at the end and before it; on the CPU, and on
  * the device that the environment names, from which it comes later. */
 #include "dbt_test.h"
 
@@ -118,6 +118,20 @@ static void assert_same(const dibit_tensor *got, const dibit_tensor *want) {
     assert_memory_equal(got->data, want->data, got->bytes);
 }
 
+/* As bytes, and back into another state. */
+static void export_and_import(fixture *f) {
+    uint64_t bytes = 0;
+    ok(f, dibit_state_export(f->state, NULL, &bytes, &f->error));
+    char *const data = malloc(bytes);
+    dibit_status status;
+    do status = dibit_state_export(f->state, data, &bytes, &f->error);
+    while (status == DIBIT_PENDING);
+    ok(f, status);
+    dibit_state_destroy(&f->state);
+    ok(f, dibit_state_import(f->session, data, bytes, &f->state, &f->error));
+    free(data);
+}
+
 static void check_model(const char *path, bool forgets) {
     const dibit_device_desc device = wanted_device();
     fixture f;
@@ -130,6 +144,12 @@ static void check_model(const char *path, bool forgets) {
     }
     assert_int_equal(run_without_states(&f, before, presents), n);
     for (uint32_t i = 0; i < n; i++) assert_same(&before[i], &presents[i]);
+    export_and_import(&f);
+    for (uint32_t i = 0; i < n; i++) {
+        dibit_tensor t = read_pair(&f, i, TOKENS);
+        assert_same(&t, &before[i]);
+        free(t.data);
+    }
     feed(&f, TOKENS, MORE); /* beyond the capacity: the state has moved */
     for (uint32_t i = 0; i < n; i++) {
         dibit_tensor t = {0};
@@ -194,11 +214,43 @@ static void test_reads_wait_without_blocking(void **unused) {
     stop(&f);
 }
 
+/* An export too; a run between its calls begins it anew. */
+static void test_an_export_waits_without_blocking(void **unused) {
+    (void)unused;
+    fixture f;
+    start(&f, LLAMA,
+          &(dibit_device_desc){.kind = DIBIT_DEVICE_NULL, .n_threads = 1, .null_pending_seed = 7});
+    static char data[1 << 17];
+    int waited = 0;
+    feed(&f, 0, TOKENS);
+    for (int round = 0; round < 20; round++) {
+        uint64_t bytes = sizeof data, want = 0;
+        ok(&f, dibit_state_export(f.state, NULL, &want, &f.error));
+        dibit_status status;
+        while ((status = dibit_state_export(f.state, data, &bytes, &f.error)) == DIBIT_PENDING) {
+            assert_int_equal(bytes, sizeof data);
+            if (++waited % 8 != 3) continue;
+            ok(&f, dibit_state_truncate(f.state, TOKENS, &f.error));
+            feed(&f, TOKENS, MORE);
+            ok(&f, dibit_state_export(f.state, NULL, &want, &f.error));
+        }
+        ok(&f, status);
+        assert_int_equal(bytes, want);
+        dibit_state *copy = NULL;
+        ok(&f, dibit_state_import(f.session, data, bytes, &copy, &f.error));
+        assert_int_equal(dibit_state_length(copy), dibit_state_length(f.state));
+        dibit_state_destroy(&copy);
+    }
+    assert_true(waited > 10);
+    stop(&f);
+}
+
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_states_hold_what_runs_give),
         cmocka_unit_test(test_wrong_calls_are_statuses),
         cmocka_unit_test(test_reads_wait_without_blocking),
+        cmocka_unit_test(test_an_export_waits_without_blocking),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

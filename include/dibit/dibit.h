@@ -574,8 +574,9 @@ DIBIT_API dibit_status dibit_state_truncate(dibit_state *state, uint64_t length,
 DIBIT_API dibit_status dibit_state_read(dibit_state *state, uint32_t index, uint64_t length,
                                         dibit_tensor *out, dibit_error *error);
 /* The state as bytes, to be imported by a session of the same model. With data NULL only *bytes is
- * set. TOO_LARGE when *bytes is too small. */
-DIBIT_API dibit_status dibit_state_export(const dibit_state *state, void *data, uint64_t *bytes,
+ * set. TOO_LARGE when *bytes is too small. PENDING: the bytes are on their way from a device: call again with the same
+ * arguments, and no other call of this state between (a run begins it anew). */
+DIBIT_API dibit_status dibit_state_export(dibit_state *state, void *data, uint64_t *bytes,
                                           dibit_error *error);
 /* BAD_FILE when the bytes are not a state of this model. What the rows hold is not checked. */
 DIBIT_API dibit_status dibit_state_import(dibit_session *session, const void *data, uint64_t bytes,

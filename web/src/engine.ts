@@ -644,13 +644,14 @@ export class State extends Handle {
         return out;
     }
 
-    export(): Uint8Array {
+    /** For importState of a session of the same model. */
+    async export(): Promise<Uint8Array> {
         const {wasm} = this.session;
         using scope = new Scope(wasm);
         const bytes = scope.zeros(8);
         wasm.try('dibit_state_export', this.handle, 0, bytes);
         const n = Number(wasm.view.getBigUint64(bytes, true)), data = scope.alloc(n);
-        wasm.try('dibit_state_export', this.handle, data, bytes);
+        await finish(wasm, undefined, 'dibit_state_export', this.handle, data, bytes);
         return wasm.bytes.slice(data, data + n);
     }
 

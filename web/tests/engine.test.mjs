@@ -48,7 +48,7 @@ test('states: step by step is as all at once; forks are independent; export and 
     assert.equal(parts.length, 4);
     assert.ok(parts.capacity >= 4);
     const fork = parts.fork();
-    const moved = session.importState(parts.export());
+    const moved = session.importState(await parts.export());
     const last = Array.from(logits.data.subarray(5 * 512));
     for (const state of [parts, fork, moved]) {
         const step = await session.run({inputs: tokens(4, 6), states: [state], lastRows: 1});
