@@ -234,6 +234,13 @@ export class Engine extends Handle {
         return this.core.wasm.memoryBytes;
     }
 
+    /** Kernels that failed their proof on this GPU so far, and were left out for plainer ones: answers are right, but
+     * something is wrong with the GPU, its driver or a kernel. `dibit/verify` names it. */
+    get droppedKernels(): number {
+        this.check('engine');
+        return this.core.wasm.call('dibit_device_dropped_kernels', this.core.device);
+    }
+
     protected destroy(): void {
         const {wasm, device} = this.core;
         destroyHandle(wasm, 'dibit_device_destroy', device);

@@ -179,6 +179,9 @@ export async function engineInPage({evaluate}, options) {
     }, options);
     return {
         ...engine,
+        get droppedKernels() {
+            return evaluate(n => things[n].droppedKernels, engine.number);
+        },
         async loadModel(path) {
             const model = await evaluate(async ({engine, url}) => {
                 const made = await things[engine].loadModel(url);
@@ -192,6 +195,7 @@ export async function engineInPage({evaluate}, options) {
                         keep(await things[model].createSession(options)), {model: model.number, options});
                     return {
                         dispose: () => dispose(session),
+                        steps: () => evaluate(n => things[n].steps(), session),
                         run: async ({inputs, outputs}) => map(await evaluate(async ({session, inputs, outputs}) => {
                             const all = {};
                             for (const name in inputs) all[name] = unpack(inputs[name]);

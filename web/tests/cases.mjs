@@ -15,6 +15,9 @@ export const caseFolders = [cases, process.env.DIBIT_ORACLE && join(process.env.
 /** Cases of one operator, which has few shaders to compile. */
 export const isSmall = folder => !/\.(q2|int4\w*|fp32|q4|q8)(\.float)?$|\/x_/.test(folder);
 
+/** Cases of operators without a GPU side. */
+export const isOfCpu = folder => /\/(gqa_scores|qmoe_\w+|quantize_axis)$/.test(folder);
+
 /** So many of a list, always the same for a seed. */
 export function share(list, n, seed) {
     const left = [...list], taken = [];
@@ -41,15 +44,16 @@ function named(tensors, infos) {
     return Object.fromEntries(tensors.map((t, i) => [t.name || infos[i].name, t]));
 }
 
-async function answers(model, sets, options) {
+async function answers(model, sets, options, look = () => {}) {
     const session = await model.createSession(options);
     const all = [];
+    await look(session);
     for (const set of sets) {
         all.push(await session.run({
             inputs: named(set.inputs, model.inputs), outputs: Object.keys(named(set.expected, model.outputs)),
         }));
     }
-    session.dispose();
+    await session.dispose();
     return all;
 }
 
@@ -59,16 +63,21 @@ export async function checkCase(folder, engine, cpu, options = {}) {
         .map(name => ({name, ...readSet(join(folder, name))}));
     const file = join(folder, 'model.onnx');
     const model = await engine.loadModel(file);
-    const got = await answers(model, sets, options);
+    const wrong = [];
+    const got = await answers(model, sets, options, async session => {
+        if (engine.device !== 'webgpu') return;
+        if (!(await session.steps()).some(step => step.device === 'webgpu')) wrong.push('nothing of it runs on the GPU');
+    });
+    const dropped = engine.device === 'webgpu' ? await engine.droppedKernels : 0;
+    if (dropped) wrong.push(`kernels that failed their proof: ${dropped}`);
     const onCpu = engine === cpu ? undefined : await cpu.loadModel(file);
     const still = onCpu ? await answers(onCpu, sets, options) : got;
     const noisy = [];
     for (let seed = 1; seed <= NOISE_RUNS; seed++) {
         noisy.push(await answers(onCpu ?? model, sets, {...options, noiseSeed: BigInt(seed)}));
     }
-    model.dispose();
+    await model.dispose();
     onCpu?.dispose();
-    const wrong = [];
     sets.forEach((set, i) => {
         for (const [name, expected] of Object.entries(named(set.expected, model.outputs))) {
             const spread = Math.max(...noisy.map(run => movement(still[i][name], run[i][name])));

@@ -3,7 +3,7 @@ import assert from 'node:assert/strict';
 import {basename, join} from 'node:path';
 import {after, before, test} from 'node:test';
 import {chromiumPath, engineInPage, openChromium} from './browsers.mjs';
-import {caseFolders, checkCase, isSmall, share} from './cases.mjs';
+import {caseFolders, checkCase, isOfCpu, isSmall, share} from './cases.mjs';
 import {checkGreedy, generate, noJudge} from './greedy.mjs';
 import {checkLoss} from './loss.mjs';
 import {chain, fileSize} from './onnx.mjs';
@@ -40,9 +40,14 @@ async function check(page, device, folders) {
     }
 }
 
+const greedy = (opened, device, choice) => checkGreedy('Chromium', options => opened.evaluate(generate, {
+    ...options, scripts: '/dibit/index.js', folder: '/model/',
+}), {device, ...choice});
+
 /* Each further shader takes SwiftShader seconds to compile, a whole model most of a minute. */
 const QUICK = ['causal_conv_step', 'layer_norm', 'gather_quantized_2bit_zp', 'nbits_2bit_block16_zp'];
-const small = caseFolders.filter(isSmall), models = caseFolders.filter(folder => !isSmall(folder));
+const onGpu = caseFolders.filter(folder => !isOfCpu(folder));
+const small = onGpu.filter(isSmall), models = onGpu.filter(folder => !isSmall(folder));
 const ON = {
     wasm: full ? caseFolders : share(caseFolders, 40, 3),
     webgpu: full ? [...small, ...share(models, 5, 3)] : QUICK.map(name => join(cases, name)),
@@ -56,11 +61,12 @@ for (const [device, folders] of Object.entries(ON)) {
     }
 }
 
-test('Chromium, cross-origin isolated: on the CPU, and on WebGPU', {skip}, async () => {
+test('Chromium, cross-origin isolated: on the CPU, on WebGPU, and in load()\'s worker', {skip}, async () => {
     assert.equal(await plain.evaluate(() => crossOriginIsolated), false);
     assert.equal(await isolated.evaluate(() => crossOriginIsolated), true);
     await check(isolated, 'wasm', [join(cases, 'llama.q2'), join(cases, 'bert.q2')]);
     await check(isolated, 'webgpu', [join(cases, 'nbits_2bit_block16_zp')]);
+    if (!noJudge) await greedy(isolated, 'wasm', {count: 1, maxTokens: 4});
 });
 
 test('Chromium: the browser\'s cache keeps a model', {skip}, async () => {
@@ -139,7 +145,5 @@ for (const [device, choice] of Object.entries({
     wasm: full ? {} : {count: 2, maxTokens: 8}, ...full && {webgpu: {count: 1, maxTokens: 2}},
 })) {
     test(`Chromium, ${device}: greedy text`, {skip: skip || noJudge}, () =>
-        checkGreedy('Chromium', options => plain.evaluate(generate, {
-            ...options, scripts: '/dibit/index.js', folder: '/model/',
-        }), {device, ...choice}));
+        greedy(plain, device, choice));
 }

@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import {basename, join} from 'node:path';
 import {after, before, test} from 'node:test';
 import {engineInPage, firefoxPath, openFirefox} from './browsers.mjs';
-import {caseFolders, checkCase, isSmall, share} from './cases.mjs';
+import {caseFolders, checkCase, isOfCpu, isSmall, share} from './cases.mjs';
 import {checkGreedy, generate, noJudge} from './greedy.mjs';
 import {checkLoss} from './loss.mjs';
 import {cases} from './support.mjs';
@@ -30,9 +30,10 @@ after(async () => {
     await opened?.stop();
 });
 
+const onGpu = caseFolders.filter(folder => !isOfCpu(folder));
 const ON = {
     wasm: full ? caseFolders : share(caseFolders, 12, 5),
-    webgpu: full ? caseFolders : [...share(caseFolders.filter(isSmall), 14, 7), join(cases, 'llama.q2')],
+    webgpu: full ? onGpu : [...share(onGpu.filter(isSmall), 14, 7), join(cases, 'llama.q2')],
 };
 
 for (const [device, folders] of Object.entries(ON)) {
