@@ -33,7 +33,7 @@ run_test() {
     *) timeout 300 "$work/build/tests/$2" ;;
     esac >"$work/test.log" 2>&1
 }
-build() { ninja -C "$work/build" -j "${JOBS:-2}" $tests dibit_cli >"$work/build.log" 2>&1; }
+build() { ninja -C "$work/build" -j "${JOBS:-2}" "$@" >"$work/build.log" 2>&1; } # build TARGET...
 # says NAME CODE REGEX ARGUMENTS...: a verb on the device ends so, and prints a line like that.
 says() {
     name=$1 code=$2 regex=$3
@@ -78,8 +78,8 @@ mkdir -p "$work/tree"
     fail copy "cannot copy the tree"
     finish
 }
-cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DDIBIT_WERROR=OFF >"$work/build.log" 2>&1 &&
-    build || {
+cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE='-O1 -DNDEBUG' \
+    -DDIBIT_WERROR=OFF >"$work/build.log" 2>&1 && build $tests dibit_cli || {
     tail -20 "$work/build.log"
     fail build "the unpatched tree does not build"
     finish
@@ -96,10 +96,12 @@ case $(uname -m) in
 x86_64 | amd64) avx2=$(grep -c -m1 -w avx2 /proc/cpuinfo) ;;
 *) avx2=0 ;;
 esac
-[ $# -gt 0 ] || set -- $(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||')
+# By what they patch, so that little is built anew between two of them.
+[ $# -gt 0 ] || set -- $(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||' | sort -t _ -k 2)
 for name in "$@"; do
     patch="$here/$name.patch"
     test=$(sed -n 's/^test: //p' "$patch")
+    targets=$test
     case $name in
     *_avx2)
         if [ "$avx2" = 0 ]; then
@@ -109,6 +111,7 @@ for name in "$@"; do
         fi
         ;;
     *_wgsl)
+        targets="$test dibit_cli"
         if [ ! -f "$library" ]; then
             echo "SKIPPED $name: there is no WebGPU library $library"
             skipped=$((skipped + 1))
@@ -121,7 +124,7 @@ for name in "$@"; do
         continue
     fi
     patch -s -p1 -d "$work/tree" <"$patch"
-    if ! build; then
+    if ! build $targets; then
         grep -m1 'error' "$work/build.log"
         fail "$name" "the patched tree does not build"
     elif run_test "$name" "$test"; then

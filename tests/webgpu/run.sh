@@ -9,5 +9,6 @@ fi
 library=$1
 shift
 LSAN_OPTIONS=suppressions=$(dirname "$0")/lsan.supp:print_suppressions=0
-export LSAN_OPTIONS
+ASAN_OPTIONS=allocator_may_return_null=1 # a driver that gets no memory says so
+export LSAN_OPTIONS ASAN_OPTIONS
 DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library exec "$@"
