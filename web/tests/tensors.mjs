@@ -37,6 +37,25 @@ function* fields(bytes) {
     }
 }
 
+/** The initializers of a model's bytes that lie in files of their own: {type, location, offset, length}. */
+export function* externalTensors(model) {
+    const text = bytes => new TextDecoder().decode(bytes);
+    for (const [, graph] of [...fields(model)].filter(([number]) => number === 7)) {
+        for (const [, tensor] of [...fields(graph)].filter(([number]) => number === 5)) {
+            const entries = {};
+            let type;
+            for (const [number, value] of fields(tensor)) {
+                if (number === 2) type = NAMES[Number(value)];
+                if (number !== 13) continue;
+                const {1: key, 2: content} = Object.fromEntries(fields(value));
+                entries[text(key)] = text(content);
+            }
+            if (!entries.location) continue;
+            yield {type, location: entries.location, offset: Number(entries.offset ?? 0), length: Number(entries.length)};
+        }
+    }
+}
+
 /** {name, type, dims, data} from raw_data, or from the typed fields of small integers. */
 export function readTensor(path) {
     let name = '', type = '', raw = null;
