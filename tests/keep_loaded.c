@@ -2,7 +2,7 @@
  * (tests/webgpu/lsan.supp). The Vulkan loader would unload it before the report. */
 #include <dlfcn.h>
 
-int dlclose(void *library) {
+__attribute__((visibility("default"))) int dlclose(void *library) {
     (void)library;
     return 0;
 }
