@@ -121,10 +121,15 @@ check_both_ways() {
     run_script build/test/dibit check --chain "$@" && [ $from_files = 0 ]
 }
 
-# Reference models beside the repository's own.
+# Reference models beside the repository's own; with DIBIT_FULL=1 also on a device, with and without fusion.
 stage_oracle() {
     [ -n "${DIBIT_ORACLE:-}" ] || { skip "DIBIT_ORACLE is not set"; return 0; }
-    build test && check_both_ways "$DIBIT_ORACLE/cases"
+    build test && check_both_ways "$DIBIT_ORACLE/cases" || return 1
+    if [ "${DIBIT_FULL:-}" = 1 ]; then
+        library=$(tools/webgpu-lib.sh) && for options in "" --no-fusion; do
+            check_both_ways $options --strict --device webgpu --webgpu-lib "$library" "$DIBIT_ORACLE/cases" || return 1
+        done
+    fi
 }
 
 # The same models on longer, ragged and padded inputs, which ONNX Runtime answers here.
@@ -164,7 +169,7 @@ cross() {
     if [ "${DIBIT_FULL:-}" = 1 ]; then
         build "$1" && run_ctest "$1" -LE "$3"
     else
-        cmake --preset "$1" && cmake --build "build/$1" -j "$jobs" --target cross && run_ctest "$1" -L "$2"
+        cmake --preset "$1" && cmake --build "build/$1" -j "$jobs" --target "$2" && run_ctest "$1" -L "$2"
     fi
 }
 

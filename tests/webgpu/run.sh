@@ -11,4 +11,4 @@ shift
 LSAN_OPTIONS=suppressions=$(dirname "$0")/lsan.supp:print_suppressions=0
 ASAN_OPTIONS=allocator_may_return_null=1 # a driver that gets no memory says so
 export LSAN_OPTIONS ASAN_OPTIONS
-DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library exec "$@"
+XDG_RUNTIME_DIR=${XDG_RUNTIME_DIR:-/tmp} DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library exec "$@"
