@@ -17,6 +17,8 @@ export interface Measured {
     /** Tokens or layers in a run. */
     units: number;
     kind: 'layer' | 'token';
+    /** Cases of one group do the same work: their times compare. */
+    group: string;
     took: Took[];
 }
 
@@ -167,14 +169,14 @@ export async function benchmark(options: BenchOptions, tell: (measured: Measured
         tell({...what, took: []});
         tell({...what, took: await compare(orts.map(ort => () => begin(ort)))});
     };
-    for (const bits of [2, 4]) {
-        for (const rows of [1, 16]) {
-            await measure({name: `${bits} bits, ${rows} row${rows > 1 ? 's' : ''}`, units: LAYERS, kind: 'layer'},
-                          ort => chain(ort, options, rows, bits));
+    for (const rows of [1, 16]) {
+        for (const bits of [2, 4]) {
+            const name = `${bits} bits, ${rows} row${rows > 1 ? 's' : ''}`;
+            await measure({name, units: LAYERS, kind: 'layer', group: `${rows}`}, ort => chain(ort, options, rows, bits));
         }
     }
     if (!options.model) return;
     const {name} = options.model;
-    await measure({name: `${name}, reading`, units: PROMPT, kind: 'token'}, ort => model(ort, options, true));
-    await measure({name: `${name}, writing`, units: DECODED, kind: 'token'}, ort => model(ort, options, false));
+    await measure({name: `${name}, reading`, units: PROMPT, kind: 'token', group: 'reading'}, ort => model(ort, options, true));
+    await measure({name: `${name}, writing`, units: DECODED, kind: 'token', group: 'writing'}, ort => model(ort, options, false));
 }

@@ -72,7 +72,7 @@ const inUnits = ({units, kind}: Measured, seconds: number) => kind === 'token' ?
     : `${Math.round((1e6 * seconds) / units).toLocaleString('en')} µs a layer`;
 
 function addMeasured(measured: Measured, bars: Bar[]): void {
-    const {name, took} = measured, classes = ['ours', 'peer'] as const;
+    const {name, took, group} = measured, classes = ['ours', 'peer'] as const;
     const words = (t: Took | undefined) => !t ? '' : 'failure' in t ? 'cannot' : inUnits(measured, t.seconds);
     const [ours, peer] = took, ratio = ours && peer && 'seconds' in ours && 'seconds' in peer
         ? `${(peer.seconds / ours.seconds).toFixed(1)}×` : '';
@@ -81,7 +81,7 @@ function addMeasured(measured: Measured, bars: Bar[]): void {
     if (failures.length > 0) element<HTMLTableElement>('bench-table').tBodies[0].lastElementChild!.setAttribute('title', failures.join('\n'));
     const values = took.flatMap((t, i) => 'seconds' in t
         ? [{value: 1 / t.seconds, text: inUnits(measured, t.seconds), className: classes[i]}] : []);
-    if (values.length > 0) bars.push({label: name, values});
+    if (values.length > 0) bars.push({label: name, group, values});
     drawBars(element('bench-chart'), bars, `${bars.length} cases; longer is faster. The figures are in the table below.`);
 }
 
@@ -101,6 +101,7 @@ async function run(signal: AbortSignal): Promise<void> {
     try {
         const what = await options();
         show(what.peer !== null, element('bench-legend'));
+        table.classList.toggle('alone', what.peer === null);
         await runJob<void, Measured>('benchmark', [what], {
             signal,
             onEvent: measured => {

@@ -2,6 +2,8 @@
 
 export interface Bar {
     label: string;
+    /** Bars of one group have one scale. */
+    group: string;
     values: {value: number; text: string; className: 'ours' | 'peer'}[];
 }
 
@@ -14,13 +16,13 @@ function add(parent: Element, name: string, attributes: Record<string, string | 
     parent.append(e);
 }
 
-/** Longer is more; each group of bars has its own scale, since their units differ. */
+/** Longer is more. */
 export function drawBars(into: HTMLElement, bars: Bar[], title: string): void {
     const width = Math.max(320, into.clientWidth), isNarrow = width < 560, height = 20, gap = 14;
     const left = isNarrow ? 0 : 220, room = width - left - 130, root = document.createElementNS(svg, 'svg');
     let y = 4;
     for (const bar of bars) {
-        const most = Math.max(...bar.values.map(v => v.value));
+        const most = Math.max(...bars.filter(b => b.group === bar.group).flatMap(b => b.values.map(v => v.value)));
         add(root, 'text', {x: 0, y: y + 14, class: isNarrow ? 'soft' : ''}, bar.label);
         if (isNarrow) y += height;
         for (const {value, text, className} of bar.values) {

@@ -35,8 +35,9 @@ function follow(add: () => void): void {
 function figures({firstTokenMs, tokensPerSecond, tokens, promptTokens, cachedTokens}: GenerationInfo): string {
     const parts = [`first token after ${(firstTokenMs / 1000).toFixed(2)} s`];
     if (tokens.length > 1) parts.push(`${tokensPerSecond.toFixed(1)} tokens/s`);
-    parts.push(`${tokens.length} tokens`, `${promptTokens - cachedTokens} of the prompt's ${promptTokens} read anew`);
-    return parts.join(' · ');
+    parts.push(`${tokens.length} tokens written`, `${promptTokens - cachedTokens} read`);
+    if (cachedTokens > 0) parts.push(`${cachedTokens} remembered`);
+    return parts.map(part => part.replaceAll(' ', '\u00a0')).join(' · '); /* lines end between parts */
 }
 
 function busy(yes: boolean): void {

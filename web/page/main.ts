@@ -5,6 +5,7 @@ import {setUpDiagnostics} from './diagnostics.js';
 import {setUpModel} from './model.js';
 import {setUpPicker} from './picker.js';
 import {setUpProblems} from './problems.js';
+import {setUpReport} from './report.js';
 import {setUpTabs} from './tabs.js';
 
 setUpProblems();
@@ -13,6 +14,7 @@ setUpPicker();
 setUpModel();
 setUpChat();
 setUpDiagnostics();
+setUpReport();
 setUpBenchmark();
 if ('serviceWorker' in navigator) {
     navigator.serviceWorker.register('sw.js').catch(e => console.warn('the page will need a network:', e));

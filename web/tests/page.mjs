@@ -125,7 +125,7 @@ export class User {
         await this.page.locator('#send').waitFor();
         return this.page.locator('.turn.assistant').nth(n).evaluate(turn => ({
             text: [...turn.childNodes].filter(child => child.nodeType === Node.TEXT_NODE).map(child => child.data).join(''),
-            notes: [...turn.querySelectorAll('.note')].map(note => note.textContent),
+            notes: [...turn.querySelectorAll('.note')].map(note => note.textContent.replaceAll('\u00a0', ' ')),
         }));
     }
 
