@@ -7,7 +7,7 @@ BUILD  := cmake --build build/release -j $(JOBS)
 
 PORT   := 8080
 
-.PHONY: all demo web test test-full mutants check bench fuzz coverage format install clean
+.PHONY: all demo web test test-full mutants check bench bench-web fuzz coverage format install clean
 
 all:
 	@tools/install-deps.sh build
@@ -51,6 +51,11 @@ mutants coverage:
 
 bench: all
 	@bench/run.sh
+
+# Dibit and onnxruntime-web in headless Chromium, in turn; the tables go to docs/BENCHMARKS.md.
+bench-web:
+	@tools/install-deps.sh web
+	@node bench/web/run.mjs --markdown docs/BENCHMARKS.md
 
 fuzz:
 	tools/fuzz.sh

@@ -1,0 +1,52 @@
+// Writes a chain of MatMulNBits as an .onnx file: x [M, size] through `layers` layers of [size, size], 2 bits, packed
+// zero points, random weights whose scales keep values near 1.
+const encoder = new TextEncoder();
+const FLOAT = 1, UINT8 = 2, INT_ATTRIBUTE = 2;
+
+function varint(value) {
+    const bytes = [];
+    for (; value > 127; value = Math.floor(value / 128)) bytes.push(value % 128 | 128);
+    return Buffer.from([...bytes, value]);
+}
+const integer = (field, value) => Buffer.concat([varint(field << 3), varint(value)]);
+/** A message (parts, nested as one likes), a string or bytes. */
+function bytes(field, content) {
+    const all = typeof content === 'string' ? encoder.encode(content) : Buffer.concat([content].flat(Infinity));
+    return Buffer.concat([varint(field << 3 | 2), varint(all.length), all]);
+}
+
+let state = 1;
+function random() { /* xorshift32 */
+    state ^= state << 13;
+    state ^= state >>> 17;
+    return (state ^= state << 5) >>> 8;
+}
+const randomBytes = n => Buffer.from(Uint8Array.from({length: n}, random));
+const randomFloats = (n, size) => Buffer.from(Float32Array.from({length: n}, () =>
+    (random() & 1 ? size : -size) * (0.5 + random() / (1 << 24))).buffer);
+
+const tensor = (name, type, dims, raw) =>
+    bytes(5, [...dims.map(d => integer(1, d)), integer(2, type), bytes(8, name), bytes(9, raw)]);
+const attribute = (name, value) => bytes(5, [bytes(1, name), integer(3, value), integer(20, INT_ATTRIBUTE)]);
+const value = (name, rows, columns) => [bytes(1, name), bytes(2, [bytes(1, [integer(1, FLOAT), bytes(2, [
+    bytes(1, [bytes(2, rows)]), bytes(1, [integer(1, columns)])])])])];
+
+export function chain({layers, size, block = 32, accuracy}) {
+    const bits = 2, blocks = size / block, nodes = [], tensors = [];
+    /* A product of sizes 1 / sqrt(K * mean square of code - zero point), 2.5 for random ones. */
+    const scale = 1 / Math.sqrt(size * 2.5 * 1.08);
+    for (let i = 0; i < layers; i++) {
+        nodes.push(bytes(1, [
+            bytes(1, i ? `y${i - 1}` : 'x'), bytes(1, `w${i}`), bytes(1, `s${i}`), bytes(1, `z${i}`),
+            bytes(2, i === layers - 1 ? 'y' : `y${i}`), bytes(3, `n${i}`), bytes(4, 'MatMulNBits'),
+            attribute('K', size), attribute('N', size), attribute('bits', bits), attribute('block_size', block),
+            attribute('accuracy_level', accuracy), bytes(7, 'com.microsoft'),
+        ]));
+        tensors.push(tensor(`w${i}`, UINT8, [size, blocks, block * bits / 8], randomBytes(size * size * bits / 8)),
+                     tensor(`s${i}`, FLOAT, [size * blocks], randomFloats(size * blocks, scale)),
+                     tensor(`z${i}`, UINT8, [size * blocks * bits / 8], randomBytes(size * blocks * bits / 8)));
+    }
+    const graph = [nodes, bytes(2, 'chain'), tensors, bytes(11, value('x', 'M', size)), bytes(12, value('y', 'M', size))];
+    return Buffer.concat([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),
+                          bytes(8, [bytes(1, 'com.microsoft'), integer(2, 1)]), bytes(7, graph)]);
+}
