@@ -5,6 +5,13 @@ import type {Pointer, Wasm} from './wasm.js';
 /** Larger buffers are not kept, and not more than these in number. */
 const KEPT_BYTES = 16 << 20, KEPT = 8;
 
+/** A loss follows errors that come from it within this time. */
+const LOSS_MS = 500;
+
+function later(ms: number): Promise<void> {
+    return new Promise(resolve => setTimeout(resolve, ms));
+}
+
 interface Read {
     ticket: number;
     dst: Pointer;
@@ -46,9 +53,10 @@ export class Readback {
             else staging.destroy();
             end();
         }, async (e: unknown) => {
-            /* The device is lost, and nothing was read: it is not done before that is known. */
-            if ((e as Error).name === 'AbortError') await this.device.lost;
-            else this.fail(e);
+            /* Nothing was read. A loss is told after it has cut off reads, under Deno with another error: the read is
+             * not done before it is known which it was. */
+            const {device} = this, isLost = device.lost.then(() => true), wait = (e as Error).name === 'AbortError';
+            if (!await (wait ? isLost : Promise.race([isLost, later(LOSS_MS)]))) this.fail(e);
             end();
         }));
         return read.ticket;

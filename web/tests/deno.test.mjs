@@ -19,15 +19,15 @@ function findDeno() {
 
 const deno = findDeno(), skip = !deno && 'there is no Deno for this machine';
 
-async function run(name, ...more) {
+async function run(file, ...more) {
     const env = {...ownDrivers(), NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1'};
-    const args = ['test', '-A', '--no-check', '--node-modules-dir=manual', ...more, join(root, 'web/tests', `${name}.test.mjs`)];
+    const args = ['test', '-A', '--no-check', '--node-modules-dir=manual', ...more, join(root, 'web/tests', file)];
     const {stdout} = await promisify(execFile)(deno, args, {cwd: out, env, maxBuffer: 1 << 24}).catch(e => {
         throw new Error(`${e.stdout}\n${e.stderr}`);
     });
     const [, passed, failed] = /(\d+) passed.* \| (\d+) failed/.exec(stdout) ?? [];
     assert.ok(Number(passed) > 0 && Number(failed) === 0, stdout);
-    console.log(`Deno: ${name}: ${passed} passed`);
+    console.log(`Deno: ${file}: ${passed} passed`);
     return stdout;
 }
 
@@ -35,12 +35,14 @@ async function run(name, ...more) {
 const QUICK_LM = ['--filter', '/native one|explain|wrong use/'];
 
 for (const name of ['engine', 'text', 'lm', 'embed', 'ort', ...full ? ['sources', 'memory', 'cases'] : []]) {
-    test(`Deno: ${name}`, {skip}, () => run(name, ...name === 'lm' && !full ? QUICK_LM : []));
+    test(`Deno: ${name}`, {skip}, () => run(`${name}.test.mjs`, ...name === 'lm' && !full ? QUICK_LM : []));
 }
 
 test('Deno, webgpu: cases', {skip}, async t => {
-    const text = await run('cases', '--filter', 'webgpu');
+    const text = await run('cases.test.mjs', '--filter', 'webgpu');
     if (/WebGPU finds no adapter/.test(text)) return t.skip('Deno finds no adapter');
     assert.match(text, /on .*(llvmpipe|NVIDIA|AMD|Intel)/i);
     console.log(/^on .*$/m.exec(text)[0]);
 });
+
+test('Deno, webgpu: a GPU that is lost in mid-generation', {skip}, () => run('deno_loss.mjs'));

@@ -171,20 +171,22 @@ test('a GPU that is lost: every call says so, and all can be disposed of', async
     assert.ok(device.buffers.filter(b => b.usage !== 9).every(b => b.destroyed));
 });
 
-test('a read that a loss has cut off is no answer, though the loss is told later', async () => {
-    const device = fakeDevice(), own = await Engine.create({gpuDevice: device});
-    const m = await own.loadModel(LLAMA), session = await m.createSession({noProof: true});
-    const {createBuffer} = device;
-    device.createBuffer = desc => Object.assign(createBuffer(desc), {
-        mapAsync: async () => {
-            setTimeout(() => device.lose('a crash'), 20);
-            throw new DOMException('the device is lost', 'AbortError');
-        },
+for (const [name, loss] of [['AbortError', true], ['OperationError', true], ['OperationError', false]]) {
+    test(`a read that fails with an ${name}${loss ? ', before its loss is told,' : ''} is no answer`, async () => {
+        const device = fakeDevice(), own = await Engine.create({gpuDevice: device});
+        const m = await own.loadModel(LLAMA), session = await m.createSession({noProof: true});
+        const {createBuffer} = device;
+        device.createBuffer = desc => Object.assign(createBuffer(desc), {
+            mapAsync: async () => {
+                if (loss) setTimeout(() => device.lose('a crash'), 20);
+                throw new DOMException('no bytes', name);
+            },
+        });
+        await assert.rejects(session.run({inputs: tokens(0, 3), states: [session.createState()]}),
+                             loss ? fails('DEVICE_LOST', /a crash/) : fails('BAD_ARGUMENT', /no bytes/));
+        own.dispose();
     });
-    await assert.rejects(session.run({inputs: tokens(0, 3), states: [session.createState()]}),
-                         fails('DEVICE_LOST', /a crash/));
-    own.dispose();
-});
+}
 
 test('after a loss the CPU takes over where that is wanted', async () => {
     const device = fakeDevice(), own = await Engine.create({gpuDevice: device});
