@@ -11,6 +11,8 @@ const LLAMA = join(cases, 'llama.q2');
 /* In matvecs every zero point of a byte is read as its first. */
 const RIGHT = 'let shift = byte % 4u * 8u + g * BITS % 8u;', WRONG = 'let shift = byte % 4u * 8u;';
 
+/* Each of these compiles all shaders of a session, for SwiftShader half a minute. */
+const slow = process.env.DIBIT_FULL === '1' ? undefined : 'only with DIBIT_FULL=1';
 let engine, skip, gpuDevice, compile, mistakes = 0;
 
 before(async () => {
@@ -42,7 +44,7 @@ async function withMistake(work) {
 }
 
 test('diff: a right GPU is within its bounds, prompt and step', async t => {
-    if (skip) return t.skip(skip);
+    if (skip ?? slow) return t.skip(skip ?? slow);
     const told = [];
     const report = await diff(LLAMA, {gpuDevice, decode: true, tokens: 3, onProgress: p => told.push({...p})});
     assert.equal(report.first, null, formatReport(report));
@@ -91,7 +93,7 @@ test('a mistake in a shader: verify names the kernel, diff the node and the elem
 });
 
 test('with proofs, what is wrong is not used, and nothing is wrong', async t => {
-    if (skip) return t.skip(skip);
+    if (skip ?? slow) return t.skip(skip ?? slow);
     await withMistake(async () => {
         const report = await diff(LLAMA, {gpuDevice, tokens: 3, activations: 'float'});
         assert.equal(report.first, null, formatReport(report));
