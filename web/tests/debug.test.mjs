@@ -102,7 +102,7 @@ test('with proofs, what is wrong is not used, and nothing is wrong', async t => 
 });
 
 test('trace: an element that is right, on the GPU and on the CPU', async t => {
-    if (skip) return t.skip(skip);
+    if (skip ?? slow) return t.skip(skip ?? slow);
     const node = '/model/layers.0/attn/qkv_proj/MatMul_Q2';
     for (const where of [{gpuDevice}, {device: 'wasm'}]) {
         const report = await trace(LLAMA, {...where, node, index: [3, 82], all: true});

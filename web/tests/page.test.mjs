@@ -90,6 +90,7 @@ test('on the GPU an answer can be stopped; one during which the GPU is lost ends
     await user.load();
     assert.match(await page.textContent('#device'), /^GPU · \d/);
     await page.click('#device');
+    await page.waitForSelector('#explain[open]');
     assert.match(await page.innerText('#explain'), /webgpu[^]*MatMulNBits/i);
     await page.keyboard.press('Escape');
     await user.send(QUESTIONS[0]);
