@@ -60,7 +60,7 @@ test('diff: a right GPU is within its bounds, prompt and step', async t => {
 });
 
 test('a mistake in a shader: verify names the kernel, diff the node and the element, trace the bit', async t => {
-    if (skip) return t.skip(skip);
+    if (skip ?? slow) return t.skip(skip ?? slow);
     await withMistake(async () => {
         const verified = await verify({gpuDevice, device: 'webgpu', scope: 'quick', activations: 'int8'});
         assert.ok(verified.failed > 0);
