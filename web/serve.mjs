@@ -65,9 +65,11 @@ async function answer(places, headers, request, response) {
     pipeline(createReadStream(path, {start, end}), response, () => {}); /* whoever left needs no answer */
 }
 
-/** Starts a server: {url, close()}. `places` as PAGE, from the repository's root; port 0 is any that is free. */
-export async function serve({places = PAGE, isolated = true, host = '127.0.0.1', port = 0} = {}) {
+/** Starts a server: {url, close()}. `places` as PAGE, from the repository's root; port 0 is any that is free.
+ * `first(request, response)` may take requests, and says so. */
+export async function serve({places = PAGE, isolated = true, host = '127.0.0.1', port = 0, first = () => false} = {}) {
     const server = createServer((request, response) => {
+        if (first(request, response)) return;
         answer(places, isolated ? ISOLATION : {}, request, response).catch(() => response.destroy());
     });
     await new Promise((listening, failed) => server.once('error', failed).listen(port, host, listening));

@@ -1,7 +1,7 @@
-// Writes a chain of MatMulNBits as an .onnx file: x [M, size] through `layers` layers of [size, size], 2 bits, packed
-// zero points, random weights whose scales keep values near 1.
+// Writes a chain of MatMulNBits as an .onnx file: x [M, size] through `layers` layers of [size, size], packed zero points,
+// random weights whose scales (float, or float16 if `half`) keep values near 1.
 const encoder = new TextEncoder();
-const FLOAT = 1, UINT8 = 2, INT_ATTRIBUTE = 2;
+const FLOAT = 1, UINT8 = 2, FLOAT16 = 10, INT_ATTRIBUTE = 2;
 
 function varint(value) {
     const bytes = [];
@@ -19,11 +19,21 @@ let state = 1;
 function random() { /* xorshift32 */
     state ^= state << 13;
     state ^= state >>> 17;
-    return (state ^= state << 5) >>> 8;
+    return (state ^= state << 5) >>> 0;
 }
-const randomBytes = n => Buffer.from(Uint8Array.from({length: n}, random));
-const randomFloats = (n, size) => Buffer.from(Float32Array.from({length: n}, () =>
-    (random() & 1 ? size : -size) * (0.5 + random() / (1 << 24))).buffer);
+function randomBytes(n) {
+    const words = new Uint32Array(Math.ceil(n / 4));
+    for (let i = 0; i < words.length; i++) words[i] = random();
+    return Buffer.from(words.buffer, 0, n);
+}
+/** Of either sign, between half of `size` and 1.5 times that, as float or float16 (no subnormals). */
+function randomScales(n, size, half) {
+    const floats = new Float32Array(n);
+    for (let i = 0; i < n; i++) floats[i] = (random() & 1 ? size : -size) * (0.5 + random() / 2 ** 32);
+    const words = new Uint32Array(floats.buffer);
+    return Buffer.from(half ? Uint16Array.from(words, w => w >>> 16 & 0x8000 | (w >>> 13 & 0x3ffff) - (112 << 10)).buffer
+        : floats.buffer);
+}
 
 const tensor = (name, type, dims, raw) =>
     bytes(5, [...dims.map(d => integer(1, d)), integer(2, type), bytes(8, name), bytes(9, raw)]);
@@ -31,10 +41,10 @@ const attribute = (name, value) => bytes(5, [bytes(1, name), integer(3, value), 
 const value = (name, rows, columns) => [bytes(1, name), bytes(2, [bytes(1, [integer(1, FLOAT), bytes(2, [
     bytes(1, [bytes(2, rows)]), bytes(1, [integer(1, columns)])])])])];
 
-export function chain({layers, size, block = 32, accuracy}) {
-    const bits = 2, blocks = size / block, nodes = [], tensors = [];
-    /* A product of sizes 1 / sqrt(K * mean square of code - zero point), 2.5 for random ones. */
-    const scale = 1 / Math.sqrt(size * 2.5 * 1.08);
+export function chain({layers, size, bits = 2, block = 32, half = false, accuracy}) {
+    const blocks = size / block, zeroPointBytes = size * Math.ceil(blocks * bits / 8), nodes = [], tensors = [];
+    /* A product of sizes 1 / sqrt(K * mean square of code - zero point), (4 ** bits - 1) / 6 for random ones. */
+    const scale = 1 / Math.sqrt(size * (4 ** bits - 1) / 6 * 1.08);
     for (let i = 0; i < layers; i++) {
         nodes.push(bytes(1, [
             bytes(1, i ? `y${i - 1}` : 'x'), bytes(1, `w${i}`), bytes(1, `s${i}`), bytes(1, `z${i}`),
@@ -43,8 +53,8 @@ export function chain({layers, size, block = 32, accuracy}) {
             attribute('accuracy_level', accuracy), bytes(7, 'com.microsoft'),
         ]));
         tensors.push(tensor(`w${i}`, UINT8, [size, blocks, block * bits / 8], randomBytes(size * size * bits / 8)),
-                     tensor(`s${i}`, FLOAT, [size * blocks], randomFloats(size * blocks, scale)),
-                     tensor(`z${i}`, UINT8, [size * blocks * bits / 8], randomBytes(size * blocks * bits / 8)));
+                     tensor(`s${i}`, half ? FLOAT16 : FLOAT, [size * blocks], randomScales(size * blocks, scale, half)),
+                     tensor(`z${i}`, UINT8, [zeroPointBytes], randomBytes(zeroPointBytes)));
     }
     const graph = [nodes, bytes(2, 'chain'), tensors, bytes(11, value('x', 'M', size)), bytes(12, value('y', 'M', size))];
     return Buffer.concat([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),

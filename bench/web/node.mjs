@@ -11,8 +11,8 @@ import {join, resolve} from 'node:path';
 import {pathToFileURL} from 'node:url';
 import {parseArgs} from 'node:util';
 
-import {chain} from '../../web/tests/onnx.mjs';
 import {externalTensors} from '../../web/tests/tensors.mjs';
+import {chain} from './chain.mjs';
 
 const {values: options} = parseArgs({options: {
     package: {type: 'string', default: 'build/web'}, size: {type: 'string', default: '4096'},
@@ -60,8 +60,7 @@ async function chains(engine) {
     for (const bits of numbers(options.bits)) {
         const models = [];
         for (const layers of [SHORT, LONG]) {
-            const made = chain({layers, size, bits, half: true, zeroPoints: true, accuracyLevel: 4});
-            models.push(await engine.loadModel(fileBytes(made.file)));
+            models.push(await engine.loadModel(chain({layers, size, bits, half: true, accuracy: 4})));
         }
         for (const activations of ['float', 'int8']) {
             const sessions = [];
@@ -79,17 +78,8 @@ async function chains(engine) {
     return found;
 }
 
-/* The segments of web/tests/onnx.mjs in one piece. Weights: any codes; scales: small. */
-function fileBytes(segments) {
-    const whole = new Uint8Array(segments.reduce((n, s) => Math.max(n, s.offset + s.length), 0));
-    for (const s of segments) {
-        if (s.bytes) whole.set(s.bytes, s.offset);
-        else fillRandom(whole.subarray(s.offset, s.offset + s.length), s.pattern ? 'uint8' : 'float16');
-    }
-    return whole;
-}
-
 let seed = 1;
+/* Any codes of weights; small scales. */
 function fillRandom(to, type) {
     const whole = to.length >> 2, words = new Uint32Array(whole + 1);
     for (let i = 0; i <= whole; i++) words[i] = seed = (Math.imul(seed, 1664525) + 1013904223) >>> 0;

@@ -61,7 +61,7 @@ function layOutModels() {
     cpSync(model, steps[0], {recursive: true});
     const python = join(execFileSync(join(root, 'tools/python-env.sh'), {encoding: 'utf8'}).trim(), 'python3');
     execFileSync(python, [join(root, 'tools/recipe/float32_variant.py'), steps[0], steps[1]], {stdio: 'inherit'});
-    execFileSync(python, [join(here, 'plain_model.py'), steps[1], steps[2]], {stdio: 'inherit'});
+    execFileSync(python, [join(root, 'tools/recipe/plain_model.py'), steps[1], steps[2]], {stdio: 'inherit'});
     layOut(steps[2], folder('plain'));
     layOut(steps[0], folder('shipped'));
     for (const step of steps) rmSync(step, {recursive: true});

@@ -1,7 +1,5 @@
 """Puts packed weights into an ONNX graph. usage: export_onnx.py CHECKPOINT TEMPLATE OUT [--float16]
 TEMPLATE: the 4-bit block-32 model with zero points and shared embedding of onnxruntime-genai's builder."""
-import os
-import shutil
 import sys
 
 import numpy as np
@@ -9,6 +7,7 @@ import onnx
 from onnx import TensorProto, numpy_helper
 
 from llama import FFN, LAYERS
+from model_folder import save
 
 
 def replacements(f):
@@ -65,11 +64,7 @@ def main():
         for v in [*graph.input, *graph.output, *graph.value_info]:
             if v.type.tensor_type.elem_type == TensorProto.FLOAT:
                 v.type.tensor_type.elem_type = TensorProto.FLOAT16
-    os.makedirs(out, exist_ok=True)
-    onnx.save(model, f"{out}/model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
-    for f in os.listdir(template):
-        if f.endswith((".json", ".jinja")):
-            shutil.copy(f"{template}/{f}", out)
+    save(model, template, out)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,12 @@
 """Writes a float16 model with float32 inputs, outputs, scales and caches. usage: float32_variant.py MODEL_DIR OUT
 Every float16 value is kept exactly; only arithmetic changes."""
-import os
-import shutil
 import sys
 
 import numpy as np
 import onnx
 from onnx import TensorProto, numpy_helper
+
+from model_folder import save
 
 
 def main():
@@ -25,13 +25,7 @@ def main():
                 a.i = TensorProto.FLOAT
             if a.type == onnx.AttributeProto.TENSOR and a.t.data_type == TensorProto.FLOAT16:
                 a.t.CopyFrom(numpy_helper.from_array(numpy_helper.to_array(a.t).astype(np.float32), a.t.name))
-    os.makedirs(out, exist_ok=True)
-    if os.path.exists(f"{out}/model.onnx.data"):
-        os.remove(f"{out}/model.onnx.data")
-    onnx.save(model, f"{out}/model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
-    for f in os.listdir(source):
-        if f.endswith((".json", ".jinja")):
-            shutil.copy(f"{source}/{f}", out)
+    save(model, source, out)
 
 
 if __name__ == "__main__":

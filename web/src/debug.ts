@@ -1,10 +1,10 @@
-/* What verify, diff and trace share: where they run, what models they take, and how they wait. */
+/* What verify, diff and trace share: where they run, and what models they take. */
 import {Engine} from './engine.js';
 import {openFolder} from './folder.js';
 import {findModel, readJson} from './model_file.js';
 import {openStore} from './store.js';
-import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
-import {readTensorStruct, Tensor, writeTensorStruct} from './tensor.js';
+import {DibitError, Pointer, Scope, Wasm} from './wasm.js';
+import {readTensorStruct, Tensor} from './tensor.js';
 
 import type {DeviceChoice, EngineOptions, LoadOptions, Model} from './engine.js';
 import type {ModelFiles} from './folder.js';
@@ -58,8 +58,6 @@ export interface ModelOptions extends DeviceOptions {
     noProof?: boolean;
 }
 
-export const ACTIVATIONS = {auto: 0, float: 1, int8: 2};
-
 export function describe(engine: Engine, began: number): Place {
     const {gpu} = engine, {navigator, process} = globalThis as {
         navigator?: {userAgent?: string}; process?: {version?: string; platform?: string; arch?: string};
@@ -74,26 +72,6 @@ export function describe(engine: Engine, began: number): Place {
         ...(gpu && {adapter: {...gpu.adapter}, features: [...gpu.device.features].sort(), limits}),
         seconds: (performance.now() - began) / 1000,
     };
-}
-
-/** Polls until it is done, and tells now and then. */
-export async function pollFor(wasm: Wasm, signal: AbortSignal | undefined, tell: (() => void) | undefined,
-                              name: string, handle: Pointer): Promise<void> {
-    const wake = () => wasm.waiter.wakeAll();
-    signal?.addEventListener('abort', wake);
-    try {
-        for (let told = performance.now();;) {
-            signal?.throwIfAborted();
-            if (wasm.try(name, handle) === OK) return;
-            await wasm.waiter.wait();
-            if (tell && performance.now() - told > 250) {
-                tell();
-                told = performance.now();
-            }
-        }
-    } finally {
-        signal?.removeEventListener('abort', wake);
-    }
 }
 
 function isSource(model: DebugModel): model is ModelSource {
@@ -123,13 +101,6 @@ export async function withModel<T>(model: DebugModel, options: ModelOptions,
     } finally {
         engine.dispose();
     }
-}
-
-/** Structs of the inputs, which live as long as the scope. */
-export function writeInputs(scope: Scope, input: Record<string, Tensor>): {inputs: Pointer; n_inputs: number} {
-    const all = Object.entries(input), size = scope.wasm.size('dibit_tensor'), inputs = scope.zeros(size * all.length);
-    all.forEach(([name, tensor], i) => writeTensorStruct(scope, inputs + size * i, name, tensor));
-    return {inputs, n_inputs: all.length};
 }
 
 /** The prompt that dibit_tensors_make_up makes for a session. */

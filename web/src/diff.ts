@@ -1,6 +1,7 @@
 /* `dibit diff` where the package runs: the first node of a model that this GPU computes otherwise than the CPU. */
-import {ACTIVATIONS, checkCount, describe, finite, pollFor, withModel, writeInputs} from './debug.js';
-import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
+import {checkCount, describe, finite, withModel} from './debug.js';
+import {writeInputs} from './tensor.js';
+import {ACTIVATIONS, DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
 
 import type {DebugModel, ModelOptions, Place} from './debug.js';
 import type {Engine, Model} from './engine.js';
@@ -114,7 +115,7 @@ async function compare(engine: Engine, model: Model, options: DiffOptions, began
             const get = (field: string) => wasm.get('dibit_diff_info', info, field);
             onProgress!({stage: 'compare', done: get('done'), total: get('total')});
         };
-        await pollFor(wasm, signal, onProgress && tell, 'dibit_diff_poll', comparison);
+        await wasm.finish({signal, tell: onProgress && tell}, 'dibit_diff_poll', comparison);
         const passes = readPasses(wasm, comparison), nodes = passes.flatMap(pass => pass.nodes);
         return {
             kind: 'diff', ...describe(engine, began), nodes: nodes.length,

@@ -14,8 +14,8 @@ import {Gpus, OpenedDevice, deviceName, requestDevice, wrapDevice} from './gpu.j
 import {loadBinary, WasmSource} from './binary.js';
 import {Sources} from './source.js';
 import {openStore, StoreOptions} from './store.js';
-import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
-import {readTensorDims, readTensorStruct, readValueInfo, Tensor, ValueInfo, writeTensorStruct} from './tensor.js';
+import {ACTIVATIONS, DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
+import {readTensorDims, readTensorStruct, readValueInfo, Tensor, ValueInfo, writeInputs} from './tensor.js';
 
 export {DibitError};
 export {evict, storedFiles} from './store.js';
@@ -151,10 +151,6 @@ abstract class Handle {
     protected abstract destroy(): void;
 }
 
-function throwIfAborted(signal: AbortSignal | undefined): void {
-    signal?.throwIfAborted();
-}
-
 /** One after the other. */
 class Lock {
     private last: Promise<unknown> = Promise.resolve();
@@ -269,22 +265,6 @@ function destroyHandle(wasm: Wasm, name: string, handle: Pointer): void {
     wasm.call(name, at);
 }
 
-/** Polls until the answer is not PENDING; stops at once when the signal says so, or when `stop` throws. */
-async function finish(wasm: Wasm, signal: AbortSignal | undefined, name: string,
-                      ...args: (number | bigint)[]): Promise<void> {
-    const wake = () => wasm.waiter.wakeAll();
-    signal?.addEventListener('abort', wake);
-    try {
-        for (;;) {
-            throwIfAborted(signal);
-            if (wasm.try(name, ...args) === OK) return;
-            await wasm.waiter.wait();
-        }
-    } finally {
-        signal?.removeEventListener('abort', wake);
-    }
-}
-
 export class Model extends Handle {
     readonly inputs: ValueInfo[];
     readonly outputs: ValueInfo[];
@@ -306,7 +286,7 @@ export class Model extends Handle {
     /** Through Engine.loadModel. */
     static async load(engine: Engine, from: ModelSource, options: LoadOptions): Promise<Model> {
         const {wasm, sources} = engine.core, {signal} = options;
-        throwIfAborted(signal);
+        signal?.throwIfAborted();
         const {number, input} = await sources.open(from, {
             external: options.external, store: await openStore(options.cache), signal,
             onBytes: progressOf(options.onProgress),
@@ -318,7 +298,7 @@ export class Model extends Handle {
             wasm.try('dibit_web_model_begin', number, BigInt(input.size), scope.string(options.name ?? input.name),
                      out);
             model = wasm.view.getUint32(out, true);
-            await finish(wasm, signal, 'dibit_model_poll', model);
+            await wasm.finish({signal}, 'dibit_model_poll', model);
             return new Model(engine, model, number);
         } catch (e) {
             if (model) destroyHandle(wasm, 'dibit_model_destroy', model);
@@ -362,7 +342,6 @@ function progressOf(report: LoadOptions['onProgress']): ((input: Input, bytes: n
     };
 }
 
-const ACTIVATIONS = {auto: 0, float: 1, int8: 2};
 
 export class Session extends Handle {
     /** The past inputs that states replace, and the outputs that stay in them. */
@@ -390,7 +369,7 @@ export class Session extends Handle {
     /** Through Model.createSession. */
     static async create(model: Model, options: SessionOptions): Promise<Session> {
         const {wasm, sources, device} = model.engine.core;
-        throwIfAborted(options.signal);
+        options.signal?.throwIfAborted();
         using scope = new Scope(wasm);
         const kept = new Scope(wasm);
         const name = (text: string | undefined) => text === undefined ? 0 : kept.string(text);
@@ -407,7 +386,7 @@ export class Session extends Handle {
         try {
             wasm.try('dibit_session_begin', model.pointer, desc, out);
             session = wasm.view.getUint32(out, true);
-            await finish(wasm, options.signal, 'dibit_session_poll', session);
+            await wasm.finish({signal: options.signal}, 'dibit_session_poll', session);
             if (model.isDisposed) throw new DibitError('BAD_STATE', 'the model was disposed of');
             return new Session(model, session, kept);
         } catch (e) {
@@ -427,25 +406,22 @@ export class Session extends Handle {
 
     private async runNow(run: Run): Promise<Record<string, Tensor>> {
         this.check('session');
-        throwIfAborted(run.signal);
+        run.signal?.throwIfAborted();
         const {wasm} = this;
         using scope = new Scope(wasm);
         const states = run.states ?? [];
         const names = run.outputs ?? this.outputNames(states.length > 0);
-        const size = wasm.size('dibit_tensor');
-        const inputs = Object.entries(run.inputs);
-        const ins = scope.zeros(size * inputs.length), outs = scope.zeros(size * names.length);
-        inputs.forEach(([name, tensor], i) => writeTensorStruct(scope, ins + size * i, name, tensor));
+        const size = wasm.size('dibit_tensor'), inputs = writeInputs(scope, run.inputs), outs = scope.zeros(size * names.length);
         names.forEach((name, i) => wasm.set('dibit_tensor', outs + size * i, 'name', scope.string(name)));
         const handles = scope.zeros(4 * states.length);
         states.forEach((state, i) => wasm.view.setUint32(handles + 4 * i, state.handle, true));
         const desc = scope.struct('dibit_run', {
-            inputs: ins, n_inputs: inputs.length, outputs: outs, n_outputs: names.length,
+            ...inputs, outputs: outs, n_outputs: names.length,
             states: states.length ? handles : 0, n_states: states.length, last_rows: run.lastRows ?? 0,
         });
         wasm.try('dibit_run_begin', this.pointer, desc);
         try {
-            await finish(wasm, run.signal, 'dibit_run_poll', this.pointer);
+            await wasm.finish({signal: run.signal}, 'dibit_run_poll', this.pointer);
         } catch (e) {
             if (!(e instanceof DibitError) && !this.isDisposed) wasm.call('dibit_run_cancel', this.pointer);
             throw e;
@@ -476,7 +452,7 @@ export class Session extends Handle {
             wasm.fail(why, wasm.statusOf(error.status), error.message);
             wasm.try('dibit_session_leave_device', this.pointer, why);
             try {
-                await finish(wasm, signal, 'dibit_session_poll', this.pointer);
+                await wasm.finish({signal}, 'dibit_session_poll', this.pointer);
             } finally {
                 core.sources.rest();
             }
@@ -619,7 +595,7 @@ export class State extends Handle {
         const {wasm} = this.session;
         using scope = new Scope(wasm);
         const out = this.readInto(scope, pair, length);
-        await finish(wasm, undefined, 'dibit_state_read', this.handle, pair, BigInt(length), out);
+        await wasm.finish({}, 'dibit_state_read', this.handle, pair, BigInt(length), out);
         return readTensorStruct(wasm, out);
     }
 
@@ -658,7 +634,7 @@ export class State extends Handle {
         const bytes = scope.zeros(8);
         wasm.try('dibit_state_export', this.handle, 0, bytes);
         const n = Number(wasm.view.getBigUint64(bytes, true)), data = scope.alloc(n);
-        await finish(wasm, undefined, 'dibit_state_export', this.handle, data, bytes);
+        await wasm.finish({}, 'dibit_state_export', this.handle, data, bytes);
         return wasm.bytes.slice(data, data + n);
     }
 

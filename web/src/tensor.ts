@@ -59,7 +59,7 @@ export function elementCount(dims: readonly number[]): number {
 const MAX_RANK = 8; /* DIBIT_MAX_RANK */
 
 /** Fills in a dibit_tensor with a copy of the data, which lives as long as the scope. */
-export function writeTensorStruct(scope: Scope, at: Pointer, name: string, tensor: Tensor): void {
+function writeTensorStruct(scope: Scope, at: Pointer, name: string, tensor: Tensor): void {
     const {wasm} = scope, number = typeNumber(tensor.type), {dims, data} = tensor, {bits} = TYPES[number]!;
     if (dims.length > MAX_RANK) {
         throw new DibitError('BAD_INPUT', `'${name}' has ${dims.length} dims, and ${MAX_RANK} are the most`);
@@ -77,6 +77,13 @@ export function writeTensorStruct(scope: Scope, at: Pointer, name: string, tenso
     wasm.set('dibit_tensor', at, 'bytes', bytes);
     const to = at + wasm.offset('dibit_tensor.dims');
     dims.forEach((d, i) => wasm.view.setBigInt64(to + 8 * i, BigInt(d), true));
+}
+
+/** Structs of the inputs, as a dibit_run takes them, which live as long as the scope. */
+export function writeInputs(scope: Scope, input: Record<string, Tensor>): {inputs: Pointer; n_inputs: number} {
+    const all = Object.entries(input), size = scope.wasm.size('dibit_tensor'), inputs = scope.zeros(size * all.length);
+    all.forEach(([name, tensor], i) => writeTensorStruct(scope, inputs + size * i, name, tensor));
+    return {inputs, n_inputs: all.length};
 }
 
 function readDims(wasm: Wasm, at: Pointer, rank: number): number[] {

@@ -1,5 +1,5 @@
 /* `dibit trace` where the package runs: what one element of a MatMulNBits is made of, bit by bit. */
-import {checkCount, describe, finite, makeInputs, pollFor, withModel} from './debug.js';
+import {checkCount, describe, finite, makeInputs, withModel} from './debug.js';
 import {Scope, Wasm} from './wasm.js';
 
 import type {DebugModel, ModelOptions, Place} from './debug.js';
@@ -106,7 +106,7 @@ async function traceElement(engine: Engine, session: Session, options: TraceOpti
         });
         wasm.try('dibit_trace_begin', session.pointer, desc, handle);
         const trace = wasm.view.getUint32(handle, true);
-        await pollFor(wasm, options.signal, undefined, 'dibit_trace_poll', trace);
+        await wasm.finish({signal: options.signal}, 'dibit_trace_poll', trace);
         return {kind: 'trace', ...readTrace(wasm, trace, !!options.all), ...describe(engine, began)};
     } finally {
         wasm.call('dibit_trace_destroy', handle);

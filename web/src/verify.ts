@@ -1,8 +1,8 @@
 /* `dibit/verify`, the entry point: from "it prints garbage on my GPU" to the bit, where the package runs. This file has
  * `dibit verify`, which proves on this very device that weights are read rightly. */
-import {ACTIVATIONS, describe, pollFor} from './debug.js';
+import {describe} from './debug.js';
 import {Engine} from './engine.js';
-import {DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
+import {ACTIVATIONS, DibitError, OK, Pointer, Scope, Wasm} from './wasm.js';
 
 import type {DeviceOptions, Place} from './debug.js';
 
@@ -72,7 +72,7 @@ async function run(engine: Engine, scope: number, activations: number, onProgres
     const verification = wasm.view.getUint32(handle, true), info = memory.struct('dibit_verify_info');
     try {
         const tell = () => onProgress!(readKernels(wasm, verification, info));
-        await pollFor(wasm, signal, onProgress && tell, 'dibit_verify_poll', verification);
+        await wasm.finish({signal, tell: onProgress && tell}, 'dibit_verify_poll', verification);
         return readKernels(wasm, verification, info);
     } finally {
         wasm.call('dibit_verify_destroy', handle);

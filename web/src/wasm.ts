@@ -9,6 +9,9 @@ type Exports = Record<string, (...args: (number | bigint)[]) => number | bigint>
 export const OK = 0, PENDING = 1, CANCELLED = 2;
 export const BAD_ARGUMENT = 10, BAD_STATE = 11, NOT_FOUND = 12, IO = 20, UNSUPPORTED = 22, OUT_OF_MEMORY = 30,
     DEVICE_LOST = 51;
+const TELL_MS = 250;
+/** dibit_activations, by the names that options have. */
+export const ACTIVATIONS = {auto: 0, float: 1, int8: 2};
 
 /** What the engine answers when something fails: one sentence, and the status' name as in dibit.h. */
 export class DibitError extends Error {
@@ -284,9 +287,25 @@ export class Wasm {
         return status;
     }
 
-    /** Calls until the answer is not PENDING. */
-    async finish(name: string, ...args: (number | bigint)[]): Promise<void> {
-        while (this.try(name, ...args) === PENDING) await this.waiter.wait();
+    /** Calls until the answer is not PENDING, and tells now and then; stops at once when the signal says so, or when
+     * `try` or `tell` throws. */
+    async finish({signal, tell}: {signal?: AbortSignal; tell?: () => void}, name: string,
+                 ...args: (number | bigint)[]): Promise<void> {
+        const wake = () => this.waiter.wakeAll();
+        signal?.addEventListener('abort', wake);
+        try {
+            for (let told = performance.now();;) {
+                signal?.throwIfAborted();
+                if (this.try(name, ...args) === OK) return;
+                await this.waiter.wait();
+                if (tell && performance.now() - told > TELL_MS) {
+                    tell();
+                    told = performance.now();
+                }
+            }
+        } finally {
+            signal?.removeEventListener('abort', wake);
+        }
     }
 }
 

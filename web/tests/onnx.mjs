@@ -19,7 +19,7 @@ function bytes(field, content) {
     return [varint(field << 3 | 2), varint(lengthOf(segments)), ...segments];
 }
 
-const FLOAT = 1, UINT8 = 2, FLOAT16 = 10;
+const FLOAT = 1, UINT8 = 2;
 
 /* A pattern's period is a prime, so that no offset that is off by a power of two looks right. */
 const PERIOD = 65521;
@@ -37,11 +37,9 @@ const value = (name, dims) => [bytes(1, name), bytes(2, [bytes(1, [integer(1, FL
     bytes(1, [typeof d === 'number' ? integer(1, d) : bytes(2, d)])))])])];
 
 /** A chain of MatMulNBits, [M, size] x [size, size] each, with weights inside the file; or, where `external` is
- * given, in a file of that name, at the offsets that place(i, bytes) gives. Scales are zeros, of float or float16. */
-export function chain({layers, size, bits = 2, block = 32, half = false, zeroPoints = false,
-                       accuracyLevel = 0, external, place}) {
-    const blocks = size / block, weightBytes = size * blocks * block * bits / 8;
-    const scaleType = half ? FLOAT16 : FLOAT, scaleBytes = size * blocks * (half ? 2 : 4);
+ * given, in a file of that name, at the offsets that place(i, bytes) gives. Scales are zeros. */
+export function chain({layers, size, bits = 2, block = 32, external, place}) {
+    const blocks = size / block, weightBytes = size * blocks * block * bits / 8, scaleBytes = size * blocks * 4;
     const nodes = [], initializers = [], weights = [];
     const tensor = (name, type, dims, n) => {
         if (!external) return bytes(5, [dims.map(d => integer(1, d)), integer(2, type), bytes(8, name),
@@ -55,15 +53,11 @@ export function chain({layers, size, bits = 2, block = 32, half = false, zeroPoi
     const attribute = (name, v) => bytes(5, [bytes(1, name), integer(3, v), integer(20, 2)]);
     for (let i = 0; i < layers; i++) {
         nodes.push(bytes(1, [bytes(1, i ? `y${i - 1}` : 'x'), bytes(1, `w${i}`), bytes(1, `s${i}`),
-            zeroPoints ? bytes(1, `z${i}`) : [],
             bytes(2, i === layers - 1 ? 'y' : `y${i}`), bytes(3, `n${i}`), bytes(4, 'MatMulNBits'),
             attribute('K', size), attribute('N', size), attribute('bits', bits), attribute('block_size', block),
-            attribute('accuracy_level', accuracyLevel),
             bytes(7, 'com.microsoft')]));
         initializers.push(tensor(`w${i}`, UINT8, [size, blocks, block * bits / 8], weightBytes));
-        initializers.push(tensor(`s${i}`, scaleType, [size * blocks], scaleBytes));
-        const zeroPointBytes = size * Math.ceil(blocks * bits / 8);
-        if (zeroPoints) initializers.push(tensor(`z${i}`, UINT8, [zeroPointBytes], zeroPointBytes));
+        initializers.push(tensor(`s${i}`, FLOAT, [size * blocks], scaleBytes));
     }
     const graph = [nodes, bytes(2, 'chain'), initializers, bytes(11, value('x', ['M', size])),
         bytes(12, value('y', ['M', size]))];

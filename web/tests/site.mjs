@@ -1,12 +1,9 @@
 // A web site for tests in browsers: files by symbolic links, with Range; and pages that are written to it.
-import {createReadStream, mkdirSync, rmSync, statSync, symlinkSync, writeFileSync} from 'node:fs';
-import {createServer} from 'node:http';
-import {basename, dirname, extname, join} from 'node:path';
+import {mkdirSync, rmSync, symlinkSync, writeFileSync} from 'node:fs';
+import {basename, dirname, join} from 'node:path';
 
+import {serve} from '../serve.mjs';
 import {built, model, root} from './support.mjs';
-
-const TYPES = {'.js': 'text/javascript', '.mjs': 'text/javascript', '.html': 'text/html', '.wasm': 'application/wasm',
-               '.json': 'application/json'};
 
 export const transformers = join(root, 'build/transformers/node_modules/@huggingface/transformers');
 
@@ -40,20 +37,6 @@ export function writePage(name, html) {
     writeFileSync(join(site, name), html);
 }
 
-function sendFile(request, response) {
-    const path = join(site, decodeURIComponent(new URL(request.url, 'http://x').pathname));
-    const stat = statSync(path, {throwIfNoEntry: false});
-    if (!stat?.isFile()) return void response.writeHead(404).end();
-    const [, from, to] = /bytes=(\d+)-(\d*)/.exec(request.headers.range ?? '') ?? [];
-    const start = Number(from ?? 0), end = Math.min(Number(to || stat.size - 1), stat.size - 1);
-    response.writeHead(from === undefined ? 200 : 206, {
-        'content-type': TYPES[extname(path)] ?? 'application/octet-stream', 'content-length': end - start + 1,
-        'content-range': `bytes ${start}-${end}/${stat.size}`,
-    });
-    if (request.method === 'HEAD' || end < start) response.end();
-    else createReadStream(path, {start, end}).pipe(response);
-}
-
 /** {url, stop()}: the site, on which `dibit` is the package, `model` the shipped model, and blank.html nothing. With
  * `isolated` its pages are cross-origin isolated. `answer(request, response)` may take requests before it. */
 export async function serveSite({isolated = false, answer = () => false} = {}) {
@@ -62,19 +45,6 @@ export async function serveSite({isolated = false, answer = () => false} = {}) {
     link(join(root, 'build/web/node_modules'), 'packages');
     link(transformers, 'transformers');
     writePage('blank.html', EMPTY_PAGE);
-    const server = createServer((request, response) => {
-        if (isolated) {
-            response.setHeader('cross-origin-opener-policy', 'same-origin');
-            response.setHeader('cross-origin-embedder-policy', 'require-corp');
-        }
-        if (!answer(request, response)) sendFile(request, response);
-    });
-    await new Promise(resolve => server.listen(0, '127.0.0.1', resolve));
-    return {
-        url: `http://127.0.0.1:${server.address().port}/`,
-        async stop() {
-            server.closeAllConnections();
-            await new Promise(resolve => server.close(resolve));
-        },
-    };
+    const {url, close} = await serve({places: {'/': site}, isolated, first: answer});
+    return {url, stop: close};
 }

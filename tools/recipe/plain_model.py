@@ -1,13 +1,13 @@
 """What onnxruntime-web takes of a model with a quantized embedding. usage: plain_model.py MODEL_DIR OUT
 MODEL_DIR is an output of float32_variant.py. In OUT the embedding is a float32 table with the values that
 GatherBlockQuantized (4 bits, packed zero points) would give, and caches say how long a head is."""
-import os
-import shutil
 import sys
 
 import numpy as np
 import onnx
 from onnx import helper, numpy_helper
+
+from model_folder import save
 
 
 def table(quantized, scales, zero_points, block):
@@ -33,11 +33,7 @@ def main():
     for value in [*graph.input, *graph.output]:
         if value.name.startswith(("past_key_values.", "present.")):
             value.type.tensor_type.shape.dim[3].dim_value = weights.shape[1] // heads
-    os.makedirs(out, exist_ok=True)
-    onnx.save(model, f"{out}/model.onnx", save_as_external_data=True, location="model.onnx.data", size_threshold=1024)
-    for f in os.listdir(source):
-        if f.endswith((".json", ".jinja")):
-            shutil.copy(f"{source}/{f}", out)
+    save(model, source, out)
 
 
 if __name__ == "__main__":
