@@ -54,7 +54,7 @@ bench_op_chain bench_op_chain_make(const nbits_config *c, int64_t M, bool int8, 
     const uint64_t zero_bytes = c->zero_point_type == DIBIT_TYPE_UINT8
                                     ? (uint64_t)(c->N * dbt_nbits_zero_row_bytes(&out.p))
                                     : n_scales * dibit_type_bits(c->zero_point_type) / 8;
-    out.layer_bytes = b_bytes + n_scales * dibit_type_bits(c->scale_type) / 8 + zero_bytes;
+    out.layer_bytes = dbt_nbits_weight_bytes(&out.p);
     const uint64_t layers = bytes / out.layer_bytes + 1;
     out.n_layers = n_layers                       ? n_layers
                    : layers > BENCH_OP_MAX_LAYERS ? BENCH_OP_MAX_LAYERS
@@ -209,6 +209,7 @@ static void list_kernels(uint64_t isa) {
 static int run_all(const bench_op_options *o, const nbits_config *configs, uint32_t n) {
     dbt_pool *pool = NULL;
     dibit_error error;
+    if (dibit_cli_tune_cpu(&o->common, &error)) return dibit_cli_fail(verb, error.text);
     if (dbt_pool_create(NULL, o->common.threads, &pool, &error))
         return dibit_cli_fail(verb, error.text);
     json_t *const rows = o->common.json ? json_array() : NULL;

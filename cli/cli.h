@@ -46,6 +46,7 @@ typedef struct dibit_cli_common {
     dibit_activations activations;
     uint32_t threads;       /* 0: number of cores */
     uint64_t isa;           /* 0: all */
+    const char *tune;       /* NULL: DIBIT_TUNE, or none */
     const char *webgpu_lib; /* NULL: DIBIT_WEBGPU_LIB, or where pip puts it */
     bool checked_shaders;   /* no common option: dibit_device_desc */
     bool no_fusion;         /* each node is a step of its own */
@@ -75,7 +76,9 @@ int dibit_cli_usage(const char *verb, const char *format, ...);
 /* "dibit VERB: sentence"; returns 1. */
 int dibit_cli_fail(const char *verb, const char *sentence);
 
-/* Makes the device that --device, --webgpu-lib, --threads and --isa ask for. *why says in one sentence
+/* Reads the file that --tune or DIBIT_TUNE names, if one does. dibit_cli_open_device calls it. */
+dibit_status dibit_cli_tune_cpu(const dibit_cli_common *common, dibit_error *error);
+/* Makes the device that --device, --webgpu-lib, --threads, --isa and --tune ask for. *why says in one sentence
  * why that one was chosen, "" unless --device auto; it lives as long as the device. */
 dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device **out,
                                    const char **why, dibit_error *error);

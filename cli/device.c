@@ -1,7 +1,10 @@
-/* The device that --device, --webgpu-lib, --threads and --isa ask for. */
+/* The device that --device, --webgpu-lib, --threads, --isa and --tune ask for. */
+#include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 #include "cli.h"
+#include "text.h"
 
 /* The library where pip puts it for a virtual environment or for one user, or NULL. */
 static char *find_library(const char *root, const char *under) {
@@ -27,6 +30,22 @@ static void quiet_mesa(void) {
     setenv("NODEVICE_SELECT", "1", 0);
 }
 
+dibit_status dibit_cli_tune_cpu(const dibit_cli_common *common, dibit_error *error) {
+    static bool done; /* for a verb that opens several devices */
+    const char *const path = common->tune ? common->tune : getenv("DIBIT_TUNE");
+    if (done || !path || path[0] == 0) return DIBIT_OK;
+    done = true;
+    dibit_text text = {0};
+    dibit_status status = dibit_cli_read_text(path, &text, error);
+    if (status == DIBIT_OK && (status = dibit_cpu_tune(text.data, error)) != DIBIT_OK) {
+        char sentence[sizeof error->text];
+        snprintf(sentence, sizeof sentence, "%s: %.400s", path, error->text);
+        memcpy(error->text, sentence, sizeof sentence);
+    }
+    dibit_text_free(&text);
+    return status;
+}
+
 dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device **out,
                                    const char **why, dibit_error *error) {
     static const dibit_device_kind kinds[] = {[DIBIT_CLI_CPU] = DIBIT_DEVICE_CPU,
@@ -46,7 +65,8 @@ dibit_status dibit_cli_open_device(const dibit_cli_common *common, dibit_device 
                                     .checked_shaders = common->checked_shaders};
     if (common->device == DIBIT_CLI_WEBGPU || common->device == DIBIT_CLI_AUTO) quiet_mesa();
     *why = "";
-    const dibit_status status = dibit_device_create(&desc, out, error);
+    dibit_status status = dibit_cli_tune_cpu(common, error);
+    if (status == DIBIT_OK) status = dibit_device_create(&desc, out, error);
     if (status == DIBIT_OK) *why = dibit_device_why(*out);
     free(found);
     return status;

@@ -7,7 +7,7 @@
 
 #include "cli.h"
 
-enum { PARSED_HELP = -1, PARSED_WRONG = -2, MAX_COMMON = 8 };
+enum { PARSED_HELP = -1, PARSED_WRONG = -2, MAX_COMMON = 9 };
 
 int dibit_cli_usage(const char *verb, const char *format, ...) {
     char text[400];
@@ -38,6 +38,8 @@ static void common_options(dibit_cli_common *common, dibit_cli_option out[MAX_CO
          &common->threads},
         {"isa", 0, "LIST", "CPU features that may be used: avx2,avx512,... or portable",
          DIBIT_CLI_ISA, &common->isa},
+        {"tune", 0, "FILE", "kernels for this machine, by 'dibit tune' (default: DIBIT_TUNE)",
+         DIBIT_CLI_STRING, &common->tune},
         {"no-fusion", 0, NULL, "run each node as a step of its own", DIBIT_CLI_FLAG,
          &common->no_fusion},
         {"json", 0, NULL, "print JSON", DIBIT_CLI_FLAG, &common->json},

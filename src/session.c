@@ -445,7 +445,10 @@ dibit_status dibit_session_step(const dibit_session *session, uint32_t index,
                              .runs = step->runs,
                              .dispatches = step->dispatches,
                              .seconds = (double)step->nanoseconds * 1e-9,
-                             .device_seconds = (double)step->device_ns * 1e-9};
+                             .device_seconds = (double)step->device_ns * 1e-9,
+                             .bytes = step->work.bytes,
+                             .int8_products = step->work.int8_products,
+                             .float_products = step->work.float_products};
     return DIBIT_OK;
 }
 
@@ -454,5 +457,6 @@ void dibit_session_profile_reset(dibit_session *session) {
     for (int32_t i = 0; i < session->plan->n_steps; i++) {
         dbt_step *const step = &session->plan->steps[i];
         step->runs = step->nanoseconds = step->dispatches = step->device_ns = 0;
+        step->work = (dbt_work){0};
     }
 }

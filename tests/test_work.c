@@ -14,17 +14,20 @@ typedef struct fixture {
     bool timed; /* the device has timestamps */
 } fixture;
 
-static void start(fixture *f, dibit_timing timing) {
+static void start_on(fixture *f, dibit_device_kind kind, dibit_timing timing) {
     *f = (fixture){0};
-    const dibit_device_desc device = {.kind = test_device_computes() ? DIBIT_DEVICE_WEBGPU
-                                                                     : DIBIT_DEVICE_NULL,
-                                      .webgpu_library = getenv("DIBIT_WEBGPU_LIB"),
-                                      .timing = timing};
+    const dibit_device_desc device = {
+        .kind = kind, .webgpu_library = getenv("DIBIT_WEBGPU_LIB"), .timing = timing};
     assert_int_equal(dibit_model_load(&(dibit_model_desc){.path = LLAMA}, &f->model, &f->error), 0);
     assert_int_equal(dibit_device_create(&device, &f->device, &f->error), DIBIT_OK);
-    f->timed = (dbt_gpu_hal(f->device->gpu)->features & DBT_HAL_TIMESTAMPS) != 0;
+    if (f->device->gpu)
+        f->timed = (dbt_gpu_hal(f->device->gpu)->features & DBT_HAL_TIMESTAMPS) != 0;
     const dibit_session_desc desc = {.device = f->device, .profile = true};
     assert_int_equal(dibit_session_create(f->model, &desc, &f->session, &f->error), DIBIT_OK);
+}
+
+static void start(fixture *f, dibit_timing timing) {
+    start_on(f, test_device_computes() ? DIBIT_DEVICE_WEBGPU : DIBIT_DEVICE_NULL, timing);
 }
 
 static void stop(fixture *f) {
@@ -34,16 +37,16 @@ static void stop(fixture *f) {
     dibit_model_destroy(&f->model);
 }
 
-static void run(fixture *f) {
+static void run_rows(fixture *f, int64_t rows) {
     int64_t ids[4] = {1, 2, 3, 4}, mask[4] = {1, 1, 1, 1};
     dibit_state *state = NULL;
     assert_int_equal(dibit_state_create(f->session, NULL, &state, &f->error), DIBIT_OK);
     const dibit_tensor inputs[] = {
-        {.name = "input_ids", .type = DIBIT_TYPE_INT64, .rank = 2, .dims = {1, 4}, .data = ids},
+        {.name = "input_ids", .type = DIBIT_TYPE_INT64, .rank = 2, .dims = {1, rows}, .data = ids},
         {.name = "attention_mask",
          .type = DIBIT_TYPE_INT64,
          .rank = 2,
-         .dims = {1, 4},
+         .dims = {1, rows},
          .data = mask}};
     dibit_tensor logits = {.name = "logits"};
     const dibit_run what = {.inputs = inputs,
@@ -55,6 +58,8 @@ static void run(fixture *f) {
     if (dibit_session_run(f->session, &what, &f->error)) fail_msg("%s", f->error.text);
     dibit_state_destroy(&state);
 }
+
+static void run(fixture *f) { run_rows(f, 4); }
 
 static dibit_device_work work(fixture *f) {
     dibit_device_work w;
@@ -127,6 +132,39 @@ static void test_passes_are_timed_as_a_whole(void **unused) {
     stop(&f);
 }
 
+/* Products and bytes of the steps whose op has `part` in its name, in a run of `rows` tokens. */
+static uint64_t products_of(fixture *f, const char *part, int64_t rows, uint64_t *bytes) {
+    uint64_t products = 0;
+    dibit_step_info step;
+    dibit_session_profile_reset(f->session);
+    run_rows(f, rows);
+    *bytes = 0;
+    for (uint32_t i = 0; dibit_session_step(f->session, i, &step) == DIBIT_OK; i++) {
+        if (!strstr(step.op, part)) continue;
+        assert_int_equal(step.runs, 1);
+        assert_true(step.bytes > 0);
+        *bytes += step.bytes;
+        products += step.int8_products + step.float_products;
+    }
+    return products;
+}
+
+static void test_a_cpus_steps_count_their_work(void **unused) {
+    (void)unused;
+    fixture f;
+    uint64_t bytes, more;
+    start_on(&f, DIBIT_DEVICE_CPU, DIBIT_TIMING_NONE);
+    const uint64_t one = products_of(&f, "MatMulNBits", 1, &bytes);
+    assert_true(one > 4000);
+    assert_int_equal(products_of(&f, "MatMulNBits", 4, &more), 4 * one);
+    assert_in_range(more, bytes + 1, 4 * bytes - 1); /* the weights are read once */
+    const uint64_t attention = products_of(&f, "Attention", 1, &bytes);
+    assert_true(attention > 0);
+    assert_int_equal(products_of(&f, "Attention", 4, &bytes), (1 + 2 + 3 + 4) * attention);
+    assert_int_equal(products_of(&f, "SimplifiedLayerNormalization", 4, &bytes), 0);
+    stop(&f);
+}
+
 static void test_a_cpu_does_no_work(void **unused) {
     (void)unused;
     dibit_error error;
@@ -146,6 +184,7 @@ int main(void) {
         cmocka_unit_test(test_steps_share_the_devices_time),
         cmocka_unit_test(test_a_reset_forgets_what_is_under_way),
         cmocka_unit_test(test_passes_are_timed_as_a_whole),
+        cmocka_unit_test(test_a_cpus_steps_count_their_work),
         cmocka_unit_test(test_a_cpu_does_no_work),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

@@ -358,6 +358,12 @@ DIBIT_API dibit_status dibit_device_get_work(dibit_device *device, dibit_device_
                                              dibit_error *error);
 /* The features this machine has, whatever the mask. */
 DIBIT_API uint64_t dibit_cpu_isa(void);
+/* Which kernels of MatMulNBits the CPU uses, from the text of a file that `dibit tune` wrote for this
+ * machine: lines of bits, activations, the first M and the kernel, where that is not the one that would
+ * be chosen anyway. It holds for all sessions of the process. BAD_FILE: malformed, or it names a kernel
+ * that this build or machine does not have. BAD_STATE: a session, or another call, has chosen a kernel
+ * already. Not thread-safe; call it first. */
+DIBIT_API dibit_status dibit_cpu_tune(const char *text, dibit_error *error);
 
 /* ---- Sessions ----------------------------------------------------------------------------- */
 
@@ -529,6 +535,9 @@ typedef struct dibit_step_info {
      * dibit_device_get_work. */
     uint64_t runs, dispatches;
     double seconds, device_seconds;
+    /* With profile, on the CPU: what it cannot have done without in these runs: bytes read or written
+     * at least once, and products of integers and floats that were added up. */
+    uint64_t bytes, int8_products, float_products;
 } dibit_step_info;
 
 DIBIT_API dibit_status dibit_session_step(const dibit_session *session, uint32_t index,

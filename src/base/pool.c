@@ -28,6 +28,7 @@ struct dbt_pool {
     dbt_os_sleep *sleep;
     bool sleep_ready;
     uint32_t n_started;
+    dbt_work counted;
     /* The job. */
     dbt_task task;
     void *ctx;
@@ -149,6 +150,15 @@ void dbt_pool_destroy(dbt_pool **pool) {
 }
 
 uint32_t dbt_pool_threads(const dbt_pool *pool) { return pool ? pool->n_threads : 1; }
+
+void dbt_pool_count(dbt_pool *pool, const dbt_work *work) {
+    if (!pool) return;
+    pool->counted.bytes += work->bytes;
+    pool->counted.int8_products += work->int8_products;
+    pool->counted.float_products += work->float_products;
+}
+
+dbt_work dbt_pool_counted(const dbt_pool *pool) { return pool ? pool->counted : (dbt_work){0}; }
 
 void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx) {
     if (!pool || pool->n_threads == 1 || n_tasks <= 1) {

@@ -22,6 +22,16 @@ uint32_t dbt_pool_threads(const dbt_pool *pool);
 typedef void (*dbt_task)(void *ctx, int64_t i, uint32_t thread);
 void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx);
 
+/* What a job cannot do without: bytes of memory that are read or written at least once, and products
+ * that are added up, in int8 or float. */
+typedef struct dbt_work {
+    uint64_t bytes, int8_products, float_products;
+} dbt_work;
+/* Adds to what the pool's jobs have had to do, which profiles set beside the time and the machine's
+ * limits. Ops do so on the thread that calls dbt_parallel_for. NULL: nothing is counted. */
+void dbt_pool_count(dbt_pool *pool, const dbt_work *work);
+dbt_work dbt_pool_counted(const dbt_pool *pool);
+
 /* How many tasks to split `n` units of work into, each of about `unit_cost` scalar operations: 1
  * when it is not worth waking anyone. Depends on n and cost only, never on the thread count. */
 int64_t dbt_task_count(int64_t n, int64_t unit_cost);

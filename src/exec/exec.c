@@ -386,15 +386,43 @@ static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error)
     return DIBIT_OK;
 }
 
+/* What a step reads and writes that counts none by itself. A constant larger than all that it makes
+ * is one that it picks from. */
+static uint64_t tensor_bytes(const dbt_step *step) {
+    uint64_t out = 0, in = 0;
+    if (step->view || step->on_device) return 0;
+    for (uint32_t i = 0; i < step->n_outputs; i++) {
+        const dibit_tensor *const t = step->out[i];
+        if (t && t->data) out += (uint64_t)dbt_tensor_count(t) * dibit_type_bits(t->type) / 8;
+    }
+    for (uint32_t i = 0; i < step->n_inputs; i++) {
+        const dibit_tensor *const t = step->in[i];
+        if (!t || !t->data) continue;
+        const uint64_t bytes = (uint64_t)dbt_tensor_count(t) * dibit_type_bits(t->type) / 8;
+        in += step->in_constant[i] && bytes > out ? out : bytes;
+    }
+    return in + out;
+}
+
+static void add_work(dbt_step *step, const dbt_work *before, const dbt_work *after) {
+    const uint64_t bytes = after->bytes - before->bytes;
+    step->work.bytes += bytes ? bytes : tensor_bytes(step);
+    step->work.int8_products += after->int8_products - before->int8_products;
+    step->work.float_products += after->float_products - before->float_products;
+}
+
 static dibit_status run_and_profile(dbt_exec *exec, dbt_step *step, dibit_error *error) {
     dbt_gpu *const gpu = exec->plan->options.gpu;
     const dbt_hal_counters *const counters = gpu ? &dbt_gpu_hal(gpu)->counters : NULL;
+    const dbt_work before = dbt_pool_counted(exec->plan->options.pool);
     const uint64_t recorded = gpu ? counters->dispatches : 0, start = dbt_os_nanoseconds();
     if (gpu) dbt_gpu_time_to(gpu, &step->device_ns);
     const dibit_status status = run_step(exec, step, error);
     if (gpu) dbt_gpu_time_to(gpu, NULL);
     if (status != DIBIT_OK) return status;
     step->nanoseconds += dbt_os_nanoseconds() - start;
+    const dbt_work after = dbt_pool_counted(exec->plan->options.pool);
+    add_work(step, &before, &after);
     step->runs++;
     step->dispatches += gpu ? counters->dispatches - recorded : 0;
     return DIBIT_OK;

@@ -71,6 +71,7 @@ typedef struct dbt_step {
     void *prepared;
     const char *name, *op, *kernel, *why;
     uint64_t runs, nanoseconds, dispatches, device_ns;
+    dbt_work work; /* in all those runs, on the CPU */
 } dbt_step;
 
 /* A past input and a present output of the graph that are one state. */

@@ -67,6 +67,17 @@ export DIBIT_WEBGPU_LIB=/nowhere/env.so
 expect "DIBIT_WEBGPU_LIB" 1 '' '/nowhere/env.so' check "$cases/llama.q2" --device webgpu
 unset DIBIT_WEBGPU_LIB
 
+# ---- Tuning -----------------------------------------------------------------------------------
+printf 'dibit tune 1\n# of a test\n2 int8 1 dbt_nbits_b2_int8_portable\n' > "$work/tune"
+expect "--tune" 0 'dbt_nbits_b2_int8_portable$' '' bench-op matmul_nbits -m 1 --n 16 --k 32 --megabytes 0 --tune "$work/tune"
+export DIBIT_TUNE="$work/tune"
+expect "DIBIT_TUNE" 0 'dbt_nbits_b2_int8_portable$' '' bench-op matmul_nbits -m 1 --n 16 --k 32 --megabytes 0
+export DIBIT_TUNE="$work/no_tune"
+expect "DIBIT_TUNE on no file" 1 '' 'no_tune: cannot be opened$' check "$cases/llama.q2"
+unset DIBIT_TUNE
+echo '2 int8 1 dbt_nbits_b2_int8_portable' > "$work/tune"
+expect "a bad --tune" 1 '' "tune: it must begin with the line 'dibit tune 1'$" check "$cases/llama.q2" --tune "$work/tune"
+
 # ---- check ------------------------------------------------------------------------------------
 expect "check a case" 0 '^4 passed, 0 failed, 0 skipped$' '' check "$cases/llama.q2"
 expect "check all" 0 '^[1-9][0-9]* passed, 0 failed, 0 skipped$' '' check "$cases"

@@ -292,6 +292,7 @@ static void merge_parts(const job *j) {
 
 void dbt_attention_run(const dbt_attention *a, void *scratch) {
     assert(a->heads % a->kv_heads == 0);
+    dbt_attention_count(a);
     if (a->qk_kind != DBT_ATTENTION_QK_NONE) {
         dbt_attention_ref(a, NULL);
         return;

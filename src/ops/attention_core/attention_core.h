@@ -85,6 +85,8 @@ dibit_status dbt_attention_bound(const dbt_attention *a, float *bound, dibit_err
  * on the number of threads nor on how much of the sequence a call appends beyond rounding. */
 uint64_t dbt_attention_scratch(const dbt_attention *a);
 void dbt_attention_run(const dbt_attention *a, void *scratch);
+/* attention_work.c: counts the work of a run for profiles. */
+void dbt_attention_count(const dbt_attention *a);
 
 /* ---- Scratch ---- */
 

@@ -123,6 +123,8 @@ uint64_t dbt_gemm_scratch_bytes(const dbt_gemm *g, uint32_t n_threads) {
 void dbt_gemm_run(const dbt_gemm *g, const dbt_gemm_kernel *kernel, dbt_pool *pool, void *scratch) {
     if (g->M == 0 || g->N == 0 || g->n_batches == 0) return;
     if (g->K == 0) memset(g->y, 0, (size_t)(g->n_batches * g->M * g->N) * sizeof *g->y);
+    dbt_pool_count(pool,
+                   &(dbt_work){.float_products = (uint64_t)(g->n_batches * g->M * g->N * g->K)});
     execution e = execution_of(g);
     e.kernel = kernel;
     e.panels = scratch;

@@ -20,7 +20,9 @@ bool dbt_nbits_kernel_fits(const dbt_nbits_kernel *kernel, const dbt_matmul_nbit
 }
 
 const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa) {
-    const dbt_nbits_kernel *kernel = dbt_nbits_kernels;
+    const dbt_nbits_kernel *kernel = dbt_nbits_tuned(p);
+    if (kernel && dbt_nbits_kernel_fits(kernel, p, isa)) return kernel;
+    kernel = dbt_nbits_kernels;
     while (!dbt_nbits_kernel_fits(kernel, p, isa) || (kernel->min_m > p->M && !p->g_idx)) {
         kernel++;
         assert(kernel < dbt_nbits_kernels + dbt_nbits_kernel_count);
@@ -205,6 +207,7 @@ void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel
                        void *scratch) {
     enum { M_CHUNK = 128 }; /* rows of A that stay in a core's cache while B goes by */
     if (p->M == 0) return;
+    dbt_nbits_count(p, pool);
     execution e = {.p = p, .kernel = kernel, .layout = layout_of(p, kernel), .scratch = scratch};
     if (p->int8_activations) {
         e.activations = (dbt_nbits_activations){

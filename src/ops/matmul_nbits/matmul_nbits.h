@@ -139,7 +139,7 @@ extern const size_t dbt_nbits_kernel_count;
 
 /* Whether the kernel can compute p, fast or not, with these CPU features. */
 bool dbt_nbits_kernel_fits(const dbt_nbits_kernel *kernel, const dbt_matmul_nbits *p, uint64_t isa);
-/* The best kernel for p. */
+/* The best kernel for p: what dibit_cpu_tune says, or the first of the list that fits. */
 const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa);
 /* Bytes of scratch for one run, which has to be 64-byte aligned, and the run. The result does not
  * depend on the number of threads. */
@@ -147,6 +147,13 @@ uint64_t dbt_nbits_scratch_bytes(const dbt_matmul_nbits *p, const dbt_nbits_kern
                                  uint32_t n_threads);
 void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel, dbt_pool *pool,
                        void *scratch);
+/* nbits_work.c: bytes of B, scales and zero points. */
+uint64_t dbt_nbits_weight_bytes(const dbt_matmul_nbits *p);
+/* Counts the work of one run for profiles; dbt_nbits_execute does. */
+void dbt_nbits_count(const dbt_matmul_nbits *p, dbt_pool *pool);
+
+/* nbits_tune.c: the kernel that dibit_cpu_tune prefers for p, which need not fit it; NULL: none. */
+const dbt_nbits_kernel *dbt_nbits_tuned(const dbt_matmul_nbits *p);
 
 /* For kernels: row n of B's scales and zero points into one row of the task's scratch. With int8
  * activations integer zero points are int32, all else float. Absent ones are 2^(bits-1). */
