@@ -97,7 +97,8 @@ typedef struct dbt_hal_calls {
                                   dibit_error *error);
     /* Buffers, pipelines and groups live on as long as recorded work needs them. NULL is allowed. */
     void (*buffer_destroy)(dbt_hal *hal, dbt_hal_buffer *buffer);
-    /* UNSUPPORTED, with the compiler's sentence, for a shader that does not compile. */
+    /* UNSUPPORTED, with the compiler's sentence, for a shader that does not compile; or, where pipelines are made
+     * beside other work, the same later, of what was dispatched with it. */
     dibit_status (*pipeline_create)(dbt_hal *hal, const dbt_hal_pipeline_desc *desc,
                                     dbt_hal_pipeline **out, dibit_error *error);
     void (*pipeline_destroy)(dbt_hal *hal, dbt_hal_pipeline *pipeline);
@@ -130,7 +131,8 @@ typedef struct dbt_hal_calls {
      * OK. Several reads may be under way. */
     dibit_status (*read)(dbt_hal *hal, dbt_hal_buffer *buffer, uint64_t offset, void *dst,
                          uint64_t bytes, uint64_t *ticket, dibit_error *error);
-    /* OK when that read is done; ticket 0: when everything submitted is. Else PENDING. */
+    /* OK when that read is done; ticket 0: when everything submitted is. Else PENDING; or what went wrong, and then
+     * the read is forgotten. */
     dibit_status (*poll)(dbt_hal *hal, uint64_t ticket, dibit_error *error);
     /* Forgets a read: its dst is not written any more. */
     void (*cancel)(dbt_hal *hal, uint64_t ticket);
@@ -148,6 +150,8 @@ struct dbt_hal {
     uint32_t features;
     dbt_hal_limits limits;
     dbt_hal_counters counters;
+    /* What is dispatched now is left out where its shader turns out not to compile, and no error. */
+    bool may_fail;
     /* NULL, or called before recorded work is submitted, whatever submits it. */
     dibit_status (*before_submit)(void *user, dibit_error *error);
     void *before_submit_user;

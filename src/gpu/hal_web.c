@@ -49,7 +49,8 @@ extern void page_copy(uint32_t device, uint32_t from, uint64_t from_offset, uint
                       uint64_t to_offset, uint64_t bytes);
 PAGE("dispatch")
 extern void page_dispatch(uint32_t device, uint32_t pipeline, uint32_t group, int32_t offset,
-                          uint32_t x, uint32_t y, uint32_t z); /* offset < 0: no uniforms */
+                          uint32_t x, uint32_t y, uint32_t z,
+                          int32_t may_fail); /* offset < 0: no uniforms */
 PAGE("submit") extern void page_submit(uint32_t device);
 /* Submits, copies the bytes and writes them to dst later; the ticket is not 0. */
 PAGE("read")
@@ -252,7 +253,7 @@ static dibit_status web_dispatch(dbt_hal *base, const dbt_hal_dispatch *d, dibit
     page_dispatch(hal->device, ((const web_pipeline *)d->pipeline)->number,
                   ((const web_group *)d->group)->number,
                   d->pipeline->uniform_bytes ? (int32_t)d->uniforms_offset : -1, d->workgroups[0],
-                  d->workgroups[1], d->workgroups[2]);
+                  d->workgroups[1], d->workgroups[2], base->may_fail);
     hal->recorded = true;
     base->counters.dispatches++;
     return DIBIT_OK;
@@ -270,7 +271,11 @@ static dibit_status web_read(dbt_hal *base, dbt_hal_buffer *buffer, uint64_t off
 
 static dibit_status web_poll(dbt_hal *base, uint64_t ticket, dibit_error *error) {
     web_hal *const hal = web_of(base);
-    DBT_TRY(check(hal, error));
+    const dibit_status status = check(hal, error);
+    if (status != DIBIT_OK) {
+        page_cancel(hal->device, (uint32_t)ticket);
+        return status;
+    }
     return page_done(hal->device, (uint32_t)ticket) ? DIBIT_OK : DIBIT_PENDING;
 }
 

@@ -148,8 +148,7 @@ static bool is_idle(native_hal *hal) {
     return hal->done >= hal->submitted;
 }
 
-dibit_status dbt_native_poll(dbt_hal *base, uint64_t ticket, dibit_error *error) {
-    native_hal *const hal = native_of(base);
+static dibit_status poll(native_hal *hal, uint64_t ticket, dibit_error *error) {
     DBT_TRY(dbt_native_check(hal, error));
     hal->w.DevicePoll(hal->device, false, NULL);
     DBT_TRY(deliver(hal, error));
@@ -171,6 +170,12 @@ void dbt_native_cancel(dbt_hal *base, uint64_t ticket) {
         if (r->state == READ_UNDER_WAY) hal->w.BufferUnmap(r->staging); /* answers on_map */
         if (r->state == READ_FAILED) finish(hal, r);
     }
+}
+
+dibit_status dbt_native_poll(dbt_hal *base, uint64_t ticket, dibit_error *error) {
+    const dibit_status status = poll(native_of(base), ticket, error);
+    if (status != DIBIT_OK && status != DIBIT_PENDING) dbt_native_cancel(base, ticket);
+    return status;
 }
 
 /* ---- Timestamps ---- */

@@ -117,9 +117,20 @@ export async function requestDevice(): Promise<OpenedDevice | string> {
 }
 
 interface Pipeline {
-    pipeline: GPUComputePipeline;
+    name: string;
     layout: GPUBindGroupLayout;
+    /** null: it is being compiled, or `problem` says why it cannot be. */
+    pipeline: GPUComputePipeline | null;
+    problem: string;
 }
+
+/** A command that waits for those before it, and for its pipeline. */
+interface Deferred {
+    pipeline?: Pipeline;
+    run(): void;
+}
+
+const isCompiling = (pipeline: Pipeline | undefined) => !!pipeline && !pipeline.pipeline && !pipeline.problem;
 
 type Object = GPUBuffer | Pipeline | GPUBindGroup;
 
@@ -127,7 +138,8 @@ function isBuffer(object: Object): object is GPUBuffer {
     return 'mapState' in object;
 }
 
-/** One device of the engine's. */
+/** One device of the engine's. Pipelines are compiled beside the page's other work: commands that need one which is
+ * not there yet are kept, with all that follow them, and run in their order when it is. */
 class Page {
     private readonly device: GPUDevice;
     private readonly queue: GPUQueue;
@@ -135,10 +147,11 @@ class Page {
     private readonly freeNumbers: number[] = [];
     private encoder: GPUCommandEncoder | null = null;
     private pass: GPUComputePassEncoder | null = null;
-    private setPipeline = 0;
-    private setGroup = 0;
+    private setPipeline: Pipeline | null = null;
+    private setGroup: GPUBindGroup | null = null;
     private readonly setOffset = new Uint32Array(1);
     private readonly noOffset = new Uint32Array(0);
+    private deferred: Deferred[] = [];
     /* Released while recorded commands may use them. */
     private dying: GPUBuffer[] = [];
     private fault: {status: number; text: string} | null = null;
@@ -165,6 +178,7 @@ class Page {
         device.addEventListener('uncapturederror', this.onError);
         void device.lost.then(info => {
             this.fail(DEVICE_LOST, info.message || `the device was ${info.reason}`);
+            this.deferred.length = 0;
             this.wasm.waiter.wakeAll();
         });
     }
@@ -219,6 +233,7 @@ class Page {
 
     close(): void {
         this.closed = true;
+        this.deferred.length = 0;
         this.device.removeEventListener('uncapturederror', this.onError);
         this.reads.close();
         this.timer.close();
@@ -269,17 +284,19 @@ class Page {
                 type: written >>> i & 1 ? 'storage' : 'read-only-storage', minBindingSize: BINDING_UNIT,
             }});
         }
-        device.pushErrorScope('internal');
         device.pushErrorScope('validation');
         const layout = device.createBindGroupLayout({entries});
-        const pipeline = device.createComputePipeline({
+        const made: Pipeline = {name, layout, pipeline: null, problem: ''};
+        const compiled = device.createComputePipelineAsync({
             label: name,
             layout: device.createPipelineLayout({bindGroupLayouts: [layout]}),
             compute: {module: device.createShaderModule({label: name, code}), entryPoint: 'main'},
         });
-        this.popScope(name);
-        this.popScope(name);
-        return this.add({pipeline, layout});
+        const wrong = device.popErrorScope().catch(() => null); /* says more than that it is no pipeline */
+        void this.wasm.waiter.track(compiled.then(pipeline => void (made.pipeline = pipeline), async (e: unknown) => {
+            made.problem = (await wrong)?.message || (e as Error).message || 'it does not compile';
+        }).then(() => this.catchUp()));
+        return this.add(made);
     }
 
     group(pipeline: number, at: Pointer, n: number): number {
@@ -303,17 +320,32 @@ class Page {
         if (!object) return;
         if (isBuffer(object)) {
             if (number === this.partial.buffer) this.partial.buffer = 0;
-            if (this.encoder) this.dying.push(object);
-            else object.destroy();
+            this.order(() => {
+                if (this.encoder) this.dying.push(object);
+                else object.destroy();
+            });
         }
-        /* Its number may come again, as something else. */
-        if (number === this.setPipeline) this.setPipeline = 0;
-        if (number === this.setGroup) this.setGroup = 0;
         this.objects[number] = null;
         this.freeNumbers.push(number);
     }
 
     /* ---- Commands ---- */
+
+    private waits(pipeline?: Pipeline): boolean {
+        return this.deferred.length > 0 || isCompiling(pipeline);
+    }
+
+    private order(run: () => void, pipeline?: Pipeline): void {
+        if (this.waits(pipeline)) this.deferred.push({run, pipeline});
+        else run();
+    }
+
+    /** Runs what waited for a pipeline, up to the next that is not there. */
+    private catchUp(): void {
+        let n = 0;
+        while (n < this.deferred.length && !isCompiling(this.deferred[n].pipeline)) this.deferred[n++].run();
+        this.deferred.splice(0, n);
+    }
 
     private encode(): GPUCommandEncoder {
         if (this.pass) {
@@ -325,32 +357,51 @@ class Page {
 
     private beginPass(): GPUComputePassEncoder {
         const encoder = this.encode();
-        this.setPipeline = this.setGroup = 0;
+        this.setPipeline = this.setGroup = null;
         return this.pass = encoder.beginComputePass(this.timer.next(encoder));
     }
 
-    dispatch(pipeline: number, group: number, offset: number, x: number, y: number, z: number): void {
+    dispatch(number: number, groupNumber: number, offset: number, x: number, y: number, z: number,
+             mayFail: boolean): void {
+        const pipeline = this.objects[number] as Pipeline, group = this.objects[groupNumber] as GPUBindGroup;
+        if (this.waits(pipeline)) {
+            this.order(() => this.dispatchNow(pipeline, group, offset, x, y, z, mayFail), pipeline);
+        } else {
+            this.dispatchNow(pipeline, group, offset, x, y, z, mayFail);
+        }
+    }
+
+    private dispatchNow(pipeline: Pipeline, group: GPUBindGroup, offset: number, x: number, y: number, z: number,
+                        mayFail: boolean): void {
+        if (!pipeline.pipeline) {
+            if (!mayFail) this.fail(UNSUPPORTED, `${pipeline.name}: ${pipeline.problem}`);
+            return;
+        }
         const pass = this.pass && this.timer.mode !== TIME_DISPATCHES ? this.pass : this.beginPass();
         if (this.setPipeline !== pipeline) {
-            pass.setPipeline((this.objects[pipeline] as Pipeline).pipeline);
+            pass.setPipeline(pipeline.pipeline);
             this.setPipeline = pipeline;
         }
         const at = offset < 0 ? 0 : offset;
         if (this.setGroup !== group || this.setOffset[0] !== at) {
             this.setOffset[0] = at;
             this.setGroup = group;
-            pass.setBindGroup(0, this.objects[group] as GPUBindGroup,
-                              offset < 0 ? this.noOffset : this.setOffset, 0, offset < 0 ? 0 : 1);
+            pass.setBindGroup(0, group, offset < 0 ? this.noOffset : this.setOffset, 0, offset < 0 ? 0 : 1);
         }
         pass.dispatchWorkgroups(x, y, z);
     }
 
     copy(from: number, fromOffset: bigint, to: number, toOffset: bigint, bytes: bigint): void {
-        this.encode().copyBufferToBuffer(this.objects[from] as GPUBuffer, Number(fromOffset),
-                                         this.objects[to] as GPUBuffer, Number(toOffset), Number(bytes));
+        const source = this.objects[from] as GPUBuffer, target = this.objects[to] as GPUBuffer;
+        this.order(() => this.encode().copyBufferToBuffer(source, Number(fromOffset), target, Number(toOffset),
+                                                          Number(bytes)));
     }
 
     submit(): void {
+        this.order(() => this.submitNow());
+    }
+
+    private submitNow(): void {
         if (this.encoder) {
             this.queue.submit([this.encode().finish()]);
             this.encoder = null;
@@ -362,8 +413,13 @@ class Page {
     }
 
     write(buffer: number, offset: bigint, from: Pointer, bytes: number): void {
-        this.queue.writeBuffer(this.objects[buffer] as GPUBuffer, Number(offset), this.wasm.bytes.buffer,
-                               from, bytes);
+        const to = this.objects[buffer] as GPUBuffer, memory = this.wasm.bytes, at = Number(offset);
+        if (this.waits()) {
+            const copy = memory.slice(from, from + bytes);
+            this.order(() => this.queue.writeBuffer(to, at, copy));
+        } else {
+            this.queue.writeBuffer(to, at, memory.buffer, from, bytes);
+        }
         this.submitted++;
     }
 
@@ -378,6 +434,10 @@ class Page {
         const now = this.partial, to = this.objects[buffer] as GPUBuffer;
         const part = this.part ??= new Uint8Array(PART_BYTES);
         while (now.done < bytes) {
+            if (this.waits()) {
+                this.wasm.waiter.block();
+                return PENDING;
+            }
             if (!this.mayStage()) return PENDING;
             const n = Math.min(PART_BYTES, bytes - now.done);
             const status = this.sources.copy(source, from + now.done, bytes - now.done, part.subarray(0, n),
@@ -420,10 +480,12 @@ class Page {
             return this.reads.nothing();
         }
         const from = this.objects[buffer] as GPUBuffer;
-        return this.reads.start(dst, bytes, (staging, whole) => {
+        const {ticket, begin} = this.reads.start(dst, bytes, (staging, whole) => {
             this.encode().copyBufferToBuffer(from, Number(offset), staging, 0, whole);
-            this.submit();
+            this.submitNow();
         });
+        this.order(begin);
+        return ticket;
     }
 
     done(ticket: number): boolean {
@@ -433,6 +495,7 @@ class Page {
     }
 
     private isIdle(): boolean {
+        if (this.waits()) return false;
         const {submitted} = this;
         if (this.watched < submitted) {
             this.watched = submitted;
@@ -448,11 +511,13 @@ class Page {
 
     /** How passes are timed from now on; what was timed is read. */
     time(mode: number): void {
-        if (this.timer.hasTimes) {
-            this.timer.resolve(this.encode());
-            this.submit();
-        }
-        this.timer.mode = mode;
+        this.order(() => {
+            if (this.timer.hasTimes) {
+                this.timer.resolve(this.encode());
+                this.submitNow();
+            }
+            this.timer.mode = mode;
+        });
     }
 
     timings(to: Pointer, n: number): number {
@@ -512,7 +577,8 @@ export class Gpus {
             copy: (device: number, from: number, fromOffset: bigint, to: number, toOffset: bigint,
                    bytes: bigint) => page(device).copy(from, fromOffset, to, toOffset, bytes),
             dispatch: (device: number, pipeline: number, group: number, offset: number, x: number, y: number,
-                       z: number) => pages[device]!.dispatch(pipeline, group, offset, x, y, z),
+                       z: number, mayFail: number) =>
+                pages[device]!.dispatch(pipeline, group, offset, x, y, z, mayFail !== 0),
             submit: (device: number) => page(device).submit(),
             read: (device: number, buffer: number, offset: bigint, dst: Pointer, bytes: number) =>
                 page(device).read(buffer, offset, dst >>> 0, bytes >>> 0),

@@ -36,12 +36,18 @@ export class Readback {
         return this.tickets = this.tickets >= 0x7fffffff ? 1 : this.tickets + 1;
     }
 
-    /** `copy` records and submits the copy of `whole` bytes into the buffer that it gets. */
-    start(dst: Pointer, bytes: number, copy: (staging: GPUBuffer, whole: number) => void): number {
-        const whole = bytes + 3 & ~3, staging = this.take(whole);
+    /** A read that begins when its `begin` is called: `copy` records and submits the copy of `whole` bytes into the
+     * buffer that it gets. */
+    start(dst: Pointer, bytes: number, copy: (staging: GPUBuffer, whole: number) => void):
+        {ticket: number; begin(): void} {
         const read = {ticket: this.next(), dst, cancelled: false};
-        copy(staging, whole);
         this.underWay.push(read);
+        return {ticket: read.ticket, begin: () => this.begin(read, bytes, copy)};
+    }
+
+    private begin(read: Read, bytes: number, copy: (staging: GPUBuffer, whole: number) => void): void {
+        const whole = bytes + 3 & ~3, staging = this.take(whole);
+        copy(staging, whole);
         const end = () => void (this.underWay = this.underWay.filter(r => r !== read));
         void this.wasm.waiter.track(staging.mapAsync(GPUMapMode.READ, 0, whole).then(() => {
             if (this.closed) return;
@@ -59,7 +65,6 @@ export class Readback {
             if (!await (wait ? isLost : Promise.race([isLost, later(LOSS_MS)]))) this.fail(e);
             end();
         }));
-        return read.ticket;
     }
 
     private take(bytes: number): GPUBuffer {

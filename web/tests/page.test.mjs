@@ -126,7 +126,12 @@ test('a GPU that is lost, or has no memory', {skip}, async () => {
     await lost.load();
     await lost.close();
     const full = await User.open(browser, server.url, {query, prelude: () => {
-        GPUDevice.prototype.popErrorScope = async () => new GPUOutOfMemoryError('there is no more');
+        const create = GPUDevice.prototype.createBuffer;
+        GPUDevice.prototype.createBuffer = function (...options) {
+            const error = new GPUOutOfMemoryError('there is no more');
+            this.dispatchEvent(new GPUUncapturedErrorEvent('uncapturederror', {error, cancelable: true}));
+            return create.apply(this, options);
+        };
     }});
     await full.page.click('#load');
     assert.match(await full.problem(), /not enough memory[^]*smaller model/);

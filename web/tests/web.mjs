@@ -66,7 +66,7 @@ export function fakeDevice({onWrite = () => {}, limits = {}} = {}) {
             return buffer;
         },
         createBindGroupLayout: () => ({}), createPipelineLayout: () => ({}), createShaderModule: () => ({}),
-        createComputePipeline: () => ({}), createBindGroup: () => ({}), createCommandEncoder: () => encoder,
+        createComputePipelineAsync: async () => ({}), createBindGroup: () => ({}), createCommandEncoder: () => encoder,
         createQuerySet: () => ({destroy() {}}), pushErrorScope() {}, popErrorScope: async () => null, destroy() {},
     });
     return device;
