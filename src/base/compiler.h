@@ -5,7 +5,7 @@
 #if defined(__clang__)
 #define DBT_UNROLL _Pragma("clang loop unroll(full)")
 #elif defined(__GNUC__)
-#define DBT_UNROLL _Pragma("GCC unroll 8") /* a loop of up to 8 rounds, before it */
+#define DBT_UNROLL _Pragma("GCC unroll 16") /* a loop of up to 16 rounds, before it */
 #else
 #define DBT_UNROLL
 #endif

@@ -6,8 +6,8 @@
 #include "ops/matmul_nbits/cpu_kernels.h"
 
 const dbt_nbits_kernel dbt_nbits_kernels[] = {
-#define KERNEL(name, isa, bits, int8, min_m, n_tile, interleave, g_idx)                            \
-    {#name, name, isa, bits, int8, min_m, n_tile, interleave, g_idx},
+#define KERNEL(name, isa, bits, int8, min_m, n_tile, order, g_idx)                                 \
+    {#name, name, isa, bits, int8, min_m, n_tile, order, g_idx},
 #include "ops/matmul_nbits/cpu_kernels.inc"
 #undef KERNEL
 };
@@ -36,7 +36,6 @@ const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 typedef struct layout {
-    int64_t group; /* codes of a group: 32 * interleave */
     int64_t row_stride, blocks_stride;
     uint64_t q, scale, sum, threads; /* offsets; threads is also the size of what is before it */
     uint64_t rows, scales, zero_points, bounce; /* offsets in a thread's part */
@@ -51,9 +50,7 @@ static uint64_t put(uint64_t *at, int64_t count, uint64_t bytes) {
 }
 
 static layout layout_of(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel) {
-    layout l = {.group = 32 * (int64_t)kernel->interleave};
-    l.row_stride = round_up(p->K, 2 * l.group);
-    l.blocks_stride = round_up(p->k_blocks, 8);
+    layout l = {.row_stride = round_up(p->K, 256), .blocks_stride = round_up(p->k_blocks, 16)};
     uint64_t at = 0;
     const int64_t int8_rows = p->int8_activations ? p->M : 0;
     l.q = put(&at, int8_rows * l.row_stride, 1);
@@ -103,39 +100,48 @@ static void quantize_block(const float *a, int64_t n, int8_t *q, float *scale, i
     *sum = total;
 }
 
-/* Into planes: see dbt_nbits_activations. */
-static inline void interleave_group(const int8_t *q, int8_t *out, const int by) {
+/* Into planes: see DBT_NBITS_PLANES. */
+static inline void order_group(int8_t *q, const int64_t plane, const int by) {
+    int8_t group[256];
+    memcpy(group, q, (size_t)(plane * by));
     for (int j = 0; j < by; j++) {
-        for (int i = 0; i < 32; i++) out[32 * j + i] = q[by * i + j];
+        for (int64_t i = 0; i < plane; i++) q[plane * j + i] = group[by * i + j];
+    }
+}
+
+static void quantize_row_portable(const dbt_matmul_nbits *p, uint32_t order, int64_t row_bytes,
+                                  const float *a, int8_t *q, float *scale, int32_t *sum) {
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        const int64_t k = g * p->block_size;
+        const int64_t n = p->K - k < p->block_size ? p->K - k : p->block_size;
+        quantize_block(a + k, n, q + k, &scale[g], &sum[g]);
+    }
+    memset(q + p->K, 0, (size_t)(row_bytes - p->K));
+    if (order == DBT_NBITS_PLANES(32, 4)) {
+        for (int64_t k = 0; k < row_bytes; k += 128) order_group(q + k, 32, 4);
+    } else if (order == DBT_NBITS_PLANES(32, 2)) {
+        for (int64_t k = 0; k < row_bytes; k += 64) order_group(q + k, 32, 2);
     }
 }
 
 static void quantize_row(const execution *e, int64_t m) {
     const dbt_matmul_nbits *const p = e->p;
     const layout *const l = &e->layout;
+    const float *const a = p->a + m * p->K;
     int8_t *const q = (int8_t *)(e->scratch + l->q) + m * l->row_stride;
     float *const scale = (float *)(void *)(e->scratch + l->scale) + m * l->blocks_stride;
     int32_t *const sum = (int32_t *)(void *)(e->scratch + l->sum) + m * l->blocks_stride;
-    for (int64_t g = 0; g < p->k_blocks; g++) {
-        const int64_t k = g * p->block_size;
-        const int64_t n = p->K - k < p->block_size ? p->K - k : p->block_size;
-        quantize_block(p->a + m * p->K + k, n, q + k, &scale[g], &sum[g]);
-    }
-    memset(q + p->K, 0, (size_t)(l->row_stride - p->K));
     for (int64_t g = p->k_blocks; g < l->blocks_stride; g++) {
         scale[g] = 0.0f;
         sum[g] = 0;
     }
-    if (e->kernel->interleave == 1) return;
-    for (int64_t k = 0; k < l->row_stride; k += l->group) {
-        int8_t group[128];
-        memcpy(group, q + k, (size_t)l->group);
-        if (e->kernel->interleave == 4) {
-            interleave_group(group, q + k, 4);
-        } else {
-            interleave_group(group, q + k, 2);
-        }
+#if DBT_X86_64
+    if (e->kernel->isa & DIBIT_ISA_AVX512) {
+        dbt_nbits_quantize_row_avx512(p, e->kernel->order, l->row_stride, a, q, scale, sum);
+        return;
     }
+#endif
+    quantize_row_portable(p, e->kernel->order, l->row_stride, a, q, scale, sum);
 }
 
 static void quantize_task(void *ctx, int64_t i, uint32_t thread) {

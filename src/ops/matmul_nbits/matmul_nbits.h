@@ -94,14 +94,18 @@ dibit_status dbt_nbits_magnitudes(const dbt_matmul_nbits *p, uint64_t isa, dbt_p
 
 /* ---- cpu.c ---- */
 
-/* A as int8. Each row holds groups of 32 * interleave codes; in a group, byte 32 * j + i is element
- * interleave * i + j, so that plane j meets what shift j leaves of 32 bytes of B. Zeros fill a row. */
+/* The order in which a kernel wants a row of int8 activations: groups of `plane * by` of them, in which byte
+ * plane * j + i is element by * i + j, so that plane j meets what shift j leaves of `plane` bytes of B.
+ * 1: as they come. */
+#define DBT_NBITS_PLANES(plane, by) ((uint32_t)(plane) << 8 | (uint32_t)(by))
+
+/* A as int8; zeros fill a row. */
 typedef struct dbt_nbits_activations {
     const int8_t *q;       /* [M, row_bytes] */
     const float *scale;    /* [M, blocks_stride]: s */
     const int32_t *sum;    /* [M, blocks_stride]: the sum of the block's q */
-    int64_t row_bytes;     /* an even number of groups */
-    int64_t blocks_stride; /* k_blocks rounded up to 8; zeros fill it */
+    int64_t row_bytes;     /* as row_stride below */
+    int64_t blocks_stride; /* as below; zeros fill it */
 } dbt_nbits_activations;
 
 /* A part of Y that one task computes. */
@@ -115,8 +119,8 @@ typedef struct dbt_nbits_task {
     float *scales;      /* [n_tile, blocks_stride], zeros past k_blocks */
     void *zero_points;  /* [n_tile, blocks_stride] int32 or float, zeros past k_blocks */
     uint8_t *bounce;    /* a packed row of B and room to read 64 bytes past it */
-    int64_t row_stride; /* elements: K rounded up to an even number of groups */
-    int64_t blocks_stride; /* k_blocks rounded up to 8 */
+    int64_t row_stride; /* elements: K rounded up to 256 and to groups */
+    int64_t blocks_stride; /* k_blocks rounded up to 16 */
 } dbt_nbits_task;
 
 typedef void (*dbt_nbits_run)(const dbt_nbits_task *task);
@@ -129,8 +133,8 @@ typedef struct dbt_nbits_kernel {
     bool int8_activations;
     int64_t min_m; /* chosen from so many rows of A on, or with g_idx; right for any */
     int64_t n_tile;
-    uint32_t interleave; /* of int8 activations */
-    bool g_idx;          /* can do g_idx */
+    uint32_t order; /* of int8 activations: DBT_NBITS_PLANES or 1 */
+    bool g_idx;     /* can do g_idx */
 } dbt_nbits_kernel;
 
 /* Every kernel, best first. */

@@ -1,0 +1,97 @@
+/* MatMulNBits with AVX512 and VNNI, int8 activations of 2-, 4- and 8-bit codes; and how such activations are
+ * rounded. */
+#include "ops/matmul_nbits/cpu_vec512_tmpl.h"
+#include "ops/matmul_nbits/cpu_int8_tmpl.h"
+#include "ops/matmul_nbits/cpu_int8_matvec_tmpl.h"
+
+/* ---- Activations ---- */
+
+/* Rounds n values to nearest even; returns their sum. */
+static inline int32_t round_block(const float *a, int64_t n, float inverse, int8_t *q) {
+    const vf by = vf_set(inverse);
+    vi sum = v_zero();
+    for (int64_t i = 0; i < n; i += VL) {
+        const __mmask16 some = first16(n - i);
+        const vi v = _mm512_cvtps_epi32(_mm512_mul_ps(_mm512_maskz_loadu_ps(some, a + i), by));
+        sum = _mm512_add_epi32(sum, v);
+        _mm512_mask_cvtepi32_storeu_epi8(q + i, some, v);
+    }
+    return _mm512_reduce_add_epi32(sum);
+}
+
+static inline float largest_of(const float *a, int64_t n) {
+    const vi size = v_set32(0x7fffffff);
+    vi most = v_zero();
+    for (int64_t i = 0; i < n; i += VL) {
+        const vi v = _mm512_maskz_loadu_epi32(first16(n - i), a + i);
+        most = _mm512_max_epi32(most, v_and(v, size));
+    }
+    return dbt_bits_to_float((uint32_t)_mm512_reduce_max_epi32(most));
+}
+
+static inline void quantize_row(const dbt_matmul_nbits *p, const float *a, int8_t *q, float *scale,
+                                int32_t *sum) {
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        const int64_t k = g * p->block_size, n = least(p->block_size, p->K - k);
+        const float most = largest_of(a + k, n);
+        const float inverse = dbt_nbits_int8_scale(&most, 1, &scale[g]);
+        sum[g] = 0;
+        if (inverse > 0.0f) {
+            sum[g] = round_block(a + k, n, inverse, q + k);
+        } else {
+            memset(q + k, 0, (size_t)n);
+        }
+    }
+}
+
+/* Bytes of each 16 in the order 0 by, 0 by + 1, ...; 1 + by * 0, ...: a place of a plane after the other. */
+static inline vi within16(vi v, const int by) {
+    const __m128i two = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+    const __m128i four = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(by == 2 ? two : four));
+}
+
+/* Planes of 64 bytes. */
+static inline void order_planes2(int8_t *q, int64_t n) {
+    const vi low = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
+    const vi high = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
+    for (int64_t k = 0; k < n; k += 128) {
+        const vi a = within16(v_load(q + k), 2), b = within16(v_load(q + k + 64), 2);
+        v_store(q + k, _mm512_permutex2var_epi64(a, low, b));
+        v_store(q + k + 64, _mm512_permutex2var_epi64(a, high, b));
+    }
+}
+static inline void order_planes4(int8_t *q, int64_t n) {
+    /* Of two vectors: plane 0, then plane 1 (and likewise 2, 3), half a vector each. */
+    const vi low = _mm512_setr_epi32(0, 4, 8, 12, 16, 20, 24, 28, 1, 5, 9, 13, 17, 21, 25, 29);
+    const vi high = _mm512_add_epi32(low, v_set32(2));
+    for (int64_t k = 0; k < n; k += 256) {
+        vi v[4];
+        for (int i = 0; i < 4; i++) v[i] = within16(v_load(q + k + 64 * i), 4);
+        const vi a01 = _mm512_permutex2var_epi32(v[0], low, v[1]);
+        const vi a23 = _mm512_permutex2var_epi32(v[0], high, v[1]);
+        const vi b01 = _mm512_permutex2var_epi32(v[2], low, v[3]);
+        const vi b23 = _mm512_permutex2var_epi32(v[2], high, v[3]);
+        v_store(q + k, _mm512_shuffle_i64x2(a01, b01, 0x44));
+        v_store(q + k + 64, _mm512_shuffle_i64x2(a01, b01, 0xee));
+        v_store(q + k + 128, _mm512_shuffle_i64x2(a23, b23, 0x44));
+        v_store(q + k + 192, _mm512_shuffle_i64x2(a23, b23, 0xee));
+    }
+}
+
+void dbt_nbits_quantize_row_avx512(const dbt_matmul_nbits *p, uint32_t order, int64_t row_bytes,
+                                   const float *a, int8_t *q, float *scale, int32_t *sum) {
+    quantize_row(p, a, q, scale, sum);
+    memset(q + p->K, 0, (size_t)(row_bytes - p->K));
+    if (order == DBT_NBITS_PLANES(64, 2)) order_planes2(q, row_bytes);
+    if (order == DBT_NBITS_PLANES(64, 4)) order_planes4(q, row_bytes);
+}
+
+#define SUFFIX avx512vnni
+#define FORMS(RUN) RUN(int8_matvec)
+#define BITS 2
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 4
+#include "ops/matmul_nbits/cpu_tmpl.h"
+#define BITS 8
+#include "ops/matmul_nbits/cpu_tmpl.h"
