@@ -8,65 +8,35 @@
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
-#if !defined(__wasm__)
-#include <sys/resource.h>
-#endif
 
 #include <jansson.h>
 
+#include "bench_measure.h"
 #include "bench_profile.h"
 #include "cli.h"
-#include "dibit/lm.h"
 
 typedef struct bench_options {
     dibit_cli_common common;
     uint32_t prompt_tokens, gen_tokens, repetitions;
-    bool profile;
+    bool profile, serve;
 } bench_options;
 
 typedef struct bench {
     const bench_options *options;
-    dibit_device *device;
-    dibit_model *model;
-    dibit_session *session;
-    dibit_generator *generator;
-    int64_t *prompt, *ones, *positions;              /* [prompt_tokens] */
-    int64_t *tokens;                                 /* [gen_tokens] */
+    bench_subject subject;
     double *prefill, *first, *decode;                /* [repetitions] seconds */
     double *prefill_busy, *first_busy, *decode_busy; /* [repetitions] seconds, of a GPU */
     dibit_device_work first_work, decode_work;       /* of the last repetition */
     uint64_t peak_rss_bytes;
     bench_profile *decode_profile, *prefill_profile;
-    bool resets_profile; /* at the next token */
 } bench;
 
 /* ---- Measuring --------------------------------------------------------------------------------- */
 
-/* Linux's VmHWM begins with the program; what getrusage says begins with the process that started it. */
-static uint64_t peak_rss(void) {
-#if defined(__wasm__)
-    return (uint64_t)__builtin_wasm_memory_size(0) << 16; /* it never shrinks */
-#else
-    unsigned long long kilobytes = 0;
-    char line[256];
-    FILE *status = fopen("/proc/self/status", "r");
-    while (status && fgets(line, sizeof line, status)) {
-        if (sscanf(line, "VmHWM: %llu", &kilobytes) == 1) break;
-    }
-    if (status) fclose(status);
-    if (kilobytes == 0) {
-        struct rusage usage;
-        getrusage(RUSAGE_SELF, &usage);
-        kilobytes = (unsigned long long)usage.ru_maxrss;
-    }
-    return (uint64_t)kilobytes * 1024;
-#endif
-}
-
 /* What the GPU has done since it was opened, once it is done. */
 static dibit_status wait_for_work(const bench *b, dibit_device_work *work, dibit_error *error) {
     dibit_status status;
-    do status = dibit_device_get_work(b->device, work, error);
+    do status = dibit_device_get_work(b->subject.device, work, error);
     while (status == DIBIT_PENDING);
     return status;
 }
@@ -79,103 +49,11 @@ static dibit_device_work difference(const dibit_device_work *a, const dibit_devi
                                .busy_seconds = a->busy_seconds - b->busy_seconds};
 }
 
-typedef struct token_times {
-    bench *bench;
-    double first, latest; /* seconds */
-} token_times;
-
-static bool note_time(void *user, uint32_t sequence, int64_t token) {
-    (void)sequence;
-    (void)token;
-    token_times *const times = user;
-    times->latest = dibit_cli_seconds();
-    if (times->first == 0) times->first = times->latest;
-    if (times->bench->resets_profile) dibit_session_profile_reset(times->bench->session);
-    times->bench->resets_profile = false;
-    return true;
-}
-
-/* One generation from an empty state; *first and *rest in seconds. */
-static dibit_status generate(bench *b, uint32_t n_tokens, double *first, double *rest,
-                             dibit_error *error) {
-    dibit_state *state = NULL;
-    dibit_status status = dibit_state_create(b->session, NULL, &state, error);
-    if (status) return status;
-    dibit_sequence sequence = {.state = state,
-                               .prompt = b->prompt,
-                               .n_prompt = b->options->prompt_tokens,
-                               .tokens = b->tokens,
-                               .max_tokens = n_tokens};
-    token_times times = {.bench = b};
-    const dibit_generation generation = {
-        .sequences = &sequence, .n_sequences = 1, .on_token = note_time, .on_token_user = &times};
-    const double start = dibit_cli_seconds();
-    status = dibit_generator_run(b->generator, &generation, error);
-    *first = times.first - start;
-    *rest = times.latest - times.first;
-    dibit_state_destroy(&state);
-    return status;
-}
-
-static bool has_input(const dibit_model *model, const char *name) {
-    dibit_value_info info;
-    for (uint32_t i = 0; dibit_model_input(model, i, &info) == DIBIT_OK; i++) {
-        if (strcmp(info.name, name) == 0) return true;
-    }
-    return false;
-}
-
-/* The prompt in one run, with logits for all of its rows. */
-static dibit_status prefill(bench *b, double *seconds, dibit_error *error) {
-    const int64_t n = b->options->prompt_tokens;
-    const struct {
-        const char *name;
-        int64_t *data;
-    } known[] = {
-        {"input_ids", b->prompt}, {"attention_mask", b->ones}, {"position_ids", b->positions}};
-    dibit_tensor inputs[3], logits = {.name = "logits"};
-    uint32_t n_inputs = 0;
-    for (size_t i = 0; i < sizeof known / sizeof known[0]; i++) {
-        if (!has_input(b->model, known[i].name)) continue;
-        inputs[n_inputs++] = (dibit_tensor){.name = known[i].name,
-                                            .type = DIBIT_TYPE_INT64,
-                                            .rank = 2,
-                                            .dims = {1, n},
-                                            .data = known[i].data};
-    }
-    dibit_state *state = NULL;
-    dibit_status status = dibit_state_create(b->session, NULL, &state, error);
-    if (status) return status;
-    const dibit_run run = {.inputs = inputs,
-                           .n_inputs = n_inputs,
-                           .outputs = &logits,
-                           .n_outputs = 1,
-                           .states = &state,
-                           .n_states = 1};
-    const double start = dibit_cli_seconds();
-    status = dibit_session_run(b->session, &run, error);
-    *seconds = dibit_cli_seconds() - start;
-    dibit_state_destroy(&state);
-    return status;
-}
-
-static dibit_status open_model(bench *b, const char *path, dibit_error *error) {
-    const bench_options *const o = b->options;
-    const char *why;
-    dibit_status status = dibit_cli_open_device(&o->common, &b->device, &why, error);
-    if (!status) status = dibit_model_load(&(dibit_model_desc){.path = path}, &b->model, error);
-    if (status) return status;
-    const dibit_session_desc desc = {.device = b->device,
-                                     .activations = o->common.activations,
-                                     .profile = o->profile,
-                                     .no_fusion = o->common.no_fusion,
-                                     .sample_output = "logits",
-                                     .feed_input = "input_ids"};
-    status = dibit_session_create(b->model, &desc, &b->session, error);
-    if (status) return status;
-    const dibit_generator_desc generator = {
-        .model = b->model, .session = b->session, .max_chunk = o->prompt_tokens};
-    return dibit_generator_create(&generator, &b->generator, error);
+/* A GPU's profile has none. */
+static dibit_status measure_limits(const bench *b, bench_profile *profile, dibit_error *error) {
+    const dibit_cli_common *const common = &b->options->common;
+    if (dibit_device_get_kind(b->subject.device) != DIBIT_DEVICE_CPU) return DIBIT_OK;
+    return bench_profile_measure_limits(profile, common->threads, common->isa, error);
 }
 
 static dibit_status measure_generation(bench *b, uint32_t i, dibit_error *error) {
@@ -183,10 +61,13 @@ static dibit_status measure_generation(bench *b, uint32_t i, dibit_error *error)
     dibit_device_work before, first, all;
     double ignored;
     dibit_status status = wait_for_work(b, &before, error);
-    if (!status) status = generate(b, 1, &ignored, &ignored, error);
+    if (!status)
+        status = bench_generate(&b->subject, NULL, o->prompt_tokens, 1, &ignored, &ignored, error);
     if (!status) status = wait_for_work(b, &first, error);
-    b->resets_profile = true;
-    if (!status) status = generate(b, o->gen_tokens, &b->first[i], &b->decode[i], error);
+    b->subject.resets_profile = true;
+    if (!status)
+        status = bench_generate(&b->subject, NULL, o->prompt_tokens, o->gen_tokens, &b->first[i],
+                                &b->decode[i], error);
     if (!status) status = wait_for_work(b, &all, error);
     if (status) return status;
     b->first_work = difference(&first, &before);
@@ -195,23 +76,26 @@ static dibit_status measure_generation(bench *b, uint32_t i, dibit_error *error)
     b->first_busy[i] = b->first_work.busy_seconds;
     b->decode_busy[i] = b->decode_work.busy_seconds;
     if (o->profile && i + 1 == o->repetitions) {
-        b->decode_profile = bench_profile_take(b->session, o->gen_tokens - 1);
+        b->decode_profile = bench_profile_take(b->subject.session, o->gen_tokens - 1);
+        status = measure_limits(b, b->decode_profile, error);
     }
-    return DIBIT_OK;
+    return status;
 }
 
 static dibit_status measure_prefill(bench *b, uint32_t i, dibit_error *error) {
     dibit_device_work before, after;
     dibit_status status = wait_for_work(b, &before, error);
-    dibit_session_profile_reset(b->session);
-    if (!status) status = prefill(b, &b->prefill[i], error);
+    dibit_session_profile_reset(b->subject.session);
+    if (!status)
+        status = bench_prefill(&b->subject, b->options->prompt_tokens, &b->prefill[i], error);
     if (!status) status = wait_for_work(b, &after, error);
     if (status) return status;
     b->prefill_busy[i] = after.busy_seconds - before.busy_seconds;
     if (b->options->profile && i + 1 == b->options->repetitions) {
-        b->prefill_profile = bench_profile_take(b->session, 1);
+        b->prefill_profile = bench_profile_take(b->subject.session, 1);
+        status = measure_limits(b, b->prefill_profile, error);
     }
-    return DIBIT_OK;
+    return status;
 }
 
 /* A warm-up, then the repetitions. Generation comes first: its peak of memory is the one that users
@@ -219,12 +103,13 @@ static dibit_status measure_prefill(bench *b, uint32_t i, dibit_error *error) {
 static dibit_status measure(bench *b, dibit_error *error) {
     const bench_options *const o = b->options;
     double ignored;
-    dibit_status status = generate(b, o->gen_tokens, &ignored, &ignored, error);
+    dibit_status status = bench_generate(&b->subject, NULL, o->prompt_tokens, o->gen_tokens,
+                                         &ignored, &ignored, error);
     for (uint32_t i = 0; !status && i < o->repetitions; i++) {
         status = measure_generation(b, i, error);
     }
-    b->peak_rss_bytes = peak_rss();
-    if (!status) status = prefill(b, &ignored, error);
+    b->peak_rss_bytes = bench_peak_rss();
+    if (!status) status = bench_prefill(&b->subject, o->prompt_tokens, &ignored, error);
     for (uint32_t i = 0; !status && i < o->repetitions; i++) {
         status = measure_prefill(b, i, error);
     }
@@ -262,7 +147,7 @@ static figures take_figures(bench *b) {
                  .dispatches = (double)b->decode_work.dispatches / tokens,
                  .submits = (double)b->decode_work.submits / tokens,
                  .submit_seconds = b->decode_work.submit_seconds / tokens};
-    dibit_session_get_info(b->session, &f.info);
+    dibit_session_get_info(b->subject.session, &f.info);
     return f;
 }
 
@@ -285,7 +170,7 @@ static void print_work(const bench *b, const figures *f) {
 static void print_report(const bench *b, const char *path, const figures *f) {
     const bench_options *const o = b->options;
     printf("model                    %s\n", path);
-    printf("device                   %s; activations %s\n", dibit_device_name(b->device),
+    printf("device                   %s; activations %s\n", dibit_device_name(b->subject.device),
            f->info.int8_activations ? "int8 where the model allows it" : "float");
     printf("prompt, generated        %u, %u tokens; medians of %u\n", o->prompt_tokens,
            o->gen_tokens, o->repetitions);
@@ -318,7 +203,7 @@ static void print_json(const bench *b, const char *path, const figures *f) {
     const bench_options *const o = b->options;
     json_t *root = json_pack(
         "{s:s, s:s, s:b, s:i, s:i, s:i, s:f, s:f, s:f, s:f, s:I}", "model", path, "device",
-        dibit_device_name(b->device), "int8_activations", (int)f->info.int8_activations,
+        dibit_device_name(b->subject.device), "int8_activations", (int)f->info.int8_activations,
         "prompt_tokens", (int)o->prompt_tokens, "gen_tokens", (int)o->gen_tokens, "repetitions",
         (int)o->repetitions, "prefill_tokens_per_s", o->prompt_tokens / f->prefill,
         "prefill_last_row_tokens_per_s", o->prompt_tokens / f->first, "decode_tokens_per_s",
@@ -343,11 +228,7 @@ static void report(bench *b, const char *path) {
 
 static int run_bench(const char *verb, const char *path, const bench_options *options) {
     bench b = {.options = options};
-    const uint32_t n = options->prompt_tokens, r = options->repetitions;
-    b.prompt = dibit_cli_alloc(n, sizeof(int64_t));
-    b.ones = dibit_cli_alloc(n, sizeof(int64_t));
-    b.positions = dibit_cli_alloc(n, sizeof(int64_t));
-    b.tokens = dibit_cli_alloc(options->gen_tokens, sizeof(int64_t));
+    const uint32_t r = options->repetitions;
     b.prefill = dibit_cli_alloc(r, sizeof(double));
     b.first = dibit_cli_alloc(r, sizeof(double));
     b.decode = dibit_cli_alloc(r, sizeof(double));
@@ -355,25 +236,11 @@ static int run_bench(const char *verb, const char *path, const bench_options *op
     b.first_busy = dibit_cli_alloc(r, sizeof(double));
     b.decode_busy = dibit_cli_alloc(r, sizeof(double));
     dibit_error error;
-    dibit_status status = open_model(&b, path, &error);
-    if (!status) {
-        const uint32_t vocabulary = dibit_generator_vocabulary(b.generator);
-        for (uint32_t i = 0; i < n; i++) {
-            b.prompt[i] = (int64_t)(i * 2654435761u % (vocabulary ? vocabulary : 100));
-            b.ones[i] = 1;
-            b.positions[i] = i;
-        }
-        status = measure(&b, &error);
-    }
+    dibit_status status = bench_open(&b.subject, path, &options->common, options->profile,
+                                     options->prompt_tokens, &error);
+    if (!status) status = measure(&b, &error);
     if (!status) report(&b, path);
-    dibit_generator_destroy(&b.generator);
-    dibit_session_destroy(&b.session);
-    dibit_model_destroy(&b.model);
-    dibit_device_destroy(&b.device);
-    free(b.prompt);
-    free(b.ones);
-    free(b.positions);
-    free(b.tokens);
+    bench_close(&b.subject);
     free(b.prefill);
     free(b.first);
     free(b.decode);
@@ -394,8 +261,12 @@ int dibit_cli_bench(int argc, char **argv) {
          &options.gen_tokens},
         {"repetitions", 0, "N", "how often each is measured (default 5)", DIBIT_CLI_U32,
          &options.repetitions},
-        {"profile", 0, NULL, "also show where the time went, by operator and step", DIBIT_CLI_FLAG,
-         &options.profile},
+        {"profile", 0, NULL,
+         "also show where the time went, by operator and step, and how near that is to the\n"
+         "                             machine's limits",
+         DIBIT_CLI_FLAG, &options.profile},
+        {"serve", 0, NULL, "measure what lines on standard input ask for (see bench/README.md)",
+         DIBIT_CLI_FLAG, &options.serve},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };
     const dibit_cli_spec spec = {
@@ -430,7 +301,8 @@ int dibit_cli_bench(int argc, char **argv) {
         return 1;
     }
     options.common.timing = options.profile ? DIBIT_TIMING_DISPATCHES : DIBIT_TIMING_PASSES;
-    const int result = run_bench(argv[0], path, &options);
+    const int result = options.serve ? bench_serve(argv[0], path, &options.common)
+                                     : run_bench(argv[0], path, &options);
     free(path);
     return result;
 }

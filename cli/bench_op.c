@@ -10,6 +10,7 @@
 #include "base/cpu.h"
 #include "base/dtype.h"
 #include "bench_op.h"
+#include "bench_op_limits.h"
 
 static const char *const verb = "bench-op";
 
@@ -108,22 +109,32 @@ int bench_op_compare_doubles(const void *a, const void *b) {
     return (x > y) - (x < y);
 }
 
-static timing measure(bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) {
-    enum { MOST = 200 };
+void *bench_op_scratch(const bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) {
     const uint64_t bytes = dbt_nbits_scratch_bytes(&c->p, kernel, dbt_pool_threads(pool));
     void *const scratch = aligned_alloc(64, (size_t)(bytes + 64) / 64 * 64);
+    if (!scratch) exit(dibit_cli_fail(verb, "out of memory"));
+    return scratch;
+}
+
+double bench_op_pass(bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool,
+                     void *scratch) {
+    const double start = dibit_cli_seconds();
+    for (uint32_t i = 0; i < c->n_layers; i++) {
+        c->p.b = c->layers[i].b;
+        c->p.scales = c->layers[i].scales;
+        c->p.zero_points = c->layers[i].zero_points;
+        dbt_nbits_execute(&c->p, kernel, pool, scratch);
+    }
+    return dibit_cli_seconds() - start;
+}
+
+static timing measure(bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool) {
+    enum { MOST = 200 };
+    void *const scratch = bench_op_scratch(c, kernel, pool);
     double seconds[MOST], total = 0;
     int n = 0;
-    if (!scratch) exit(dibit_cli_fail(verb, "out of memory"));
     for (int round = -1; n < MOST && (n < 3 || total < 0.5); round++) { /* the first warms up */
-        const double start = dibit_cli_seconds();
-        for (uint32_t i = 0; i < c->n_layers; i++) {
-            c->p.b = c->layers[i].b;
-            c->p.scales = c->layers[i].scales;
-            c->p.zero_points = c->layers[i].zero_points;
-            dbt_nbits_execute(&c->p, kernel, pool, scratch);
-        }
-        const double took = dibit_cli_seconds() - start;
+        const double took = bench_op_pass(c, kernel, pool, scratch);
         if (round < 0) continue;
         total += took;
         seconds[n++] = took / c->n_layers;
@@ -289,13 +300,15 @@ int dibit_cli_bench_op(int argc, char **argv) {
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };
     const dibit_cli_spec spec = {
-        .arguments = "matmul_nbits",
+        .arguments = "matmul_nbits|limits",
         .help = "Measures the kernels of MatMulNBits over a chain of layers with random weights.\n"
                 "Activations are int8 unless --activations float, or auto with --from-model, where "
                 "the\n"
                 "accuracy_level says it. GB/s counts weights, scales and zero points, read once a "
                 "layer.\n"
-                "On a device layers depend on each other, and auto measures both activations.\n",
+                "On a device layers depend on each other, and auto measures both activations.\n"
+                "'limits' measures what the machine can do at most: bytes read a second, by size,\n"
+                "and products added up a second, by CPU feature, with one thread and with all.\n",
         .options = options,
         .common = &o.common,
         .min_arguments = 1,
@@ -303,6 +316,7 @@ int dibit_cli_bench_op(int argc, char **argv) {
     };
     const int n_arguments = dibit_cli_parse(&spec, argc, argv);
     if (n_arguments < 0) return dibit_cli_exit_code(n_arguments);
+    if (strcmp(argv[1], "limits") == 0) return bench_op_print_limits(&o.common);
     if (strcmp(argv[1], "matmul_nbits") != 0)
         return dibit_cli_usage(verb, "no such op: %s", argv[1]);
     const bool device = o.common.device != DIBIT_CLI_CPU;

@@ -1,4 +1,4 @@
-/* What bench_op.c, which measures on the CPU, and bench_op_device.c share. */
+/* What bench_op.c, which measures on the CPU, bench_op_device.c and bench_op_tune.c share. */
 #ifndef DIBIT_CLI_BENCH_OP_H
 #define DIBIT_CLI_BENCH_OP_H
 
@@ -31,6 +31,11 @@ typedef struct bench_op_chain {
 bench_op_chain bench_op_chain_make(const nbits_config *c, int64_t M, bool int8, uint32_t n_layers,
                                    uint64_t bytes);
 void bench_op_chain_free(bench_op_chain *c);
+
+/* The kernel's scratch, to be freed; seconds of running it through all layers once. */
+void *bench_op_scratch(const bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool);
+double bench_op_pass(bench_op_chain *c, const dbt_nbits_kernel *kernel, dbt_pool *pool,
+                     void *scratch);
 
 const char *bench_op_zp_name(dibit_type type);
 int bench_op_compare_doubles(const void *a, const void *b);

@@ -76,6 +76,10 @@ export DIBIT_TUNE="$work/no_tune"
 expect "DIBIT_TUNE on no file" 1 '' 'no_tune: cannot be opened$' check "$cases/llama.q2"
 unset DIBIT_TUNE
 echo '2 int8 1 dbt_nbits_b2_int8_portable' > "$work/tune"
+expect "tune" 0 '^dibit tune 1$' '2 bits, int8 , M    1: dbt_nbits_b2_int8_portable$' \
+    tune --bits 2 --activations int8 --isa portable --rounds 3
+expect "tune is for the CPU" 2 '' 'it is for the CPU alone' tune --device null
+expect "limits" 0 'float, plain C .* G products/s$' '' bench-op limits --isa portable --threads 1
 expect "a bad --tune" 1 '' "tune: it must begin with the line 'dibit tune 1'$" check "$cases/llama.q2" --tune "$work/tune"
 
 # ---- check ------------------------------------------------------------------------------------
