@@ -88,7 +88,7 @@ expect "check all" 0 '^[1-9][0-9]* passed, 0 failed, 0 skipped$' '' check "$case
 expect "check --chain" 0 '^[1-9][0-9]* passed, 0 failed, [0-9]* skipped$' '' check --chain "$cases"
 expect "check --chain uses states" 0 "output 'present.0.key' stays in the states" '' check --chain -v "$cases/llama.q2"
 expect "check on plain kernels" 0 ' 0 failed, 0 skipped$' '' check --isa portable --threads 1 "$cases"
-expect "check with a tolerance" 0 '^4 passed' '' check --rtol 0.01 --atol 0.1 "$cases/llama.q2"
+expect "check with a tolerance" 0 '^4 passed' '' check --rtol 0.01 --atol 0.5 "$cases/llama.q2"
 expect "check without tolerance" 1 "FAILED llama.q2/test_data_set_0: output 'logits' \[0,[0-9]+,[0-9]+\]: got .*, expected .*, off by .*, allowed 0;" '' \
     check --rtol 0 "$cases/llama.q2"
 noise=$source/tests/data/noise

@@ -4,7 +4,7 @@
  * row i of the head is query i / group of its head i % group, so rows of a block see nearly the same
  * keys. When a head has a single block and many keys (decoding), the keys are split into at most
  * MAX_PARTS parts of their own, which are merged in order. Blocks and parts depend on shapes and
- * lengths alone, so results do not depend on threads. */
+ * lengths alone, so results do not depend on threads. Queries are scaled where they are gathered. */
 #include "ops/attention_core/attention_core.h"
 
 #include <assert.h>
@@ -14,7 +14,7 @@
 #include "base/math.h"
 #include "ops/attention_core/attention_kernels.h"
 
-enum { MAX_PARTS = 16, PART_KEYS = 256 };
+enum { MAX_PARTS = 16, PART_KEYS = 128 };
 
 const dbt_attention_kernel *dbt_attention_choose(uint64_t isa) {
 #define KERNEL(name, isa_)                                                                         \
@@ -33,6 +33,7 @@ typedef struct partial {
 typedef struct job {
     const dbt_attention *a;
     const dbt_attention_kernel *kernel;
+    float (*largest)(const float *x, int64_t n);
     int64_t group, rows; /* rows of a head: group * queries */
     int64_t blocks, parts;
     int64_t units, tasks;
@@ -53,10 +54,11 @@ static partial partial_at(float *memory, int64_t rows) {
 
 static job make_job(const dbt_attention *a) {
     job j = {.a = a, .kernel = dbt_attention_choose(a->isa)};
+    j.largest = j.kernel->largest ? j.kernel->largest : dbt_max;
     j.group = a->heads / a->kv_heads;
     j.rows = j.group * a->queries;
     j.blocks = (j.rows + DBT_ATTENTION_ROWS - 1) / DBT_ATTENTION_ROWS;
-    j.parts = j.blocks == 1 ? MAX_PARTS : 1;
+    j.parts = j.blocks == 1 ? MAX_PARTS : 1; /* at most */
     const int64_t rows = j.rows < DBT_ATTENTION_ROWS ? j.rows : DBT_ATTENTION_ROWS;
     const int64_t widest = a->k_dim > a->v_dim ? a->k_dim : a->v_dim;
     j.q_floats = padded(rows * a->k_dim);
@@ -99,13 +101,17 @@ static bool is_split(const job *j, const dbt_attention_row *row) {
     return j->parts > 1 && row->n_keys > PART_KEYS;
 }
 
+/* How many keys a part of a batch row has. */
+static int64_t part_size(const dbt_attention_row *row) {
+    int64_t size = (row->n_keys + MAX_PARTS - 1) / MAX_PARTS;
+    size = (size + DBT_ATTENTION_TILE - 1) / DBT_ATTENTION_TILE * DBT_ATTENTION_TILE;
+    return size > PART_KEYS ? size : PART_KEYS;
+}
+
 /* The keys that part `part` of a batch row takes. */
 static void part_keys(const job *j, const dbt_attention_row *row, int64_t part, int64_t *begin,
                       int64_t *end) {
-    int64_t size = (row->n_keys + MAX_PARTS - 1) / MAX_PARTS;
-    size = (size + DBT_ATTENTION_TILE - 1) / DBT_ATTENTION_TILE * DBT_ATTENTION_TILE;
-    if (size < PART_KEYS) size = PART_KEYS;
-    if (!is_split(j, row)) size = row->n_keys;
+    const int64_t size = is_split(j, row) ? part_size(row) : row->n_keys;
     *begin = part * size < row->n_keys ? part * size : row->n_keys;
     *end = *begin + size < row->n_keys ? *begin + size : row->n_keys;
 }
@@ -118,9 +124,9 @@ static void gather(block *k, int64_t part) {
     k->hi = part_begin;
     for (int64_t r = 0; r < k->rows; r++) {
         const int64_t h = head_of(k, r), s = query_of(k, r);
-        memcpy(k->q + r * a->k_dim,
-               a->q + k->b * a->q_stride[0] + h * a->q_stride[1] + s * a->q_stride[2],
-               (size_t)a->k_dim * sizeof *k->q);
+        const float *const q =
+            a->q + k->b * a->q_stride[0] + h * a->q_stride[1] + s * a->q_stride[2];
+        for (int64_t d = 0; d < a->k_dim; d++) k->q[r * a->k_dim + d] = q[d] * a->scale;
         dbt_attention_visible(a, k->row, s, &k->begin[r], &k->end[r]);
         if (k->begin[r] < part_begin) k->begin[r] = part_begin;
         if (k->end[r] > part_end) k->end[r] = part_end;
@@ -165,7 +171,6 @@ static void cap(float softcap, float *x, int64_t n) {
 /* Dots to scores, for keys [t, t + n). */
 static void finish_scores(const block *k, int64_t r, int64_t t, float *x, int64_t n) {
     const dbt_attention *const a = k->j->a;
-    for (int64_t i = 0; i < n; i++) x[i] *= a->scale;
     cap(a->softcap, x, n);
     for (int m = 0; m < 2; m++) {
         const dbt_attention_term *const term = &a->terms[m];
@@ -186,7 +191,7 @@ static void weigh(const block *k, int64_t r, int64_t t, int64_t n) {
     float top = k->out.top[r];
     if (begin < end) {
         finish_scores(k, r, t + begin, x + begin, end - begin);
-        const float most = dbt_max(x + begin, end - begin);
+        const float most = k->j->largest(x + begin, end - begin);
         if (!(most <= top)) top = most; /* NaN passes on */
     }
     if (begin >= end || top == -INFINITY) {
@@ -204,17 +209,65 @@ static void weigh(const block *k, int64_t r, int64_t t, int64_t n) {
     memset(x + end, 0, (size_t)(n - end) * sizeof *x);
 }
 
+/* Float16 that the kernel reads where it lies: element `t` of the head, or NULL. */
+static const uint16_t *half_of(const block *k, const dbt_attention_span *span, dibit_type type,
+                               int64_t t) {
+    const dbt_attention_kernel *const kernel = k->j->kernel;
+    if (type != DIBIT_TYPE_FLOAT16 || k->rows > kernel->few_rows) return NULL;
+    return (const uint16_t *)span->data + k->kv * span->head_stride + t * span->row_stride;
+}
+
+static void score_tile(const block *k, int64_t t, int64_t n) {
+    const dbt_attention *const a = k->j->a;
+    const dbt_attention_span *const span = &k->row->k;
+    const uint16_t *const half = half_of(k, span, a->k_type, t);
+    if (half) {
+        k->j->kernel->scores_half(k->q, half, span->row_stride, k->rows, n, a->k_dim, k->x);
+        return;
+    }
+    int64_t stride;
+    const float *const keys = tile_of(k, span, a->k_type, a->k_dim, t, n, &stride);
+    k->j->kernel->scores(k->q, keys, stride, k->rows, n, a->k_dim, k->x);
+}
+
+static void accumulate_tile(const block *k, int64_t t, int64_t n) {
+    const dbt_attention *const a = k->j->a;
+    const dbt_attention_span *const span = &k->row->v;
+    const uint16_t *const half = half_of(k, span, a->v_type, t);
+    if (half) {
+        k->j->kernel->accumulate_half(k->x, half, span->row_stride, k->rows, n, a->v_dim,
+                                      k->out.acc);
+        return;
+    }
+    int64_t stride;
+    const float *const values = tile_of(k, span, a->v_type, a->v_dim, t, n, &stride);
+    k->j->kernel->accumulate(k->x, values, stride, k->rows, n, a->v_dim, k->out.acc);
+}
+
+/* Asks for tile [t, t + n) of float16 that is read once and straight from memory: the next tile is on its
+ * way while this one is computed. (The CPU's own prefetching starts anew with every page.) */
+static void prefetch_tile(const block *k, const dbt_attention_span *span, dibit_type type,
+                          int64_t dim, int64_t t, int64_t n) {
+    enum { LINE = 64 };
+    const uint16_t *const half = half_of(k, span, type, t);
+    if (!half) return;
+    for (int64_t i = 0; i < n; i++) {
+        const char *const row = (const char *)(half + i * span->row_stride);
+        for (int64_t at = 0; at < dim * 2; at += LINE) DBT_PREFETCH(row + at);
+    }
+}
+
 static void run_block(block *k, int64_t part) {
     const dbt_attention *const a = k->j->a;
     gather(k, part);
     for (int64_t t = k->lo; t < k->hi; t += DBT_ATTENTION_TILE) {
         const int64_t n = k->hi - t < DBT_ATTENTION_TILE ? k->hi - t : DBT_ATTENTION_TILE;
-        int64_t stride;
-        const float *const keys = tile_of(k, &k->row->k, a->k_type, a->k_dim, t, n, &stride);
-        k->j->kernel->scores(k->q, keys, stride, k->rows, n, a->k_dim, k->x);
+        const int64_t left = k->hi - t - n, next = left < n ? left : n;
+        prefetch_tile(k, &k->row->v, a->v_type, a->v_dim, t, n);
+        score_tile(k, t, n);
+        prefetch_tile(k, &k->row->k, a->k_type, a->k_dim, t + n, next);
         for (int64_t r = 0; r < k->rows; r++) weigh(k, r, t, n);
-        const float *const values = tile_of(k, &k->row->v, a->v_type, a->v_dim, t, n, &stride);
-        k->j->kernel->accumulate(k->x, values, stride, k->rows, n, a->v_dim, k->out.acc);
+        accumulate_tile(k, t, n);
     }
 }
 
@@ -256,7 +309,8 @@ static block block_of(const job *j, int64_t head, int64_t index) {
 }
 
 static void run_unit(const job *j, int64_t unit, float *memory) {
-    const int64_t part = unit % j->parts, index = unit / j->parts % j->blocks;
+    /* The last block of a causal head has the most keys: it comes first. */
+    const int64_t part = unit % j->parts, index = j->blocks - 1 - unit / j->parts % j->blocks;
     block k = block_of(j, unit / j->parts / j->blocks, index);
     const bool split = is_split(j, k.row);
     if (part > 0 && !split) return;
@@ -282,11 +336,10 @@ static void merge_parts(const job *j) {
         const block k = block_of(j, head, 0);
         if (!is_split(j, k.row)) continue;
         partial parts[MAX_PARTS];
-        for (int64_t i = 0; i < MAX_PARTS; i++) {
-            parts[i] =
-                partial_at(j->parts_memory + (head * MAX_PARTS + i) * j->part_floats, k.rows);
+        for (int64_t i = 0; i < j->parts; i++) {
+            parts[i] = partial_at(j->parts_memory + (head * j->parts + i) * j->part_floats, k.rows);
         }
-        write_rows(&k, parts, MAX_PARTS);
+        write_rows(&k, parts, j->parts);
     }
 }
 
@@ -301,11 +354,17 @@ void dbt_attention_run(const dbt_attention *a, void *scratch) {
     if (j.units == 0) return;
     j.threads = scratch;
     j.parts_memory = j.threads + j.thread_floats * (int64_t)dbt_pool_threads(a->pool);
-    int64_t keys = 0;
-    for (int64_t b = 0; b < a->batch; b++) keys += a->rows[b].n_keys;
+    int64_t keys = 0, parts = 1;
+    for (int64_t b = 0; b < a->batch; b++) {
+        const int64_t n = a->rows[b].n_keys, size = part_size(&a->rows[b]);
+        keys += n;
+        if ((n + size - 1) / size > parts) parts = (n + size - 1) / size;
+    }
+    if (parts < j.parts) j.parts = parts;
+    j.units = a->batch * a->kv_heads * j.blocks * j.parts;
     const double work =
         (double)keys * (double)(a->heads * a->queries) * (double)(a->k_dim + a->v_dim);
-    const double cost = work / 4 / (double)j.units + 64; /* of SIMD code */
+    const double cost = work / 8 / (double)j.units + 64; /* of SIMD code */
     j.tasks = dbt_task_count(j.units, cost < 1e15 ? (int64_t)cost : (int64_t)1e15);
     dbt_parallel_for(a->pool, j.tasks, unit_task, &j);
     if (j.parts > 1) merge_parts(&j);
