@@ -49,8 +49,9 @@ mutants coverage:
 	@tools/install-deps.sh test
 	@tools/run-tests.sh $@
 
+# Dibit beside ONNX Runtime and llama.cpp on the CPU, in turn; the tables go to docs/BENCHMARKS.md.
 bench: all
-	@bench/run.sh
+	@bench/run.sh --markdown docs/BENCHMARKS.md
 
 # Dibit and onnxruntime-web in headless Chromium, in turn; the tables go to docs/BENCHMARKS.md.
 bench-web:

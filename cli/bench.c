@@ -265,7 +265,7 @@ int dibit_cli_bench(int argc, char **argv) {
          "also show where the time went, by operator and step, and how near that is to the\n"
          "                             machine's limits",
          DIBIT_CLI_FLAG, &options.profile},
-        {"serve", 0, NULL, "measure what lines on standard input ask for (see bench/README.md)",
+        {"serve", 0, NULL, "measure what lines on standard input ask for (see cli/bench_serve.c)",
          DIBIT_CLI_FLAG, &options.serve},
         {NULL, 0, NULL, NULL, DIBIT_CLI_FLAG, NULL},
     };

@@ -275,7 +275,7 @@ static uint32_t configs_of(const bench_op_options *o, bool device, nbits_config 
 }
 
 int dibit_cli_bench_op(int argc, char **argv) {
-    bench_op_options o = {.block = 32, .megabytes = 64, .zp = "packed"};
+    bench_op_options o = {.block = 32, .megabytes = UINT32_MAX, .zp = "packed"};
     const dibit_cli_option options[] = {
         {"m", 'm', "N", "rows of A (default: 1, 16 and 128; on a device 1, 8, 128 and 1024)",
          DIBIT_CLI_U32, &o.m},
@@ -290,8 +290,9 @@ int dibit_cli_bench_op(int argc, char **argv) {
          &o.kernel},
         {"all", 0, NULL, "every kernel that fits", DIBIT_CLI_FLAG, &o.all},
         {"megabytes", 0, "N",
-         "weights to go through (default 64; 0: one layer; on a device 32 layers)", DIBIT_CLI_U32,
-         &o.megabytes},
+         "weights to go through (default 64; 0: one layer; on a device 32 layers); of limits the\n"
+         "                             most that is read (default 1024)",
+         DIBIT_CLI_U32, &o.megabytes},
         {"from-model", 0, "FILE", "the configurations of a model", DIBIT_CLI_STRING, &o.from_model},
         {"checked-shaders", 0, NULL,
          "on a device: also with bounds checks and loop limits, in turn, and how much longer",
@@ -316,7 +317,9 @@ int dibit_cli_bench_op(int argc, char **argv) {
     };
     const int n_arguments = dibit_cli_parse(&spec, argc, argv);
     if (n_arguments < 0) return dibit_cli_exit_code(n_arguments);
-    if (strcmp(argv[1], "limits") == 0) return bench_op_print_limits(&o.common);
+    const bool limits = strcmp(argv[1], "limits") == 0;
+    if (o.megabytes == UINT32_MAX) o.megabytes = limits ? 1024 : 64;
+    if (limits) return bench_op_print_limits(&o.common, o.megabytes);
     if (strcmp(argv[1], "matmul_nbits") != 0)
         return dibit_cli_usage(verb, "no such op: %s", argv[1]);
     const bool device = o.common.device != DIBIT_CLI_CPU;

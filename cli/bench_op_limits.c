@@ -140,10 +140,10 @@ static void print_caches(void) {
 #endif
 }
 
-int bench_op_print_limits(const dibit_cli_common *common) {
+int bench_op_print_limits(const dibit_cli_common *common, uint32_t megabytes) {
     dibit_error error;
     dbt_pool *one = NULL, *all = NULL;
-    const uint64_t isa = dbt_cpu_isa(common->isa), most = UINT64_C(1) << 30;
+    const uint64_t isa = dbt_cpu_isa(common->isa), most = (uint64_t)megabytes << 20;
     uint8_t *data = NULL;
     int code = 0;
     if (dbt_pool_create(NULL, 1, &one, &error) ||

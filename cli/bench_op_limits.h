@@ -15,7 +15,7 @@ typedef struct bench_limits {
 dibit_status bench_limits_measure(uint32_t threads, uint64_t isa, uint64_t bytes, bench_limits *out,
                                   dibit_error *error);
 
-/* The table: reads by size, products by instruction set, with one thread and with all. */
-int bench_op_print_limits(const dibit_cli_common *common);
+/* The table: reads by size, of up to that many megabytes, products by instruction set, with one thread and with all. */
+int bench_op_print_limits(const dibit_cli_common *common, uint32_t megabytes);
 
 #endif

@@ -34,7 +34,7 @@ enum {
 
 typedef struct tune_options {
     dibit_cli_common common;
-    uint32_t bits, rounds;
+    uint32_t bits, m, rounds;
     const char *out, *list;
 } tune_options;
 
@@ -186,6 +186,10 @@ static void tune_all(const tune_options *o, dbt_pool *pool, FILE *file, const ch
             if (o->common.activations == (int8 ? DIBIT_ACTIVATIONS_FLOAT : DIBIT_ACTIVATIONS_INT8))
                 continue;
             for (int i = 0; i < N_ROWS; i++) {
+                if (o->m && o->m != rows[i]) {
+                    v[i] = (verdict){.kernel = NULL};
+                    continue;
+                }
                 contest t = hold(o, bits, int8, rows[i], pool);
                 v[i] = judge(&t, o->rounds);
                 report(bits, int8, rows[i], &v[i], json);
@@ -229,6 +233,8 @@ int dibit_cli_tune(int argc, char **argv) {
         {"out", 'o', "FILE", "write the file there (default: standard output)", DIBIT_CLI_STRING,
          &o.out},
         {"bits", 0, "N", "only this width, 1 to 8 (default: all)", DIBIT_CLI_U32, &o.bits},
+        {"m", 'm', "N", "only so many rows of A: 1, 2, 4, 8, 16, 64 or 256 (default: all)",
+         DIBIT_CLI_U32, &o.m},
         {"rounds", 0, "N", "how often kernels take turns, 3 to 20 (default 5)", DIBIT_CLI_U32,
          &o.rounds},
         {"list", 0, "FILE", "print the lines that cpu_kernels.inc, this file, needs instead",
@@ -252,6 +258,7 @@ int dibit_cli_tune(int argc, char **argv) {
     if (o.common.device != DIBIT_CLI_CPU) return dibit_cli_usage(verb, "it is for the CPU alone");
     if (o.common.tune) return dibit_cli_usage(verb, "it does not go with --tune");
     if (o.bits > 8) return dibit_cli_usage(verb, "--bits must be 1 to 8");
+    if (o.m && o.list) return dibit_cli_usage(verb, "-m does not go with --list");
     if (o.rounds < 3 || o.rounds > MAX_ROUNDS)
         return dibit_cli_usage(verb, "--rounds must be 3 to %d", MAX_ROUNDS);
     return run_tune(&o);

@@ -44,14 +44,14 @@ static dibit_status decode(server *s, uint32_t context, uint32_t n, double *seco
     return status;
 }
 
-/* 1: answered; 0: not understood. */
-static int answer(server *s, const char *line, dibit_error *error, dibit_status *status) {
+/* False: not understood. */
+static bool answer(server *s, const char *line, dibit_error *error, dibit_status *status) {
     uint32_t a, b;
     char rows[8];
     double seconds;
     if (strcmp(line, "memory\n") == 0) {
         printf("%" PRIu64 "\n", bench_peak_rss());
-        return 1;
+        return true;
     }
     if (sscanf(line, "prefill %" SCNu32 " %7s", &a, rows) == 2 && a >= 1 && a <= MOST &&
         (strcmp(rows, "all") == 0 || strcmp(rows, "last") == 0)) {
@@ -60,29 +60,27 @@ static int answer(server *s, const char *line, dibit_error *error, dibit_status 
                b >= 1 && b <= MOST) {
         *status = decode(s, a, b, &seconds, error);
     } else {
-        return 0;
+        return false;
     }
     if (!*status) printf("%.9f\n", seconds);
-    return 1;
+    return true;
 }
 
 int bench_serve(const char *verb, const char *path, const dibit_cli_common *common) {
     server s = {.state = NULL};
     dibit_error error;
     dibit_status status = bench_open(&s.b, path, common, false, CHUNK, &error);
+    bool wrong = false;
     char line[100];
     if (!status) printf("ready\n");
     fflush(stdout);
-    while (!status && fgets(line, sizeof line, stdin)) {
-        if (!answer(&s, line, &error, &status)) {
-            printf("error cannot measure '%.*s'\n", (int)strcspn(line, "\n"), line);
-            fflush(stdout);
-            break;
-        }
+    while (!status && !wrong && fgets(line, sizeof line, stdin)) {
+        wrong = !answer(&s, line, &error, &status);
+        if (wrong) printf("error cannot measure '%.*s'\n", (int)strcspn(line, "\n"), line);
         if (status) printf("error %s\n", error.text);
         fflush(stdout);
     }
     dibit_state_destroy(&s.state);
     bench_close(&s.b);
-    return status ? dibit_cli_fail(verb, error.text) : 0;
+    return status ? dibit_cli_fail(verb, error.text) : wrong;
 }

@@ -4,6 +4,7 @@ form that `dibit check` reads:
 
     tools/op_cases.py tests/data/cases            # all of them
     tools/op_cases.py DIR causal_conv qmoe        # those whose names begin so
+    tools/op_cases.py DIR --random 200 [SEED]     # so many MatMulNBits of any kind, then dibit check DIR
 
 Needs numpy, onnx and onnxruntime. The same seed gives the same inputs; outputs are those of the
 installed onnxruntime's CPU kernels. To add a case, add a line to CASES.
@@ -295,9 +296,35 @@ def write_case(folder, case):
                 file.write(numpy_helper.from_array(value, name).SerializeToString())
 
 
+def draw_nbits():
+    bits = int(random.choice([2, 4, 8]))
+    kinds = [None, "packed"] + (["float"] if bits == 4 else [])  # elsewhere it refuses float ones
+    level = int(random.choice([0, 4]))
+    return dict(bits=bits, block=16 << int(random.integers(0, 5)), m=int(random.choice([1, 2, 3, 7, 20])),
+                n=int(random.integers(1, 70)), k=int(random.integers(1, 40)) * 16,
+                zero_points=kinds[int(random.integers(0, len(kinds)))], level=level,
+                bias=bool(random.integers(0, 2)), half=bool(level == 0 and random.integers(0, 4) == 0))
+
+
+def write_random(folder, n, seed):
+    global random
+    random = np.random.default_rng(seed)
+    for i in range(n):
+        drawn = draw_nbits()
+        name = "_".join(f"{key}{value}" for key, value in drawn.items())
+        try:
+            write_case(os.path.join(folder, f"{i:04}_{name}"), nbits(**drawn))
+        except Exception as error:  # a node that ONNX Runtime itself refuses
+            print(f"ONNX Runtime refuses {name}: {str(error)[:120]}")
+
+
 def main():
     if len(sys.argv) < 2 or sys.argv[1].startswith("-"):
         sys.exit(__doc__)
+    if "--random" in sys.argv:
+        n, seed = [*map(int, sys.argv[3:]), 1][:2]
+        write_random(sys.argv[1], n, seed)
+        return
     for name, make in CASES.items():
         case = make()
         if len(sys.argv) == 2 or name.startswith(tuple(sys.argv[2:])):

@@ -77,9 +77,9 @@ expect "DIBIT_TUNE on no file" 1 '' 'no_tune: cannot be opened$' check "$cases/l
 unset DIBIT_TUNE
 echo '2 int8 1 dbt_nbits_b2_int8_portable' > "$work/tune"
 expect "tune" 0 '^dibit tune 1$' '2 bits, int8 , M    1: dbt_nbits_b2_int8_portable$' \
-    tune --bits 2 --activations int8 --isa portable --rounds 3
+    tune --bits 2 --activations int8 --isa portable --rounds 3 -m 1
 expect "tune is for the CPU" 2 '' 'it is for the CPU alone' tune --device null
-expect "limits" 0 'float, plain C .* G products/s$' '' bench-op limits --isa portable --threads 1
+expect "limits" 0 'float, plain C .* G products/s$' '' bench-op limits --isa portable --threads 1 --megabytes 1
 expect "a bad --tune" 1 '' "tune: it must begin with the line 'dibit tune 1'$" check "$cases/llama.q2" --tune "$work/tune"
 
 # ---- check ------------------------------------------------------------------------------------
@@ -185,6 +185,18 @@ for key in prefill_tokens_per_s prefill_last_row_tokens_per_s decode_tokens_per_
         bench "$cases/llama.q2" --prompt-tokens 16 --gen-tokens 4 --threads 2 --repetitions 1 --json
 done
 expect "bench --profile" 0 'by operator' '' bench "$cases/llama.q2" --prompt-tokens 8 --gen-tokens 2 --repetitions 1 --profile
+expect "bench --profile beside limits" 0 '[0-9] % (bytes|int8|float) +com.microsoft.MatMulNBits' '' \
+    bench "$cases/llama.q2" --prompt-tokens 8 --gen-tokens 2 --repetitions 1 --profile
+expect "bench --serve" 0 '^ready$' '' bench "$cases/llama.q2" --serve
+printf 'prefill 4 all\nprefill 4 last\ndecode 4 2\ndecode 3 2\nmemory\ndecode 4\nmemory\n' |
+    "$dibit" bench "$cases/llama.q2" --serve > "$work/out"
+got=$?
+if [ $got = 1 ] && [ "$(grep -Ec '^[0-9.]+$' "$work/out")" = 5 ] &&
+    [ "$(tail -n 1 "$work/out")" = "error cannot measure 'decode 4'" ]; then passed=$((passed + 1)); else
+    failed=$((failed + 1))
+    echo "FAILED: bench --serve answers: exit code $got"
+    cat "$work/out"
+fi
 expect "bench on an encoder" 1 '' 'dibit bench: ' bench "$cases/bert.q2"
 expect "bench without a repetition" 2 '' '--repetitions must be' bench "$cases/llama.q2" --repetitions 0
 
