@@ -31,14 +31,14 @@ const dbt_nbits_kernel *dbt_nbits_choose(const dbt_matmul_nbits *p, uint64_t isa
 }
 
 /* ---- Scratch ----
- * int8 activations (q, scale, sum), then per thread: rows, scales, zero points, bounce. */
+ * int8 activations (q, scale, sum), then per thread: rows, scales, zero points, y, bounce. */
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 
 typedef struct layout {
     int64_t row_stride, blocks_stride;
     uint64_t q, scale, sum, threads; /* offsets; threads is also the size of what is before it */
-    uint64_t rows, scales, zero_points, bounce; /* offsets in a thread's part */
+    uint64_t rows, scales, zero_points, y, bounce; /* offsets in a thread's part */
     uint64_t thread_bytes;
 } layout;
 
@@ -61,6 +61,7 @@ static layout layout_of(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kerne
     l.rows = put(&at, kernel->n_tile * l.row_stride, p->int8_activations ? 1 : 4);
     l.scales = put(&at, kernel->n_tile * l.blocks_stride, 4);
     l.zero_points = put(&at, kernel->n_tile * l.blocks_stride, 4);
+    l.y = put(&at, 8 * kernel->n_tile, 4);
     l.bounce = put(&at, l.row_stride * p->bits / 8 + 64, 1);
     l.thread_bytes = at;
     return l;
@@ -201,6 +202,7 @@ static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
         .rows = scratch + l->rows,
         .scales = (float *)(void *)(scratch + l->scales),
         .zero_points = scratch + l->zero_points,
+        .y = (float *)(void *)(scratch + l->y),
         .bounce = scratch + l->bounce,
         .row_stride = l->row_stride,
         .blocks_stride = l->blocks_stride,

@@ -2,9 +2,10 @@
 #include "ops/matmul_nbits/cpu_vec512_tmpl.h"
 #include "ops/matmul_nbits/cpu_int8_tmpl.h"
 #include "ops/matmul_nbits/cpu_int8_matvec_tmpl.h"
+#include "ops/matmul_nbits/cpu_int8_tile_tmpl.h"
 
 #define SUFFIX avx512vbmi
-#define FORMS(RUN) RUN(int8_matvec)
+#define FORMS(RUN) RUN(int8_matvec) RUN(int8_tile)
 #define BITS 1
 #include "ops/matmul_nbits/cpu_tmpl.h"
 #define BITS 3

@@ -3,6 +3,7 @@
 #include "ops/matmul_nbits/cpu_vec512_tmpl.h"
 #include "ops/matmul_nbits/cpu_int8_tmpl.h"
 #include "ops/matmul_nbits/cpu_int8_matvec_tmpl.h"
+#include "ops/matmul_nbits/cpu_int8_tile_tmpl.h"
 
 /* ---- Activations ---- */
 
@@ -44,19 +45,28 @@ static inline void quantize_row(const dbt_matmul_nbits *p, const float *a, int8_
     }
 }
 
-/* Bytes of each 16 in the order 0 by, 0 by + 1, ...; 1 + by * 0, ...: a place of a plane after the other. */
-static inline vi within16(vi v, const int by) {
-    const __m128i two = _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
-    const __m128i four = _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
-    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(by == 2 ? two : four));
+/* Bytes of each 16 as a shuffle has them. */
+static inline vi within16(vi v, __m128i bytes) {
+    return _mm512_shuffle_epi8(v, _mm512_broadcast_i32x4(bytes));
+}
+/* Every second byte, every fourth. */
+static inline __m128i by2(void) {
+    return _mm_setr_epi8(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+}
+static inline __m128i by4(void) {
+    return _mm_setr_epi8(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
 }
 
+/* Planes of 4 bytes. */
+static inline void order_quads(int8_t *q, int64_t n, __m128i bytes) {
+    for (int64_t k = 0; k < n; k += 64) v_store(q + k, within16(v_load(q + k), bytes));
+}
 /* Planes of 64 bytes. */
 static inline void order_planes2(int8_t *q, int64_t n) {
     const vi low = _mm512_setr_epi64(0, 2, 4, 6, 8, 10, 12, 14);
     const vi high = _mm512_setr_epi64(1, 3, 5, 7, 9, 11, 13, 15);
     for (int64_t k = 0; k < n; k += 128) {
-        const vi a = within16(v_load(q + k), 2), b = within16(v_load(q + k + 64), 2);
+        const vi a = within16(v_load(q + k), by2()), b = within16(v_load(q + k + 64), by2());
         v_store(q + k, _mm512_permutex2var_epi64(a, low, b));
         v_store(q + k + 64, _mm512_permutex2var_epi64(a, high, b));
     }
@@ -67,7 +77,7 @@ static inline void order_planes4(int8_t *q, int64_t n) {
     const vi high = _mm512_add_epi32(low, v_set32(2));
     for (int64_t k = 0; k < n; k += 256) {
         vi v[4];
-        for (int i = 0; i < 4; i++) v[i] = within16(v_load(q + k + 64 * i), 4);
+        for (int i = 0; i < 4; i++) v[i] = within16(v_load(q + k + 64 * i), by4());
         const vi a01 = _mm512_permutex2var_epi32(v[0], low, v[1]);
         const vi a23 = _mm512_permutex2var_epi32(v[0], high, v[1]);
         const vi b01 = _mm512_permutex2var_epi32(v[2], low, v[3]);
@@ -83,12 +93,17 @@ void dbt_nbits_quantize_row_avx512(const dbt_matmul_nbits *p, uint32_t order, in
                                    const float *a, int8_t *q, float *scale, int32_t *sum) {
     quantize_row(p, a, q, scale, sum);
     memset(q + p->K, 0, (size_t)(row_bytes - p->K));
+    if (order == DBT_NBITS_PLANES(4, 2)) {
+        order_quads(q, row_bytes,
+                    _mm_setr_epi8(0, 2, 4, 6, 1, 3, 5, 7, 8, 10, 12, 14, 9, 11, 13, 15));
+    }
+    if (order == DBT_NBITS_PLANES(4, 4)) order_quads(q, row_bytes, by4());
     if (order == DBT_NBITS_PLANES(64, 2)) order_planes2(q, row_bytes);
     if (order == DBT_NBITS_PLANES(64, 4)) order_planes4(q, row_bytes);
 }
 
 #define SUFFIX avx512vnni
-#define FORMS(RUN) RUN(int8_matvec)
+#define FORMS(RUN) RUN(int8_matvec) RUN(int8_tile)
 #define BITS 2
 #include "ops/matmul_nbits/cpu_tmpl.h"
 #define BITS 4

@@ -31,9 +31,11 @@ static inline vi v_mul32(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
 /* Sums of two products of 16-bit halves. */
 static inline vi v_mul_halves(vi a, vi b) { return _mm512_madd_epi16(a, b); }
 static inline vi v_add_halves(vi sum, vi a, vi b) { return _mm512_dpwssd_epi32(sum, a, b); }
-/* Adds sums of four products of unsigned with signed bytes. */
-static inline vi v_dot(vi sum, vi unsigned_bytes, vi signed_bytes) {
-    return _mm512_dpbusd_epi32(sum, unsigned_bytes, signed_bytes);
+/* Adds sums of four products of unsigned with signed bytes. Not the intrinsic: gcc 12 moves each sum to
+ * another register and back in every round of a loop, since the intrinsic's type is not vi. */
+static DBT_ALWAYS_INLINE vi v_dot(vi sum, vi unsigned_bytes, vi signed_bytes) {
+    __asm__("vpdpbusd %2, %1, %0" : "+v"(sum) : "v"(unsigned_bytes), "vm"(signed_bytes));
+    return sum;
 }
 #define v_shift_right16(v, by) _mm512_srli_epi16(v, (unsigned)(by))
 

@@ -118,6 +118,7 @@ typedef struct dbt_nbits_task {
     void *rows;         /* [n_tile, row_stride] unpacked rows of B, as float or as a byte a code */
     float *scales;      /* [n_tile, blocks_stride], zeros past k_blocks */
     void *zero_points;  /* [n_tile, blocks_stride] int32 or float, zeros past k_blocks */
+    float *y;           /* [8, n_tile] */
     uint8_t *bounce;    /* a packed row of B and room to read 64 bytes past it */
     int64_t row_stride; /* elements: K rounded up to 256 and to groups */
     int64_t blocks_stride; /* k_blocks rounded up to 16 */
