@@ -135,11 +135,17 @@ void dbt_unpack_elements(dibit_type type, const void *packed, void *storage, int
     float *const f = storage;
     switch (type) {
     case DIBIT_TYPE_FLOAT16:
-    case DIBIT_TYPE_BFLOAT16:
         for (int64_t i = 0; i < count; i++) {
             uint16_t h;
             memcpy(&h, bytes + i * 2, 2); /* files promise no alignment */
-            f[i] = type == DIBIT_TYPE_FLOAT16 ? dbt_half_to_float(h) : dbt_bfloat16_to_float(h);
+            f[i] = dbt_half_to_float(h);
+        }
+        return;
+    case DIBIT_TYPE_BFLOAT16:
+        for (int64_t i = 0; i < count; i++) {
+            uint16_t h;
+            memcpy(&h, bytes + i * 2, 2);
+            f[i] = dbt_bfloat16_to_float(h);
         }
         return;
     case DIBIT_TYPE_DOUBLE:
@@ -163,10 +169,14 @@ void dbt_pack_elements(dibit_type type, const void *storage, void *packed, int64
     const float *const f = storage;
     switch (type) {
     case DIBIT_TYPE_FLOAT16:
+        for (int64_t i = 0; i < count; i++) {
+            const uint16_t h = dbt_float_to_half(f[i]);
+            memcpy(bytes + i * 2, &h, 2);
+        }
+        return;
     case DIBIT_TYPE_BFLOAT16:
         for (int64_t i = 0; i < count; i++) {
-            const uint16_t h =
-                type == DIBIT_TYPE_FLOAT16 ? dbt_float_to_half(f[i]) : dbt_float_to_bfloat16(f[i]);
+            const uint16_t h = dbt_float_to_bfloat16(f[i]);
             memcpy(bytes + i * 2, &h, 2);
         }
         return;

@@ -16,27 +16,30 @@ static inline uint32_t dbt_float_to_bits(float f) {
     return bits;
 }
 
+/* Both without branches, so that compilers make SIMD code of loops over them. */
 static inline float dbt_half_to_float(uint16_t h) {
-    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16, rest = h & 0x7fffu;
-    if (rest >= 0x7c00u) return dbt_bits_to_float(sign | 0x7f800000u | (rest & 0x3ffu) << 13);
-    if (rest >= 0x0400u) return dbt_bits_to_float(sign | ((rest << 13) + (112u << 23)));
-    const float f = (float)rest * 0x1p-24f; /* zero and subnormals, exact */
-    return dbt_bits_to_float(sign | dbt_float_to_bits(f));
+    const int32_t rest = h & 0x7fff;
+    const uint32_t sign = (uint32_t)(h & 0x8000u) << 16;
+    const uint32_t small = dbt_float_to_bits((float)rest * 0x1p-24f); /* subnormals, exact */
+    const uint32_t normal = ((uint32_t)rest << 13) + (112u << 23);
+    const uint32_t high = (uint32_t)rest << 13 | 0x7f800000u; /* infinity, NaN */
+    const uint32_t bits = rest < 0x0400 ? small : rest < 0x7c00 ? normal : high;
+    return dbt_bits_to_float(sign | bits);
 }
 
 static inline uint16_t dbt_float_to_half(float f) {
     const uint32_t bits = dbt_float_to_bits(f);
-    const uint16_t sign = (uint16_t)(bits >> 16 & 0x8000u);
-    const uint32_t rest = bits & 0x7fffffffu;
-    if (rest > 0x7f800000u) return (uint16_t)(sign | 0x7e00u | (rest >> 13 & 0x1ffu)); /* NaN */
-    if (rest >= 0x477ff000u) return (uint16_t)(sign | 0x7c00u); /* rounds to 65536 or more */
-    if (rest >= 0x38800000u) {
-        const uint32_t odd = rest >> 13 & 1u;
-        return (uint16_t)(sign | ((rest - (112u << 23) + 0xfffu + odd) >> 13));
-    }
+    const int32_t rest = (int32_t)(bits & 0x7fffffffu);
     /* Below 2^-14: adding 2^-1's ulp grid (2^-24) lets the FPU round to nearest even. */
-    const float rounded = dbt_bits_to_float(rest) + 0.5f;
-    return (uint16_t)(sign | (dbt_float_to_bits(rounded) - 0x3f000000u));
+    const float grid = dbt_bits_to_float((uint32_t)rest) + 0.5f;
+    const uint32_t small = dbt_float_to_bits(grid) - 0x3f000000u;
+    const uint32_t normal =
+        ((uint32_t)rest - (112u << 23) + 0xfffu + ((uint32_t)rest >> 13 & 1u)) >> 13;
+    const uint32_t nan = 0x7e00u | ((uint32_t)rest >> 13 & 0x1ffu);
+    uint32_t half = rest < 0x38800000 ? small : normal;
+    half = rest < 0x477ff000 ? half : 0x7c00u; /* rounds to 65536 or more */
+    half = rest > 0x7f800000 ? nan : half;
+    return (uint16_t)((bits >> 16 & 0x8000u) | half);
 }
 
 static inline float dbt_bfloat16_to_float(uint16_t b) {

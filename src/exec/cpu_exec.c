@@ -174,6 +174,41 @@ static dibit_status keep_bounds(dbt_exec *exec, const dbt_step *step, const dbt_
     return dbt_op_device_bounds(call, bounds, allowed);
 }
 
+/* ---- Conversions ---- */
+
+typedef struct conversion {
+    const dibit_tensor *from;
+    dibit_tensor *to;
+    bool packs;
+    int64_t units, n_tasks; /* of UNIT elements, which are whole bytes whatever the type */
+} conversion;
+
+enum { UNIT = 64 };
+
+static void convert_task(void *ctx, int64_t i, uint32_t thread) {
+    (void)thread;
+    const conversion *const c = ctx;
+    const int64_t count = dbt_tensor_count(c->to);
+    const int64_t begin = dbt_task_begin(c->units, c->n_tasks, i) * UNIT;
+    const int64_t behind = dbt_task_begin(c->units, c->n_tasks, i + 1) * UNIT;
+    const int64_t n = (behind < count ? behind : count) - begin;
+    const char *const from =
+        (const char *)c->from->data + begin / 8 * dibit_type_bits(c->from->type);
+    char *const to = (char *)c->to->data + begin / 8 * dibit_type_bits(c->to->type);
+    if (c->packs) {
+        dbt_pack_elements(c->to->type, from, to, n);
+    } else {
+        dbt_unpack_elements(c->from->type, from, to, n);
+    }
+}
+
+void dbt_cpu_exec_convert(const dbt_exec *exec, const dbt_step *step) {
+    conversion c = {.from = step->in[0], .to = step->out[0], .packs = step->kind == DBT_STEP_PACK};
+    c.units = (dbt_tensor_count(c.to) + UNIT - 1) / UNIT;
+    c.n_tasks = dbt_task_count(c.units, UNIT);
+    dbt_parallel_for(exec->plan->options.pool, c.n_tasks, convert_task, &c);
+}
+
 /* ---- The op ---- */
 
 dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error) {

@@ -375,13 +375,7 @@ static dibit_status run_step(dbt_exec *exec, dbt_step *step, dibit_error *error)
     case DBT_STEP_UPLOAD:
     case DBT_STEP_DOWNLOAD: return dbt_gpu_exec_step(exec, step, error);
     case DBT_STEP_UNPACK:
-        dbt_unpack_elements(step->in[0]->type, step->in[0]->data, step->out[0]->data,
-                            dbt_tensor_count(step->out[0]));
-        return DIBIT_OK;
-    case DBT_STEP_PACK:
-        dbt_pack_elements(step->out[0]->type, step->in[0]->data, step->out[0]->data,
-                          dbt_tensor_count(step->out[0]));
-        return DIBIT_OK;
+    case DBT_STEP_PACK: dbt_cpu_exec_convert(exec, step); return DIBIT_OK;
     }
     return DIBIT_OK;
 }

@@ -55,6 +55,8 @@ dibit_status dbt_exec_step(dbt_exec *exec, bool *waiting, dibit_error *error);
 
 /* exec/cpu_exec.c */
 dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error);
+/* An UNPACK or PACK step. */
+void dbt_cpu_exec_convert(const dbt_exec *exec, const dbt_step *step);
 /* exec/gpu_exec.c: a step on the device, or to or from it. PENDING: call again. */
 dibit_status dbt_gpu_exec_step(dbt_exec *exec, dbt_step *step, dibit_error *error);
 /* wanted: bytes for a slot that has to grow. */

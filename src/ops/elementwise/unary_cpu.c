@@ -1,18 +1,8 @@
 /* The kernels of unary elementwise ops: a loop per op, over floats, and per type where integers have
  * the op too. */
-#include "ops/elementwise/formulas.h"
-#include "ops/elementwise/unary.h"
-
-static inline float clamp01(float x) {
-    x = x < 0.0f ? 0.0f : x;
-    return x > 1.0f ? 1.0f : x;
-}
-
-/* x tanh(log(1 + e^x)) = x e (e + 2) / (e (e + 2) + 2); from 20 on the fraction is 1. */
-static inline float mish(float x) {
-    const float e = dbt_expf(x > 20.0f ? 20.0f : x), t = e * (e + 2.0f);
-    return x * (t / (t + 2.0f));
-}
+#include "dibit/dibit.h"
+#define DBT_UNARY_TABLE dbt_unary_floats
+#include "ops/elementwise/unary_tmpl.h"
 
 #define KERNEL(name, T, R, expression)                                                             \
     static void name(const dbt_unary_attrs *p, const void *x_, void *y_, int64_t n) {              \
@@ -24,10 +14,6 @@ static inline float mish(float x) {
             ys[i] = (R)(expression);                                                               \
         }                                                                                          \
     }
-
-#define FLOAT_KERNEL(kind, cost, y_ulps, x_error, error, formula)                                  \
-    KERNEL(float_##kind, float, float, formula)
-DBT_UNARY_FLOATS(FLOAT_KERNEL)
 KERNEL(float_IS_NAN, float, uint8_t, x != x)
 KERNEL(float_IS_INF, float, uint8_t,
        (x == INFINITY && p->detect_positive) || (x == -INFINITY && p->detect_negative))
@@ -52,14 +38,6 @@ UNSIGNED_KERNELS(uint16_t)
 UNSIGNED_KERNELS(uint32_t)
 UNSIGNED_KERNELS(uint64_t)
 
-static const dbt_unary_fn float_kernels[DBT_UNARY_KINDS] = {
-#define FLOAT_ROW(kind, ...) [DBT_UNARY_##kind] = float_##kind,
-    DBT_UNARY_FLOATS(FLOAT_ROW)
-#undef FLOAT_ROW
-        [DBT_UNARY_IS_NAN] = float_IS_NAN,
-    [DBT_UNARY_IS_INF] = float_IS_INF,
-};
-
 #define SIGNED_ROW(T)                                                                              \
     {[DBT_UNARY_ABS] = T##_ABS,                                                                    \
      [DBT_UNARY_NEG] = T##_NEG,                                                                    \
@@ -80,12 +58,26 @@ dbt_unary_fn dbt_unary_kernel(dbt_unary_kind kind, dibit_type type) {
     static const dibit_type integers[8] = {DIBIT_TYPE_INT8,   DIBIT_TYPE_INT16, DIBIT_TYPE_INT32,
                                            DIBIT_TYPE_INT64,  DIBIT_TYPE_UINT8, DIBIT_TYPE_UINT16,
                                            DIBIT_TYPE_UINT32, DIBIT_TYPE_UINT64};
-    if (type == DIBIT_TYPE_FLOAT) return float_kernels[kind];
+    if (type == DIBIT_TYPE_FLOAT && kind == DBT_UNARY_IS_NAN) return float_IS_NAN;
+    if (type == DIBIT_TYPE_FLOAT && kind == DBT_UNARY_IS_INF) return float_IS_INF;
+    if (type == DIBIT_TYPE_FLOAT) return dbt_unary_floats[kind];
     if (type == DIBIT_TYPE_BOOL) return kind == DBT_UNARY_NOT ? bool_NOT : NULL;
     for (int t = 0; t < 8; t++) {
         if (type == integers[t]) return integer_kernels[t][kind];
     }
     return NULL;
+}
+
+/* The fastest one. */
+static dbt_unary_fn choose(dbt_unary_kind kind, dibit_type type, uint64_t isa) {
+    dbt_unary_fn fn = NULL;
+#if DBT_X86_64
+    if (type == DIBIT_TYPE_FLOAT && isa & DIBIT_ISA_AVX2) {
+        fn = (isa & DIBIT_ISA_AVX512 ? dbt_unary_floats_avx512 : dbt_unary_floats_avx2)[kind];
+    }
+#endif
+    (void)isa;
+    return fn ? fn : dbt_unary_kernel(kind, type);
 }
 
 static int64_t cost_of(dbt_unary_kind kind) {
@@ -129,7 +121,7 @@ static void task(void *ctx, int64_t i, uint32_t thread) {
 dibit_status dbt_unary_run(dbt_unary_kind kind, const dbt_unary_attrs *attrs,
                            const dbt_cpu_call *call) {
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
-    unary_call c = {.fn = dbt_unary_kernel(kind, x->type),
+    unary_call c = {.fn = choose(kind, x->type, call->options->isa),
                     .attrs = attrs,
                     .x = x->data,
                     .y = y->data,

@@ -175,6 +175,7 @@ static dbt_norm_rows norm_job(const dbt_cpu_call *call, float *y) {
                            .gain = data_of(call, DBT_FUSED_GAIN),
                            .gain_n = at->nbits.K,
                            .epsilon = at->epsilon,
+                           .isa = call->options->isa,
                            .y = y};
 }
 

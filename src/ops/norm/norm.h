@@ -39,10 +39,15 @@ typedef struct dbt_norm_rows {
     int64_t gain_n, shift_n;
     float epsilon;
     bool centred;
+    uint64_t isa;                /* what may be used; results do not depend on it */
     float *y, *mean, *inv, *sum; /* NULL where not wanted; y or sum when there are several terms */
 } dbt_norm_rows;
 
 void dbt_norm_run_rows(const dbt_norm_rows *job, dbt_pool *pool);
+/* Rows [begin, end) of it: plain, and compiled for an instruction set. */
+void dbt_norm_rows_plain(const dbt_norm_rows *job, int64_t begin, int64_t end);
+void dbt_norm_rows_avx2(const dbt_norm_rows *job, int64_t begin, int64_t end);
+void dbt_norm_rows_avx512(const dbt_norm_rows *job, int64_t begin, int64_t end);
 /* Bounds of y, mean, inv and sum, NULL where not wanted. */
 void dbt_norm_bound_rows(const dbt_norm_rows *job, float *const bound[4]);
 

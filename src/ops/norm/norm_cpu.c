@@ -71,6 +71,7 @@ static dibit_status make_job(const dbt_cpu_call *call, dbt_norm_rows *job) {
     dbt_norm_layout l;
     DBT_TRY(dbt_norm_layout_of(call->node, in, call->error, &l));
     memset(job, 0, sizeof *job);
+    job->isa = call->options->isa;
     job->n = l.n;
     job->rows = l.rows;
     job->term[0].data = in[0]->data;

@@ -4,83 +4,41 @@
 #include <float.h>
 #include <string.h>
 
-#include "base/math.h"
+#include "dibit/dibit.h"
+#define DBT_NORM_ROWS dbt_norm_rows_plain
+#include "ops/norm/norm_tmpl.h"
 
 #define HALF_EPS (FLT_EPSILON / 2) /* one rounding */
 
-static float sum_squares(const float *x, int64_t n, float mean) {
-    float lanes[DBT_LANES] = {0};
-    int64_t i = 0;
-    for (; i + DBT_LANES <= n; i += DBT_LANES) {
-        for (int k = 0; k < DBT_LANES; k++) {
-            const float d = x[i + k] - mean;
-            lanes[k] += d * d;
-        }
-    }
-    for (int k = 0; i < n; i++, k++) lanes[k] += (x[i] - mean) * (x[i] - mean);
-    return dbt_sum(lanes, DBT_LANES);
-}
-
 void dbt_norm_statistics(const float *x, int64_t n, bool centred, float epsilon, float *mean,
                          float *inv) {
-    *mean = centred ? dbt_sum(x, n) / (float)n : 0;
-    *inv = 1 / sqrtf(sum_squares(x, n, *mean) / (float)n + epsilon);
+    statistics(x, n, centred, epsilon, mean, inv);
 }
 
-static const float *term_row(const dbt_norm_rows *job, int t, int64_t r) {
-    const dbt_norm_term *const term = &job->term[t];
-    const int64_t i = term->index ? term->index[r % term->n_index] : r;
-    return i < term->rows ? term->data + i * job->n : term->data + i % term->rows * job->n;
-}
+typedef void (*rows_fn)(const dbt_norm_rows *job, int64_t begin, int64_t end);
 
-static const float *add_terms(const dbt_norm_rows *job, int64_t r, float *out) {
-    const int64_t n = job->n;
-    const float *a = term_row(job, 0, r);
-    for (int t = 1; t < 3; t++) {
-        if (!job->term[t].data) continue;
-        const float *const b = term_row(job, t, r);
-        for (int64_t i = 0; i < n; i++) out[i] = a[i] + b[i];
-        a = out;
+static rows_fn choose(uint64_t isa) {
+#if DBT_X86_64
+    if (isa & DIBIT_ISA_AVX2) {
+        return isa & DIBIT_ISA_AVX512 ? dbt_norm_rows_avx512 : dbt_norm_rows_avx2;
     }
-    return a;
-}
-
-static void scale_row(const dbt_norm_rows *job, const float *x, float mean, float inv, float *y) {
-    const int64_t n = job->n;
-    const float *const gain = job->gain, *const shift = job->shift;
-    if (gain && job->gain_n == n && !shift) {
-        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inv * gain[i];
-    } else if (gain && job->gain_n == n && job->shift_n == n) {
-        for (int64_t i = 0; i < n; i++) y[i] = (x[i] - mean) * inv * gain[i] + shift[i];
-    } else {
-        for (int64_t i = 0; i < n; i++) {
-            const float g = gain ? gain[i % job->gain_n] : 1;
-            const float b = shift ? shift[i % job->shift_n] : 0;
-            y[i] = (x[i] - mean) * inv * g + b;
-        }
-    }
+#endif
+    (void)isa;
+    return dbt_norm_rows_plain;
 }
 
 typedef struct rows_task {
     const dbt_norm_rows *job;
+    rows_fn run;
     int64_t n_tasks;
 } rows_task;
 
 static void run_rows(void *ctx, int64_t task, uint32_t thread) {
     (void)thread;
     const rows_task *const t = ctx;
-    const dbt_norm_rows *const job = t->job;
-    const int64_t end = dbt_task_begin(job->rows, t->n_tasks, task + 1);
-    for (int64_t r = dbt_task_begin(job->rows, t->n_tasks, task); r < end; r++) {
-        float *const y = job->y ? job->y + r * job->n : NULL;
-        float *const s = job->sum ? job->sum + r * job->n : NULL;
-        const float *const x = add_terms(job, r, s ? s : y);
-        float mean, inv;
-        dbt_norm_statistics(x, job->n, job->centred, job->epsilon, &mean, &inv);
-        if (job->mean) job->mean[r] = mean;
-        if (job->inv) job->inv[r] = inv;
-        if (y) scale_row(job, x, mean, inv, y);
-    }
+    const int64_t rows = t->job->rows;
+    t->run(t->job, dbt_task_begin(rows, t->n_tasks, task),
+           dbt_task_begin(rows, t->n_tasks, task + 1));
 }
 
 void dbt_norm_run_rows(const dbt_norm_rows *job, dbt_pool *pool) {
@@ -90,7 +48,7 @@ void dbt_norm_run_rows(const dbt_norm_rows *job, dbt_pool *pool) {
         return;
     }
     if (job->rows == 0) return;
-    rows_task task = {job, dbt_task_count(job->rows, job->n * 4)};
+    rows_task task = {job, choose(job->isa), dbt_task_count(job->rows, job->n * 2)};
     dbt_parallel_for(pool, task.n_tasks, run_rows, &task);
 }
 
