@@ -9,7 +9,7 @@ import models
 
 Worker = namedtuple("Worker", "program folder threads")  # program: dibit-lm, dibit-rows, ort-lm, ort-rows, llama, start-..., profile
 Task = namedtuple("Task", "worker line per scale")  # value = per / answer, or answer * scale where per is 0
-Case = namedtuple("Case", "part key title unit tasks rounds")  # tasks: engine -> Task
+Case = namedtuple("Case", "part key title unit tasks rounds work")  # tasks: engine -> Task; work: of a layer, or None
 
 PARTS = ("limits", "models", "ops", "widths", "start", "context", "size", "bandwidth", "profile")
 CONTEXT = 8128  # the models end at 8,192
@@ -19,14 +19,22 @@ def speed(program, folder, threads, line, tokens):
     return Task(Worker(program, folder, threads), line, tokens, 0)
 
 
+def work_of(size, layers, m, bits, block, zero_points="packed", level=4, g_idx=False):
+    """What a layer cannot do without, and how many bytes all layers read."""
+    blocks = size // block
+    weights = size * (size * bits // 8 + blocks * 4 + {None: 0, "float": blocks * 4, "packed": -(-blocks * bits // 8)}[zero_points])
+    return {"bytes": weights + 8 * m * size, "products": m * size * size, "all_bytes": layers * (weights + 8 * m * size),
+            "int8": level == 4 and not g_idx and zero_points != "float"}
+
+
 class Builder:
     """Makes the cases; models are written when their workers are started."""
 
     def __init__(self, work, threads, quick):
         self.work, self.threads, self.quick, self.cases, self.make = work, threads, quick, [], {}
 
-    def add(self, part, key, title, unit, tasks, rounds):
-        self.cases.append(Case(part, f"{part}/{key}", title, unit, tasks, 3 if self.quick else rounds))
+    def add(self, part, key, title, unit, tasks, rounds, work=None):
+        self.cases.append(Case(part, f"{part}/{key}", title, unit, tasks, 3 if self.quick else rounds, work))
 
     def folder(self, name, write, *args, **kwargs):
         folder = f"{self.work}/{name}"
@@ -76,7 +84,8 @@ class Builder:
         folder = self.folder(f"chain-{size}-{'-'.join(f'{k}{v}' for k, v in nbits.items())}", models.chain, size, layers, **nbits)
         programs = {"dibit": "dibit-rows", "onnxruntime": "ort-rows"}
         self.add(part, f"{key}/m{m}", f"{title}, M = {m}", "us",
-                 {e: Task(Worker(programs[e], folder, self.threads), f"{m} 0.04", 0, 1e6 / layers) for e in engines}, rounds)
+                 {e: Task(Worker(programs[e], folder, self.threads), f"{m} 0.04", 0, 1e6 / layers) for e in engines}, rounds,
+                 work_of(size, layers, m, **nbits))
 
     def ops(self):
         sizes = ((2048, 8),) if self.quick else ((2048, 8), (4096, 4))
@@ -85,7 +94,7 @@ class Builder:
                 for block in (32,) if self.quick else (32, 64):
                     for m in (1, 16, 128) if self.quick else (1, 4, 16, 128, 512):
                         self.chain("ops", f"{size}/{bits}/{block}", f"{size}, {bits} bits, block {block}", size, layers, m,
-                                   5, bits=bits, block=block)
+                                   5 if m < 128 else 3, bits=bits, block=block)
         for name, nbits in {"block 16": {"block": 16}, "float zero points": {"block": 32, "zero_points": "float"},
                             "g_idx, no zero points": {"block": 32, "g_idx": True, "level": 0, "zero_points": None},
                             "accuracy_level 0": {"block": 32, "level": 0}}.items():
@@ -121,10 +130,10 @@ class Builder:
         self.decode("size", "small", "the shipped model: decode after 64", small, 64, 32, 3)
 
     def bandwidth(self):
-        engines = self.random("4.4B", 2, 4, "Q2_K", "Q4_0", half=True)
+        engines = self.random("3.7B", 2, 4, "Q2_K", "Q4_0", half=True)
         self.add("bandwidth", "share", "decode: the share of the bandwidth", "profile",
                  {"dibit": Task(Worker("profile", engines["dibit"][1], self.threads), "8 8", 0, 1)}, 3)
-        self.decode("bandwidth", "decode", "4.4 billion weights: decode after 8", engines, 8, 4, 3)
+        self.decode("bandwidth", "decode", "3.7 billion weights: decode after 8", engines, 8, 4, 3)
 
     def profile(self):
         self.add("profile", "135M", "the shipped model", "profile",

@@ -18,7 +18,7 @@ Shape = namedtuple("Shape", "layers hidden ffn heads kv_heads head_dim vocabular
 SHAPES = {
     "135M": Shape(30, 576, 1536, 9, 3, 64, 49152, 8192),  # the shipped model's
     "1.3B": Shape(22, 2048, 7168, 32, 8, 64, 49152, 8192),  # ten times that
-    "4.4B": Shape(32, 3072, 9216, 24, 8, 128, 49152, 8192),
+    "3.7B": Shape(32, 3072, 9216, 24, 8, 128, 49152, 8192),
 }
 
 

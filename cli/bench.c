@@ -262,8 +262,7 @@ int dibit_cli_bench(int argc, char **argv) {
         {"repetitions", 0, "N", "how often each is measured (default 5)", DIBIT_CLI_U32,
          &options.repetitions},
         {"profile", 0, NULL,
-         "also show where the time went, by operator and step, and how near that is to the\n"
-         "                             machine's limits",
+         "also show where the time went, and how near that is to the machine's limits",
          DIBIT_CLI_FLAG, &options.profile},
         {"serve", 0, NULL, "measure what lines on standard input ask for (see cli/bench_serve.c)",
          DIBIT_CLI_FLAG, &options.serve},

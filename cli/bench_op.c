@@ -290,8 +290,8 @@ int dibit_cli_bench_op(int argc, char **argv) {
          &o.kernel},
         {"all", 0, NULL, "every kernel that fits", DIBIT_CLI_FLAG, &o.all},
         {"megabytes", 0, "N",
-         "weights to go through (default 64; 0: one layer; on a device 32 layers); of limits the\n"
-         "                             most that is read (default 1024)",
+         "weights to go through (default 64; 0: one layer; on a device 32 layers); limits: to "
+         "read at most (1024)",
          DIBIT_CLI_U32, &o.megabytes},
         {"from-model", 0, "FILE", "the configurations of a model", DIBIT_CLI_STRING, &o.from_model},
         {"checked-shaders", 0, NULL,

@@ -19,7 +19,7 @@ static const char *const verb = "tune";
 #define HOPELESS 1.3    /* times as slow as it in one try: not tried again */
 #define LEAST_TIME 3e-3 /* seconds of one timing */
 
-static const int64_t rows[] = {1, 2, 4, 8, 16, 64, 256};
+static const int64_t rows[] = {1, 2, 4, 8, 16, 32, 64, 256};
 static const struct {
     int64_t N, K;
 } sizes[] = {{1536, 576}, {576, 1536}, {2048, 2048}};
@@ -233,7 +233,7 @@ int dibit_cli_tune(int argc, char **argv) {
         {"out", 'o', "FILE", "write the file there (default: standard output)", DIBIT_CLI_STRING,
          &o.out},
         {"bits", 0, "N", "only this width, 1 to 8 (default: all)", DIBIT_CLI_U32, &o.bits},
-        {"m", 'm', "N", "only so many rows of A: 1, 2, 4, 8, 16, 64 or 256 (default: all)",
+        {"m", 'm', "N", "only so many rows of A: 1, 2, 4, 8, 16, 32, 64 or 256 (default: all)",
          DIBIT_CLI_U32, &o.m},
         {"rounds", 0, "N", "how often kernels take turns, 3 to 20 (default 5)", DIBIT_CLI_U32,
          &o.rounds},
