@@ -20,7 +20,7 @@ uint64_t dibit_cpu_isa(void) {
         if (__builtin_cpu_supports("avx512vnni")) isa |= DIBIT_ISA_AVX512_VNNI;
         if (__builtin_cpu_supports("avx512vbmi")) isa |= DIBIT_ISA_AVX512_VBMI;
     }
-#elif defined(__aarch64__) && defined(__linux__)
+#elif defined(__aarch64__)
     enum { HWCAP_ASIMDDP_BIT = 20, HWCAP2_I8MM_BIT = 13 }; /* Linux's asm/hwcap.h */
     isa |= DIBIT_ISA_NEON;
     if (dbt_os_hwcap(0) >> HWCAP_ASIMDDP_BIT & 1) isa |= DIBIT_ISA_NEON_DOT;

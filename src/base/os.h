@@ -18,7 +18,7 @@ void dbt_os_unmap(const void *data, uint64_t bytes);
 uint32_t dbt_os_cores(void);       /* that this process may use; at least 1 */
 uint64_t dbt_os_memory(void);      /* bytes of physical memory; UINT64_MAX when unknown */
 uint64_t dbt_os_nanoseconds(void); /* monotonic */
-/* Linux's capability words of the CPU (AT_HWCAP, AT_HWCAP2); 0 elsewhere. */
+/* Linux's capability words of the CPU (AT_HWCAP, AT_HWCAP2), of an Arm also on macOS; 0 elsewhere. */
 uint64_t dbt_os_hwcap(int word);
 
 /* A shared library, by path or by a name that the system looks up. NULL when there is none, with the

@@ -18,6 +18,8 @@
 
 #if defined(__linux__)
 #include <sys/auxv.h>
+#elif defined(__APPLE__)
+#include <sys/sysctl.h>
 #endif
 
 dibit_status dbt_os_map(const char *path, const char *name, const uint8_t **data, uint64_t *bytes,
@@ -109,6 +111,21 @@ uint64_t dbt_os_nanoseconds(void) {
 uint64_t dbt_os_hwcap(int word) {
 #if defined(__linux__)
     return getauxval(word == 0 ? AT_HWCAP : AT_HWCAP2);
+#elif defined(__APPLE__)
+    /* The bits as Linux has them. */
+    static const struct {
+        const char *name;
+        int word, bit;
+    } features[] = {{"hw.optional.arm.FEAT_DotProd", 0, 20}, {"hw.optional.arm.FEAT_I8MM", 1, 13}};
+    uint64_t bits = 0;
+    for (size_t i = 0; i < sizeof features / sizeof features[0]; i++) {
+        int has = 0;
+        size_t size = sizeof has;
+        if (features[i].word == word && sysctlbyname(features[i].name, &has, &size, NULL, 0) == 0 &&
+            has)
+            bits |= UINT64_C(1) << features[i].bit;
+    }
+    return bits;
 #else
     return (void)word, 0;
 #endif

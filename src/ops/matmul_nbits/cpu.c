@@ -122,6 +122,10 @@ static void quantize_row_portable(const dbt_matmul_nbits *p, uint32_t order, int
         for (int64_t k = 0; k < row_bytes; k += 128) order_group(q + k, 32, 4);
     } else if (order == DBT_NBITS_PLANES(32, 2)) {
         for (int64_t k = 0; k < row_bytes; k += 64) order_group(q + k, 32, 2);
+    } else if (order == DBT_NBITS_PLANES(4, 4)) {
+        for (int64_t k = 0; k < row_bytes; k += 16) order_group(q + k, 4, 4);
+    } else if (order == DBT_NBITS_PLANES(4, 2)) {
+        for (int64_t k = 0; k < row_bytes; k += 8) order_group(q + k, 4, 2);
     }
 }
 

@@ -1,6 +1,6 @@
-/* MatMulNBits with AVX2, FMA and F16C, reading B where it lies.
+/* MatMulNBits with int8 activations, AVX2, FMA and F16C, reading B where it lies.
  *
- * INT8 ACTIVATIONS. 32 bytes of B at 2 bits are 128 codes; shifted right by 2 j and masked, byte i is
+ * 32 bytes of B at 2 bits are 128 codes; shifted right by 2 j and masked, byte i is
  * code 4 i + j. The activations are stored in that order (dbt_nbits_activations), so unpacking is a
  * shift and a mask. Sums of a vector's four-byte groups are 32-bit lanes; a block takes `lanes` of
  * them (all 8 if it is large), so that `lanes` vectors hold 8 blocks, which are reduced to one vector of
@@ -8,9 +8,6 @@
  *
  *     2 bits, block 32, lanes 2    v0 |b0 b0|b1 b1|b2 b2|b3 b3|  v1 |b4 b4|b5 b5|b6 b6|b7 b7|
  *                                  -> |b0|b1|b2|b3|b4|b5|b6|b7|
- *
- * FLOAT ACTIVATIONS. One row of A: codes become floats in registers. More rows, or g_idx: some rows
- * of B become floats in scratch, which all rows of A then meet.
  *
  * Loads may run over the end of a row of B, but not of B: the last rows are copied first. */
 #include <immintrin.h>
@@ -336,159 +333,6 @@ static DBT_ALWAYS_INLINE void run_int8(const dbt_nbits_task *t, const uint32_t b
     }
 }
 
-/* ---- Float activations, one row of A ---- */
-
-/* Codes minus zero point as floats: up to 3 bits from a table, whose index is the low 3 bits. */
-static DBT_ALWAYS_INLINE __m256 table_of(__m256 zero_point, const uint32_t bits) {
-    const int mask = (1 << (bits < 3 ? bits : 3)) - 1;
-    const __m256 codes =
-        _mm256_setr_ps((float)(0 & mask), (float)(1 & mask), (float)(2 & mask), (float)(3 & mask),
-                       (float)(4 & mask), (float)(5 & mask), (float)(6 & mask), (float)(7 & mask));
-    return _mm256_sub_ps(codes, zero_point);
-}
-
-static DBT_ALWAYS_INLINE __m256 weights8(const uint8_t *b, __m256 table, __m256 zero_point,
-                                         const uint32_t bits) {
-    if (bits > 3) return _mm256_sub_ps(_mm256_cvtepi32_ps(codes8(b, bits)), zero_point);
-    const int n = (int)bits;
-    int32_t word;
-    memcpy(&word, b, 4);
-    const __m256i shifts = _mm256_setr_epi32(0, n, 2 * n, 3 * n, 4 * n, 5 * n, 6 * n, 7 * n);
-    return _mm256_permutevar8x32_ps(table, _mm256_srlv_epi32(_mm256_set1_epi32(word), shifts));
-}
-
-static DBT_ALWAYS_INLINE float float_element(const dbt_nbits_task *t, const uint8_t *b,
-                                             const float *a, const uint32_t bits) {
-    const dbt_matmul_nbits *const p = t->p;
-    const float *const zero_points = t->zero_points;
-    __m256 y[2] = {_mm256_setzero_ps(), _mm256_setzero_ps()};
-    for (int64_t g = 0; g < p->k_blocks; g++) {
-        const int64_t end = least(p->K, (g + 1) * p->block_size);
-        const __m256 zero_point = _mm256_set1_ps(zero_points[g]),
-                     table = table_of(zero_point, bits);
-        __m256 even = _mm256_setzero_ps(), odd = _mm256_setzero_ps();
-        int64_t k = g * p->block_size;
-        const uint8_t *at = b + k / 8 * bits;
-        for (; k + 16 <= end; k += 16, at += 2 * bits) {
-            even = _mm256_fmadd_ps(_mm256_loadu_ps(a + k), weights8(at, table, zero_point, bits),
-                                   even);
-            odd = _mm256_fmadd_ps(_mm256_loadu_ps(a + k + 8),
-                                  weights8(at + bits, table, zero_point, bits), odd);
-        }
-        for (; k < end; k += 8, at += bits) {
-            const __m256 some = _mm256_maskload_ps(a + k, first_lanes(end - k));
-            even = _mm256_fmadd_ps(some, weights8(at, table, zero_point, bits), even);
-        }
-        y[g & 1] =
-            _mm256_fmadd_ps(_mm256_set1_ps(t->scales[g]), _mm256_add_ps(even, odd), y[g & 1]);
-    }
-    return sum8(_mm256_add_ps(y[0], y[1]));
-}
-
-static DBT_ALWAYS_INLINE void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits) {
-    const dbt_matmul_nbits *const p = t->p;
-    for (int64_t n = t->n_begin; n < t->n_end; n++) {
-        decode_blocks(p, n, t->scales, t->zero_points, bits);
-        const uint8_t *const b = readable_row(t, n, (p->K + 7) / 8 * bits + 8);
-        const float bias = p->bias ? p->bias[n] : 0.0f;
-        for (int64_t m = t->m_begin; m < t->m_end; m++) {
-            p->y[m * p->N + n] = float_element(t, b, p->a + m * p->K, bits) + bias;
-        }
-    }
-}
-
-/* ---- Float activations, many rows of A ---- */
-
-/* Row n of B as floats, zeros up to a multiple of 8. */
-static DBT_ALWAYS_INLINE void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
-                                            const uint32_t bits) {
-    const dbt_matmul_nbits *const p = t->p;
-    decode_blocks(p, n, t->scales, t->zero_points, bits);
-    const float *const zero_points = t->zero_points;
-    const uint8_t *b = readable_row(t, n, (p->K + 7) / 8 * bits + 8);
-    for (int64_t k = 0; k < p->K; k += 8, b += bits) {
-        const __m256i valid = first_lanes(p->K - k);
-        __m256 zero_point, scale;
-        if (p->g_idx) {
-            const __m256i g = _mm256_maskload_epi32(p->g_idx + k, valid);
-            zero_point = _mm256_i32gather_ps(zero_points, g, 4);
-            scale = _mm256_i32gather_ps(t->scales, g, 4);
-        } else {
-            const int64_t g = k / p->block_size;
-            zero_point = _mm256_set1_ps(zero_points[g]);
-            scale = _mm256_set1_ps(t->scales[g]);
-        }
-        const __m256 v =
-            _mm256_mul_ps(_mm256_sub_ps(_mm256_cvtepi32_ps(codes8(b, bits)), zero_point), scale);
-        _mm256_store_ps(w + k, _mm256_and_ps(v, _mm256_castsi256_ps(valid)));
-    }
-}
-
-/* y[r, c] = sum_k a[r, k] * w[c, k] + bias[c] for rows x columns elements. */
-static DBT_ALWAYS_INLINE void dot_block(const float *a, int64_t a_stride, const float *w,
-                                        int64_t w_stride, int64_t K, const int rows,
-                                        const int columns, const float *bias, float *y,
-                                        int64_t y_stride) {
-    __m256 sums[3][4];
-    for (int r = 0; r < rows; r++) {
-        for (int c = 0; c < columns; c++) sums[r][c] = _mm256_setzero_ps();
-    }
-    int64_t k = 0;
-    for (; k + 8 <= K; k += 8) {
-        __m256 v[3];
-        for (int r = 0; r < rows; r++) v[r] = _mm256_loadu_ps(a + r * a_stride + k);
-        for (int c = 0; c < columns; c++) {
-            const __m256 u = _mm256_load_ps(w + c * w_stride + k);
-            for (int r = 0; r < rows; r++) sums[r][c] = _mm256_fmadd_ps(v[r], u, sums[r][c]);
-        }
-    }
-    if (k < K) {
-        const __m256i valid = first_lanes(K - k);
-        for (int r = 0; r < rows; r++) {
-            const __m256 v = _mm256_maskload_ps(a + r * a_stride + k, valid);
-            for (int c = 0; c < columns; c++) {
-                sums[r][c] = _mm256_fmadd_ps(v, _mm256_load_ps(w + c * w_stride + k), sums[r][c]);
-            }
-        }
-    }
-    for (int r = 0; r < rows; r++) {
-        for (int c = 0; c < columns; c++)
-            y[r * y_stride + c] = sum8(sums[r][c]) + (bias ? bias[c] : 0.0f);
-    }
-}
-
-/* The rows of A of this task with `columns` (up to 4) unpacked rows of B. */
-static void dot_columns(const dbt_nbits_task *t, int64_t n, int columns, const float *w) {
-    const dbt_matmul_nbits *const p = t->p;
-    const float *const bias = p->bias ? p->bias + n : NULL;
-    for (int64_t m = t->m_begin; m < t->m_end;) {
-        const float *const a = p->a + m * p->K;
-        float *const y = p->y + m * p->N + n;
-        if (columns < 4) {
-            for (int c = 0; c < columns; c++) {
-                dot_block(a, p->K, w + c * t->row_stride, t->row_stride, p->K, 1, 1,
-                          bias ? bias + c : NULL, y + c, p->N);
-            }
-            m++;
-        } else if (t->m_end - m >= 3) {
-            dot_block(a, p->K, w, t->row_stride, p->K, 3, 4, bias, y, p->N);
-            m += 3;
-        } else {
-            dot_block(a, p->K, w, t->row_stride, p->K, 1, 4, bias, y, p->N);
-            m++;
-        }
-    }
-}
-
-static DBT_ALWAYS_INLINE void run_float_tile(const dbt_nbits_task *t, const uint32_t bits) {
-    for (int64_t n = t->n_begin; n < t->n_end; n += 4) {
-        const int columns = (int)least(4, t->n_end - n);
-        float *const w = t->rows;
-        for (int c = 0; c < columns; c++) unpack_floats(t, n + c, w + c * t->row_stride, bits);
-        dot_columns(t, n, columns, w);
-    }
-}
-
 #define SUFFIX avx2
-#define FORMS(RUN) RUN(int8) RUN(float_tile) RUN(float_matvec)
+#define FORMS(RUN) RUN(int8)
 #include "ops/matmul_nbits/cpu_widths_tmpl.h"

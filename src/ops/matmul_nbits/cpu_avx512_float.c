@@ -49,4 +49,4 @@ static DBT_ALWAYS_INLINE void transpose_words(const uint8_t *at, int64_t stride,
 }
 
 #define SUFFIX avx512
-#include "ops/matmul_nbits/cpu_strip_tmpl.h"
+#include "ops/matmul_nbits/cpu_float_tmpl.h"

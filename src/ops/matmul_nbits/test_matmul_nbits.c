@@ -414,8 +414,9 @@ static const char *const fill_names[] = {"exact", "random", "edges"};
 static const char *const scale_names[] = {"float", "float16", "bfloat16"};
 static const char *const yes_no[] = {"no", "yes"};
 static const char *const activation_names[] = {"float", "int8"};
-static const char *const family_names[] = {"ref",    "S",          "portable",   "avx2",
-                                           "avx512", "avx512vnni", "avx512vbmi", "wasm"};
+static const char *const family_names[] = {"ref",     "S",          "portable",   "avx2",
+                                           "avx512",  "avx512vnni", "avx512vbmi", "neon",
+                                           "neondot", "neoni8mm",   "wasm"};
 #define COUNT(a) (int)(sizeof(a) / sizeof *(a))
 static const matrix_parameter parameters[N_P] = {
     [P_M] = {"M", COUNT(m_names), m_names},
@@ -617,6 +618,7 @@ static void test_every_problem_has_a_kernel(void **state) {
     static const int32_t g_idx = 0;
     static const uint8_t zero_points = 0;
     const uint64_t isas[] = {0, dibit_cpu_isa()};
+    const uint64_t simd = DIBIT_ISA_AVX2 | DIBIT_ISA_NEON | DIBIT_ISA_WASM_SIMD;
     for (uint32_t bits = 1; bits <= 8; bits++) {
         for (int mode = 0; mode < 16; mode++) {
             const dbt_matmul_nbits p = {
@@ -636,8 +638,7 @@ static void test_every_problem_has_a_kernel(void **state) {
                 assert_true(dbt_nbits_kernel_fits(kernel, &p, isas[i]));
                 assert_true(kernel->min_m <= p.M || p.g_idx);
                 /* No width, mode or kind of zero points falls back to plain C. */
-                assert_true((kernel->isa != 0) ==
-                            ((isas[i] & (DIBIT_ISA_AVX2 | DIBIT_ISA_WASM_SIMD)) != 0));
+                assert_true((kernel->isa != 0) == ((isas[i] & simd) != 0));
             }
         }
     }
