@@ -36,16 +36,25 @@ typedef struct block_sums {
     vf of[MATVEC_ROWS][4];
 } block_sums;
 
-/* Adds codes [16 * half, 16 * half + 16) of a unit times a[r][...]. */
-static DBT_ALWAYS_INLINE void add_half(const vu *words, const int half, vf zero_point,
+/* Adds codes [16 * half, 16 * half + 16) of a unit times a[r][...]. With g_idx codes are scaled here, by the
+ * scales and zero points of the blocks that it names. */
+static DBT_ALWAYS_INLINE void add_half(const vu *words, const int half, const float *zero_points,
+                                       const float *scales, const int32_t *g_idx,
                                        const float *const *a, block_sums *sums, const int rows,
                                        const int n_sums, const uint32_t bits) {
+    const vf zero_point = load(zero_points);
     DBT_UNROLL
     for (int i = 0; i < 2; i++) {
         DBT_UNROLL
         for (int j = 0; j < 8; j++) {
             const int k = HALF * half + 8 * i + j;
-            const vf w = floats_of_codes(code_of(words, k, bits), bits) - zero_point;
+            vf w = floats_of_codes(code_of(words, k, bits), bits);
+            if (g_idx) {
+                const int64_t g = (int64_t)g_idx[k] * LANES;
+                w = (w - load(zero_points + g)) * load(scales + g);
+            } else {
+                w -= zero_point;
+            }
             DBT_UNROLL
             for (int r = 0; r < rows; r++) {
                 vf *const sum = &sums->of[r][j % n_sums];
@@ -71,17 +80,20 @@ static DBT_ALWAYS_INLINE void end_block(block_sums *sums, vf scale, vf *y, const
 /* Elements [m, m + n_rows) of Y's columns from n on; the last row stands for those that are missing up
  * to `rows`. */
 static DBT_ALWAYS_INLINE void few_rows(const dbt_nbits_task *t, int64_t n, int64_t m,
-                                       int64_t n_rows, const int rows, const uint32_t bits) {
+                                       int64_t n_rows, const int rows, const bool g_idx,
+                                       const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const int n_sums = rows == 1 ? 4 : 2;
     const strip b = strip_of(p->b, dbt_nbits_row_bytes(p), n, p->N);
     const float *zero_point = (const float *)t->zero_points, *scale = t->scales;
     const float *a[MATVEC_ROWS];
+    const int32_t *groups = g_idx ? p->g_idx : NULL;
     float tail[MATVEC_ROWS][UNIT];
+    int32_t groups_tail[UNIT] = {0};
     block_sums sums = {0};
     vf y[MATVEC_ROWS] = {{0}};
     for (int r = 0; r < rows; r++) a[r] = p->a + (m + least(r, n_rows - 1)) * p->K;
-    int64_t left = p->block_size; /* in this block */
+    int64_t left = g_idx ? INT64_MAX : p->block_size; /* in this block */
     for (int64_t chunk = 0; chunk < p->K; chunk += CHUNK) {
         vu words[CHUNK / 32 * 8];
         load_words(&b, chunk / 8 * bits, CHUNK / 8 * (int)bits, words);
@@ -93,6 +105,10 @@ static DBT_ALWAYS_INLINE void few_rows(const dbt_nbits_task *t, int64_t n, int64
                     memcpy(tail[r], a[r], (size_t)(end - k) * sizeof(float));
                     a[r] = tail[r];
                 }
+                if (g_idx) {
+                    memcpy(groups_tail, groups, (size_t)(end - k) * sizeof *groups);
+                    groups = groups_tail;
+                }
             }
             DBT_UNROLL
             for (int half = 0; half < 2; half++) {
@@ -102,14 +118,15 @@ static DBT_ALWAYS_INLINE void few_rows(const dbt_nbits_task *t, int64_t n, int64
                     zero_point += LANES;
                     left = p->block_size;
                 }
-                add_half(words + k / 32 * bits, half, load(zero_point), a, &sums, rows, n_sums,
-                         bits);
+                add_half(words + k / 32 * bits, half, zero_point, scale, groups, a, &sums, rows,
+                         n_sums, bits);
                 left -= HALF;
             }
             for (int r = 0; r < rows; r++) a[r] += UNIT;
+            if (g_idx) groups += UNIT;
         }
     }
-    end_block(&sums, load(scale), y, rows, n_sums);
+    end_block(&sums, g_idx ? splat(1.0f) : load(scale), y, rows, n_sums);
     const vf bias = p->bias ? load_some(p->bias + n, b.count) : (vf){0};
     for (int r = 0; r < rows && r < n_rows; r++)
         store_some(p->y + (m + r) * p->N + n, y[r] + bias, b.count);
@@ -121,11 +138,11 @@ static DBT_ALWAYS_INLINE void run_float_matvec(const dbt_nbits_task *t, const ui
         for (int64_t m = t->m_begin; m < t->m_end; m += MATVEC_ROWS) {
             const int64_t left = least(t->m_end - m, MATVEC_ROWS);
             if (left == 1) {
-                few_rows(t, n, m, left, 1, bits);
+                few_rows(t, n, m, left, 1, false, bits);
             } else if (left == 2) {
-                few_rows(t, n, m, left, 2, bits);
+                few_rows(t, n, m, left, 2, false, bits);
             } else {
-                few_rows(t, n, m, left, MATVEC_ROWS, bits);
+                few_rows(t, n, m, left, MATVEC_ROWS, false, bits);
             }
         }
     }
@@ -237,9 +254,15 @@ static void tile_columns(const dbt_nbits_task *t, int64_t n, int64_t columns) {
     }
 }
 
-/* The width is looked up where codes are. */
+/* One row of A with g_idx is worth no panels. Else the width is looked up where codes are. */
 static DBT_ALWAYS_INLINE void run_float_tile(const dbt_nbits_task *t, const uint32_t bits) {
-    (void)bits;
+    if (t->p->g_idx && t->m_end - t->m_begin == 1) {
+        for (int64_t n = t->n_begin; n < t->n_end; n += LANES) {
+            decode_strip(t, n, t->scales, t->zero_points);
+            few_rows(t, n, t->m_begin, 1, 1, true, bits);
+        }
+        return;
+    }
     for (int64_t n = t->n_begin; n < t->n_end; n += STRIPS * LANES)
         tile_columns(t, n, least(STRIPS * LANES, t->n_end - n));
 }
