@@ -6,6 +6,7 @@ import json
 import os
 import statistics
 import sys
+from math import log
 
 import plot
 
@@ -52,6 +53,16 @@ def table(head, rows):
     return ["", "| " + " | ".join(head) + " |", "|" + "---|" * len(head)] + ["| " + " | ".join(r) + " |" for r in rows] + [""]
 
 
+def between(points, x):
+    """y at x, on straight lines between points whose x and y are logarithms."""
+    if x <= points[0][0]:
+        return points[0][1]
+    for (x0, y0), (x1, y1) in zip(points, points[1:]):
+        if x <= x1:
+            return y0 * (y1 / y0) ** (log(x / x0) / log(x1 / x0))
+    return points[-1][1]
+
+
 class Report:
     def __init__(self, data):
         self.data, self.cases = data, data["cases"]
@@ -67,7 +78,7 @@ class Report:
             return None
         units = {"KB": 2 ** 10, "MB": 2 ** 20}
         reads = [(int(r["limit"].split()[2]) * units[r["limit"].split()[3]], r["all_threads"] * 1e9) for r in rows if r["unit"] == "GB/s"]
-        speed = next((s for size, s in reads if size >= work["all_bytes"]), reads[-1][1])
+        speed = between(reads, work["all_bytes"])
         kind = "int8" if work["int8"] else "float"
         products = max(r["all_threads"] * 1e9 for r in rows if r["limit"].startswith(kind))
         return max(work["bytes"] / speed, work["products"] / products) * 1e6 / median(case["values"][OURS])
