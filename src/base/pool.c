@@ -6,14 +6,21 @@
  * made it has returned.
  *
  * A worker that has nothing to do spins for SPIN_NS, which covers the gaps between the steps of one
- * token, then sleeps: an idle pool costs nothing. The caller wakes only when somebody sleeps. */
+ * token, then sleeps: an idle pool costs nothing. The caller wakes only when somebody sleeps. Whoever
+ * spins yields every few microseconds: the thread that it waits for may have been put on the same core. */
 #include "base/pool.h"
 
 #include <stdatomic.h>
 
+#include "base/compiler.h"
 #include "base/os.h"
 
-enum { SPIN_NS = 50000, SPIN_CHECK = 64 };
+enum { SPIN_NS = 50000 };
+#if DBT_X86_64
+enum { SPINS = 128 }; /* between yields; a pause takes up to 140 cycles */
+#else
+enum { SPINS = 1024 };
+#endif
 
 typedef struct worker {
     dbt_pool *pool;
@@ -41,17 +48,18 @@ struct dbt_pool {
 };
 
 static inline void relax(void) {
-#if defined(__x86_64__) || defined(__i386__)
+#if DBT_X86_64
     __builtin_ia32_pause();
 #endif
 }
 
-/* Waits until *word differs from `seen`: a short spin, then yields to whoever has the core. */
-static void spin_until_not(const _Atomic uint32_t *word, uint32_t seen) {
-    for (uint32_t i = 1; atomic_load_explicit(word, memory_order_acquire) == seen; i++) {
+/* Whether *word differs from `seen` within SPINS looks. */
+static bool spin_until_not(const _Atomic uint32_t *word, uint32_t seen) {
+    for (int i = 0; i < SPINS; i++) {
+        if (atomic_load_explicit(word, memory_order_acquire) != seen) return true;
         relax();
-        if (i % 1024 == 0) dbt_os_yield();
     }
+    return false;
 }
 
 static void take_tasks(dbt_pool *pool, uint32_t thread) {
@@ -65,10 +73,8 @@ static void take_tasks(dbt_pool *pool, uint32_t thread) {
 static void wait_for_job(dbt_pool *pool, uint32_t seen) {
     const uint64_t end = dbt_os_nanoseconds() + SPIN_NS;
     do {
-        for (int i = 0; i < SPIN_CHECK; i++) {
-            if (atomic_load_explicit(&pool->generation, memory_order_acquire) != seen) return;
-            relax();
-        }
+        if (spin_until_not(&pool->generation, seen)) return;
+        dbt_os_yield();
     } while (dbt_os_nanoseconds() < end);
     atomic_fetch_add(&pool->sleepers, 1);
     dbt_os_sleep_wait(pool->sleep, &pool->generation, seen);
@@ -173,7 +179,7 @@ void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx)
     publish(pool);
     take_tasks(pool, 0);
     for (uint32_t busy; (busy = atomic_load_explicit(&pool->busy, memory_order_acquire)) != 0;) {
-        spin_until_not(&pool->busy, busy);
+        if (!spin_until_not(&pool->busy, busy)) dbt_os_yield();
     }
 }
 
