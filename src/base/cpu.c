@@ -6,6 +6,10 @@
 
 #include "base/os.h"
 
+#if defined(__x86_64__) || defined(__i386__)
+#include <cpuid.h>
+#endif
+
 uint64_t dibit_cpu_isa(void) {
     uint64_t isa = 0;
 #if defined(__x86_64__) || defined(__i386__)
@@ -13,6 +17,8 @@ uint64_t dibit_cpu_isa(void) {
     if (__builtin_cpu_supports("avx2") && __builtin_cpu_supports("fma") &&
         __builtin_cpu_supports("f16c")) {
         isa |= DIBIT_ISA_AVX2;
+        unsigned a = 0, b, c, d;
+        if (__get_cpuid_count(7, 1, &a, &b, &c, &d) && (a >> 4 & 1)) isa |= DIBIT_ISA_AVX_VNNI;
     }
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
         __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq")) {
