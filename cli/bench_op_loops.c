@@ -60,11 +60,11 @@ static void float_portable(int64_t n) {
 
 static void int8_portable(int64_t n) {
     int8_t a[64], b[64];
-    int32_t sum = 0;
+    uint32_t sum = 0; /* it wraps */
     for (int j = 0; j < 64; j++) a[j] = b[j] = (int8_t)j;
     for (int64_t i = 0; i < n; i++) {
         SINK(a);
-        for (int j = 0; j < 64; j++) sum += a[j] * b[j];
+        for (int j = 0; j < 64; j++) sum += (uint32_t)(a[j] * b[j]);
     }
     SINK(&sum);
 }
