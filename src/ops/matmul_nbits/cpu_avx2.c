@@ -103,11 +103,10 @@ static inline __m256 floats8(const void *data, dibit_type type, int64_t i, int64
     return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(v), 16));
 }
 
-/* As dbt_nbits_decode_blocks. */
+/* As dbt_nbits_decode_blocks, with int8 activations. */
 static DBT_ALWAYS_INLINE void decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales,
                                             void *zero_points, const uint32_t bits) {
     const int64_t first = n * p->k_blocks, zero_row_bytes = dbt_nbits_zero_row_bytes(p);
-    const bool as_float = dbt_nbits_float_zero_points(p) || !p->int8_activations;
     for (int64_t g = 0; g < p->k_blocks; g += 8) {
         const int64_t count = least(8, p->k_blocks - g);
         _mm256_store_ps(scales + g, floats8(p->scales, p->scale_type, first + g, count));
@@ -125,11 +124,7 @@ static DBT_ALWAYS_INLINE void decode_blocks(const dbt_matmul_nbits *p, int64_t n
             if (left < 8) memcpy(few, row + at, (size_t)left);
             z = codes8(left < 8 ? few : row + at, bits);
         }
-        if (as_float) {
-            _mm256_store_ps((float *)zero_points + g, _mm256_cvtepi32_ps(z));
-        } else {
-            _mm256_store_si256((__m256i *)zero_points + g / 8, z);
-        }
+        _mm256_store_si256((__m256i *)zero_points + g / 8, z);
     }
 }
 
