@@ -52,7 +52,7 @@ static dibit_device_work difference(const dibit_device_work *a, const dibit_devi
 /* A GPU's profile has none. */
 static dibit_status measure_limits(const bench *b, bench_profile *profile, dibit_error *error) {
     const dibit_cli_common *const common = &b->options->common;
-    if (dibit_device_get_kind(b->subject.device) != DIBIT_DEVICE_CPU) return DIBIT_OK;
+    if (!profile || dibit_device_get_kind(b->subject.device) != DIBIT_DEVICE_CPU) return DIBIT_OK;
     return bench_profile_measure_limits(profile, common->threads, common->isa, error);
 }
 
@@ -77,9 +77,8 @@ static dibit_status measure_generation(bench *b, uint32_t i, dibit_error *error)
     b->decode_busy[i] = b->decode_work.busy_seconds;
     if (o->profile && i + 1 == o->repetitions) {
         b->decode_profile = bench_profile_take(b->subject.session, o->gen_tokens - 1);
-        status = measure_limits(b, b->decode_profile, error);
     }
-    return status;
+    return DIBIT_OK;
 }
 
 static dibit_status measure_prefill(bench *b, uint32_t i, dibit_error *error) {
@@ -93,13 +92,12 @@ static dibit_status measure_prefill(bench *b, uint32_t i, dibit_error *error) {
     b->prefill_busy[i] = after.busy_seconds - before.busy_seconds;
     if (b->options->profile && i + 1 == b->options->repetitions) {
         b->prefill_profile = bench_profile_take(b->subject.session, 1);
-        status = measure_limits(b, b->prefill_profile, error);
     }
-    return status;
+    return DIBIT_OK;
 }
 
 /* A warm-up, then the repetitions. Generation comes first: its peak of memory is the one that users
- * see, all rows of logits take much more. */
+ * see, all rows of logits take much more, and so does what finds the machine's limits. */
 static dibit_status measure(bench *b, dibit_error *error) {
     const bench_options *const o = b->options;
     double ignored;
@@ -109,10 +107,12 @@ static dibit_status measure(bench *b, dibit_error *error) {
         status = measure_generation(b, i, error);
     }
     b->peak_rss_bytes = bench_peak_rss();
+    if (!status) status = measure_limits(b, b->decode_profile, error);
     if (!status) status = bench_prefill(&b->subject, o->prompt_tokens, &ignored, error);
     for (uint32_t i = 0; !status && i < o->repetitions; i++) {
         status = measure_prefill(b, i, error);
     }
+    if (!status) status = measure_limits(b, b->prefill_profile, error);
     return status;
 }
 

@@ -211,6 +211,13 @@ expect "run: no such prompt file" 1 '' 'nothere: cannot be opened' run "$model" 
 expect "run: an empty prompt" 1 '' 'the prompt has no tokens' run "$model" --raw -p ''
 expect "run" 0 '^The sky blue is' '' run "$model" -p 'Why is the sky blue?' -n 4 --greedy --no-stats
 expect "run --json" 0 '"finish": "length"' '' run "$model" -p 'Why is the sky blue?' -n 2 --greedy --json
+# What --profile measures the machine with is as large as what a step reads: almost all weights.
+peak() { "$dibit" bench "$model" --prompt-tokens 4 --gen-tokens 2 --repetitions 1 --json "$@" | sed -n 's/.*"peak_rss_bytes": \([0-9]*\).*/\1/p'; }
+plain=$(peak) profiled=$(peak --profile)
+if [ "$profiled" -lt $((plain + $(wc -c < "$model/model.onnx.data") / 2)) ]; then passed=$((passed + 1)); else
+    failed=$((failed + 1))
+    echo "FAILED: bench --profile: a peak of $profiled bytes, without --profile $plain"
+fi
 expect "eval without a text" 2 '' 'one of --text and --tokens' eval "$model"
 expect "eval: --window" 2 '' '--window is at least 2' eval "$model" --text x --window 1
 expect "eval: no such text" 1 '' 'nothere: cannot be opened' eval "$model" --text "$work/nothere"
