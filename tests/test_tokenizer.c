@@ -259,7 +259,7 @@ static void test_refuses_bad_files(void **state) {
         {"{\"model\":{\"vocab\":{\"a\":\"0\"}}}", DIBIT_BAD_FILE, "the id of \"a\""},
         {"{\"model\":{\"vocab\":{\"a\":-1}}}", DIBIT_BAD_FILE, "the id of \"a\""},
         {"{\"model\":{\"vocab\":{\"a\":4294967296}}}", DIBIT_BAD_FILE, "the id of \"a\""},
-        {"{\"model\":{\"vocab\":{\"a\":99999999999999999999}}}", DIBIT_BAD_FILE, "JSON"},
+        {"{\"model\":{\"vocab\":{\"a\":99999999999999999999}}}", DIBIT_BAD_FILE, "the id of \"a\""},
         {"{\"model\":{\"vocab\":{\"a\":0}}}", DIBIT_BAD_FILE, "\"merges\""},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[1]}}", DIBIT_BAD_FILE, "model.merges[0]"},
         {"{\"model\":{\"vocab\":{\"a\":0},\"merges\":[\"a\"]}}", DIBIT_BAD_FILE, "model.merges[0]"},
@@ -305,6 +305,96 @@ static void test_refuses_bad_files(void **state) {
     }
 }
 
+/* The ids that jansson's tree says, or false: malformed, or not what this test compares (merges, other types). */
+static bool is_plain_vocabulary(const json_t *json, const json_t **vocab) {
+    const json_t *model = json_object_get(json, "model");
+    const json_t *merges = json_object_get(model, "merges");
+    const char *type = json_string_value(json_object_get(model, "type"));
+    *vocab = json_object_get(model, "vocab");
+    if (!json_is_object(*vocab) || !json_is_array(merges) || json_array_size(merges) ||
+        json_object_size(model) != 3 || !type || strcmp(type, "BPE") != 0) {
+        return false;
+    }
+    const char *key;
+    json_t *id;
+    json_object_foreach((json_t *)*vocab, key, id) {
+        if (!json_is_integer(id) || json_integer_value(id) < 0 || json_integer_value(id) >= 1 << 22)
+            return false;
+    }
+    return true;
+}
+
+/* A file is read as from the tree that jansson makes of it; counts[whether it is read]. */
+static void check_like_jansson(const char *text, size_t bytes, uint32_t counts[2]) {
+    json_error_t where;
+    dibit_error error = {0};
+    json_t *json = json_loadb(text, bytes, JSON_ALLOW_NUL, &where);
+    const json_t *vocab;
+    dibit_tokenizer *t = NULL;
+    const dibit_tokenizer_desc desc = {.data = text, .data_bytes = bytes};
+    const dibit_status status = dibit_tokenizer_load(&desc, &t, &error);
+    if (!json || is_plain_vocabulary(json, &vocab)) {
+        if ((status == DIBIT_OK) != (json != NULL))
+            fail_msg("%.*s: jansson says '%s', we say '%s'", (int)bytes, text,
+                     json ? "" : where.text, error.text);
+        counts[json != NULL]++;
+    }
+    if (json && t && is_plain_vocabulary(json, &vocab)) {
+        const char *piece;
+        json_t *id;
+        json_object_foreach((json_t *)vocab, piece, id) {
+            assert_int_equal(dibit_tokenizer_id(t, piece), json_integer_value(id));
+        }
+    }
+    dibit_tokenizer_destroy(&t);
+    json_decref(json);
+}
+
+static void test_reads_as_jansson(void **state) {
+    (void)state;
+    static const char *const fragments[] = {
+        "a",       "\\n",     "\\\"",       "\\u0041",         "\\u00e9", "\\ud83d\\ude00",
+        "\\ud83d", "\\ude00", "\\ud83d\\n", "\\ud83d\\ud83d",  "\\x",     "\\u12",
+        "\\u12G4", "\\",      "\"",         "\xc3\xa9",        "\xc3",    "\xed\xa0\x80",
+        "\x01",    "\x7f",    "\n",         "\\/\\b\\f\\r\\t", "\\u0000", "\xf0\x9f\x98\x80"};
+    static const char base[] =
+        "{ \"x\" : [1, {\"y\": \"]\\\"\"}, -1.5e3, null],\n\"model\" : {\"merges\":[ ] ,\"vocab\":{"
+        "\"a\" : 0 ,\"b\":1,\n\"c\":200},\"type\":\"BPE\" } , \"normalizer\":null}";
+    static const char alphabet[] = "{}[]\",:\\ 019aub-.\n";
+    uint64_t random = 1;
+    uint32_t counts[2][2] = {{0}};
+    for (int round = 0; round < 40000; round++) {
+        char text[512];
+        size_t n = 0;
+        if (round % 2) {
+            char key[64] = "";
+            for (uint64_t k = dbt_test_random(&random) % 4; k-- > 0;)
+                strcat(
+                    key,
+                    fragments[dbt_test_random(&random) % (sizeof fragments / sizeof *fragments)]);
+            n = (size_t)snprintf(
+                text, sizeof text,
+                "{\"model\":{\"type\":\"BPE\",\"vocab\":{\"%s\":7},\"merges\":[]}}", key);
+        } else {
+            memcpy(text, base, sizeof base);
+            n = sizeof base - 1;
+            for (uint64_t k = dbt_test_random(&random) % 3; k-- > 0;) {
+                const size_t at = dbt_test_random(&random) % n;
+                const char c = alphabet[dbt_test_random(&random) % (sizeof alphabet - 1)];
+                const uint64_t what = dbt_test_random(&random) % 3;
+                if (what == 0) text[at] = c;
+                if (what == 1) memmove(text + at, text + at + 1, n-- - at);
+                if (what == 2) {
+                    memmove(text + at + 1, text + at, n++ - at);
+                    text[at] = c;
+                }
+            }
+        }
+        check_like_jansson(text, n, counts[round % 2]);
+    }
+    for (int i = 0; i < 4; i++) assert_true(counts[i / 2][i % 2] > 1000);
+}
+
 /* An expression that would take forever gives a status. */
 static void test_runaway_expression(void **state) {
     (void)state;
@@ -338,7 +428,8 @@ int main(int argc, char **argv) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_matches_the_package), cmocka_unit_test(test_pieces_and_ids),
         cmocka_unit_test(test_long_word),           cmocka_unit_test(test_refuses_bad_files),
-        cmocka_unit_test(test_runaway_expression),  cmocka_unit_test(test_tokens_that_strip),
+        cmocka_unit_test(test_reads_as_jansson),    cmocka_unit_test(test_runaway_expression),
+        cmocka_unit_test(test_tokens_that_strip),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);
 }

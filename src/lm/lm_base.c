@@ -76,12 +76,21 @@ dibit_status dbt_lm_read_file(const char *path, size_t max_bytes, dibit_text *ou
     DBT_LM_FAIL_IF(!file, error, DIBIT_IO, "%s: cannot be opened", path);
     dibit_text text = {0};
     dibit_status status = dibit_text_append(&text, "", 0, error);
-    while (status == DIBIT_OK) {
-        char block[65536];
-        const size_t n = fread(block, 1, sizeof block, file);
-        if (n == 0) break;
-        status = dibit_text_append(&text, block, n, error);
-        if (status == DIBIT_OK && text.bytes > max_bytes)
+    /* In one piece where the size is known; a pipe's is not. */
+    const long size = fseek(file, 0, SEEK_END) == 0 ? ftell(file) : 0;
+    rewind(file);
+    size_t want = size > 0 && (unsigned long)size <= max_bytes ? (size_t)size + 1 : 65536;
+    for (size_t n = want; status == DIBIT_OK && n == want;) {
+        void *data = text.data;
+        if (!dbt_lm_reserve(&data, &text.capacity, text.bytes + want + 1, 1)) {
+            status = dbt_lm_fail_memory(error);
+            break;
+        }
+        text.data = data;
+        n = fread(text.data + text.bytes, 1, want, file);
+        text.bytes += n;
+        text.data[text.bytes] = '\0';
+        if (text.bytes > max_bytes)
             status =
                 dbt_lm_fail(error, DIBIT_TOO_LARGE, "%s: has more than %zu bytes", path, max_bytes);
     }

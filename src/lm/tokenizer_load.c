@@ -1,85 +1,9 @@
-/* From tokenizer.json to a tokenizer: the vocabulary, added tokens, and what is derived from them.
- * The steps around the model are in tokenizer_steps.c. */
+/* From tokenizer.json to a tokenizer: the model, added tokens, and what is derived from them. The model's
+ * lists are in tokenizer_lists.c, the steps around the model in tokenizer_steps.c. */
 #include <stdio.h>
 #include <stdlib.h>
 
 #include "lm/tokenizer_load.h"
-
-static dibit_status load_vocab(dbt_bpe *bpe, const json_t *model, dibit_error *error) {
-    const json_t *vocab = NULL;
-    DBT_TRY(dbt_json_object(model, "vocab", "model", true, &vocab, error));
-    DBT_TRY(dbt_vocab_reserve(&bpe->vocab, json_object_size(vocab), error));
-    const char *piece;
-    json_t *id;
-    json_object_foreach((json_t *)vocab, piece, id) {
-        DBT_LM_FAIL_IF(!json_is_integer(id) || json_integer_value(id) < 0 ||
-                           json_integer_value(id) >= DBT_MAX_ID,
-                       error, DIBIT_BAD_FILE, "model.vocab: the id of \"%.40s\" is not in 0 to %u",
-                       piece, DBT_MAX_ID - 1);
-        DBT_TRY(dbt_vocab_put(&bpe->vocab, piece, strlen(piece), (uint32_t)json_integer_value(id),
-                              error));
-    }
-    return DIBIT_OK;
-}
-
-/* The two pieces of a merge: ["a", "b"], or "a b" as older files have it. */
-static bool merge_pieces(const json_t *merge, const char *part[2], size_t bytes[2]) {
-    if (json_is_array(merge) && json_array_size(merge) == 2) {
-        for (size_t k = 0; k < 2; k++) {
-            const json_t *piece = json_array_get(merge, k);
-            if (!json_is_string(piece)) return false;
-            part[k] = json_string_value(piece);
-            bytes[k] = json_string_length(piece);
-        }
-        return true;
-    }
-    if (!json_is_string(merge)) return false;
-    part[0] = json_string_value(merge);
-    const char *space = memchr(part[0], ' ', json_string_length(merge));
-    if (!space) return false;
-    bytes[0] = (size_t)(space - part[0]);
-    part[1] = space + 1;
-    bytes[1] = json_string_length(merge) - bytes[0] - 1;
-    return !memchr(part[1], ' ', bytes[1]);
-}
-
-static dibit_status load_merges(dbt_bpe *bpe, const json_t *model, dibit_error *error) {
-    const json_t *merges = NULL;
-    DBT_TRY(dbt_json_array(model, "merges", "model", true, &merges, error));
-    DBT_TRY(dbt_bpe_reserve_merges(bpe, json_array_size(merges), error));
-    const size_t prefix_bytes = bpe->prefix ? strlen(bpe->prefix) : 0;
-    dibit_text joined = {0};
-    dibit_status status = DIBIT_OK;
-    for (size_t i = 0; i < json_array_size(merges) && status == DIBIT_OK; i++) {
-        const json_t *merge = json_array_get(merges, i);
-        if (json_is_string(merge) && !strncmp(json_string_value(merge), "#version", 8)) continue;
-        const char *part[2];
-        size_t bytes[2];
-        if (!merge_pieces(merge, part, bytes)) {
-            status =
-                dbt_lm_fail(error, DIBIT_BAD_FILE, "model.merges[%zu] is no pair of pieces", i);
-            break;
-        }
-        const size_t skip = prefix_bytes < bytes[1] ? prefix_bytes : bytes[1];
-        joined.bytes = 0;
-        status = dibit_text_append(&joined, part[0], bytes[0], error);
-        if (status == DIBIT_OK)
-            status = dibit_text_append(&joined, part[1] + skip, bytes[1] - skip, error);
-        if (status != DIBIT_OK) break;
-        const dbt_merge entry = {dbt_vocab_get(&bpe->vocab, part[0], bytes[0]),
-                                 dbt_vocab_get(&bpe->vocab, part[1], bytes[1]),
-                                 dbt_vocab_get(&bpe->vocab, joined.data, joined.bytes)};
-        if (entry.left == DBT_NO_ID || entry.right == DBT_NO_ID || entry.id == DBT_NO_ID)
-            status = dbt_lm_fail(error, DIBIT_BAD_FILE,
-                                 "model.merges[%zu] makes \"%.40s\" of pieces that are not all in "
-                                 "the vocabulary",
-                                 i, joined.data);
-        else
-            dbt_bpe_put_merge(bpe, entry);
-    }
-    dibit_text_free(&joined);
-    return status;
-}
 
 /* A string that may be missing or empty: both give NULL. */
 static dibit_status load_affix(const json_t *model, const char *key, char **out,
@@ -93,8 +17,10 @@ static dibit_status load_affix(const json_t *model, const char *key, char **out,
     return DIBIT_OK;
 }
 
-static dibit_status load_model(dbt_bpe *bpe, const json_t *model, dibit_error *error) {
+static dibit_status load_model(dbt_bpe *bpe, const json_t *model, const dbt_tokenizer_lists *lists,
+                               dibit_error *error) {
     const char *type = "BPE", *unk = NULL;
+    const json_t *vocab, *merges; /* their contents are in `lists` */
     double dropout = 0;
     bpe->unk = DBT_NO_ID;
     DBT_TRY(dbt_json_string(model, "type", "model", false, &type, NULL, error));
@@ -107,8 +33,10 @@ static dibit_status load_model(dbt_bpe *bpe, const json_t *model, dibit_error *e
     DBT_TRY(dbt_json_bool(model, "ignore_merges", "model", false, &bpe->ignore_merges, error));
     DBT_TRY(load_affix(model, "continuing_subword_prefix", &bpe->prefix, error));
     DBT_TRY(load_affix(model, "end_of_word_suffix", &bpe->suffix, error));
-    DBT_TRY(load_vocab(bpe, model, error));
-    DBT_TRY(load_merges(bpe, model, error));
+    DBT_TRY(dbt_json_object(model, "vocab", "model", true, &vocab, error));
+    DBT_TRY(dbt_load_vocab(bpe, lists, error));
+    DBT_TRY(dbt_json_array(model, "merges", "model", true, &merges, error));
+    DBT_TRY(dbt_load_merges(bpe, lists, error));
     DBT_TRY(dbt_json_string(model, "unk_token", "model", false, &unk, NULL, error));
     if (unk) {
         bpe->unk = dbt_vocab_get(&bpe->vocab, unk, strlen(unk));
@@ -193,11 +121,12 @@ static dibit_status index_ids(dibit_tokenizer *t, dibit_error *error) {
     return DIBIT_OK;
 }
 
-static dibit_status load_all(dibit_tokenizer *t, const json_t *json, dibit_error *error) {
+static dibit_status load_all(dibit_tokenizer *t, const json_t *json,
+                             const dbt_tokenizer_lists *lists, dibit_error *error) {
     const json_t *model = NULL;
     DBT_LM_FAIL_IF(!json_is_object(json), error, DIBIT_BAD_FILE, "the file is no JSON object");
     DBT_TRY(dbt_json_object(json, "model", "the file", true, &model, error));
-    DBT_TRY(load_model(&t->bpe, model, error));
+    DBT_TRY(load_model(&t->bpe, model, lists, error));
     DBT_TRY(dbt_load_normalizers(t, json_object_get(json, "normalizer"), error));
     DBT_TRY(dbt_load_pre_tokenizers(t, json_object_get(json, "pre_tokenizer"), error));
     DBT_TRY(dbt_load_post_processor(t, json_object_get(json, "post_processor"), error));
@@ -208,9 +137,13 @@ static dibit_status load_all(dibit_tokenizer *t, const json_t *json, dibit_error
 
 dibit_status dbt_tokenizer_parse(dibit_tokenizer *tokenizer, const char *text, size_t bytes,
                                  dibit_error *error) {
+    dbt_tokenizer_lists lists;
+    dibit_text rest = {0};
     json_t *json = NULL;
-    DBT_TRY(dbt_json_parse(text, bytes, &json, error));
-    const dibit_status status = load_all(tokenizer, json, error);
+    dibit_status status = dbt_tokenizer_take_lists(text, bytes, &lists, &rest, error);
+    if (status == DIBIT_OK) status = dbt_json_parse(rest.data, rest.bytes, &json, error);
+    dibit_text_free(&rest);
+    if (status == DIBIT_OK) status = load_all(tokenizer, json, &lists, error);
     json_decref(json);
     return status;
 }

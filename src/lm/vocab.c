@@ -9,10 +9,30 @@ size_t dbt_slot_count(size_t n) {
     return slots;
 }
 
+static uint64_t mix(uint64_t h, uint64_t word) {
+    h = (h ^ word) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 32;
+}
+
+/* Eight bytes at a time; what is left as two words of four that may overlap, or as three bytes. */
 static size_t hash_piece(const char *piece, size_t bytes) {
-    uint64_t h = 0xcbf29ce484222325u; /* FNV-1a */
-    for (size_t i = 0; i < bytes; i++) h = (h ^ (unsigned char)piece[i]) * 0x100000001b3u;
-    return (size_t)(h ^ h >> 32);
+    uint64_t h = bytes, word;
+    for (; bytes > 8; bytes -= 8, piece += 8) {
+        memcpy(&word, piece, 8);
+        h = mix(h, word);
+    }
+    if (bytes >= 4) {
+        uint32_t low, high;
+        memcpy(&low, piece, 4);
+        memcpy(&high, piece + bytes - 4, 4);
+        word = (uint64_t)high << 32 | low;
+    } else if (bytes) {
+        word = (uint64_t)(unsigned char)piece[0] << 16 |
+               (uint64_t)(unsigned char)piece[bytes / 2] << 8 | (unsigned char)piece[bytes - 1];
+    } else {
+        word = 0;
+    }
+    return (size_t)mix(h, word);
 }
 
 static uint32_t *find_slot(const dbt_vocab *v, const char *piece, size_t bytes) {
