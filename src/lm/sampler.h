@@ -10,6 +10,10 @@ dibit_status dbt_sampling_check(const dibit_sampling *sampling, dibit_error *err
 /* Number i of a seed, uniform in [0, 1): what token i of a sequence is drawn with. */
 double dbt_sampler_random(uint64_t seed, uint64_t i);
 
+/* e^x for x <= 0, how likely a logit that is by x larger than another is beside that: within 2 ulp, and below
+ * x = -700 less than 1e-300. The same on every machine. */
+double dbt_sampler_weight(float x);
+
 /* A token that may be drawn. */
 typedef struct dbt_choice {
     float logit;
