@@ -183,6 +183,7 @@ static bool is_asked_for(const bench_op_options *o, const dbt_nbits_gpu_kernel *
                          const dbt_nbits_gpu_kernel *chosen, int64_t M) {
     if (o->kernel) return strcmp(o->kernel, kernel->name) == 0;
     /* A matvec goes through B for each m_rows of A. */
+    if (kernel->software && o->all) return true;
     return o->all ? kernel->tile ? M > 4 : M <= 8 * (int64_t)kernel->m_rows : kernel == chosen;
 }
 

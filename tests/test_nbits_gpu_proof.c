@@ -80,12 +80,14 @@ static dbt_nbits_gpu_problem two_bits(bool int8, fused f) {
     return problem;
 }
 
-/* Kernels of one sort; the first alone unless all is asked for. */
+/* Kernels of one sort; the first alone unless all is asked for. Those for software adapters are made of parts of
+ * these, and sessions use them below. */
 static uint64_t fitting(dbt_gpu *gpu, const dbt_nbits_gpu_problem *problem, bool tiles) {
     uint64_t mask = 0;
     for (uint32_t i = 0; i < dbt_nbits_gpu_kernel_count; i++) {
         const dbt_nbits_gpu_kernel *const kernel = &dbt_nbits_gpu_kernels[i];
-        if (kernel->tile != tiles || !dbt_nbits_gpu_fits(kernel, problem, dbt_gpu_hal(gpu)))
+        if (kernel->lanes == 1 || kernel->tile != tiles ||
+            !dbt_nbits_gpu_fits(kernel, problem, dbt_gpu_hal(gpu)))
             continue;
         mask |= (uint64_t)1 << i;
         if (!is_full()) break;
@@ -268,7 +270,7 @@ static void run_batch(dibit_session *session, int64_t batch, float *out) {
     memcpy(out, y.data, (size_t)(batch * ROWS * WIDTH) * sizeof *out);
 }
 
-/* What a session on a device with these shaders says: for 7 rows, by matvecs, and for 14, by tiles. */
+/* What a session on a device with these shaders says: for 7 rows, by matvecs, and for 14, on a GPU by tiles. */
 static void run_layer(const dbt_shader_library *shaders, bool no_fusion, dibit_activations kind,
                       outcome *out) {
     pb bytes = layer();
@@ -298,6 +300,13 @@ static void run_layer(const dbt_shader_library *shaders, bool no_fusion, dibit_a
     pb_free(&bytes);
 }
 
+static bool is_software(void) {
+    dbt_gpu *gpu = nbits_gpu_open(NULL);
+    const bool software = dbt_gpu_hal(gpu)->features & DBT_HAL_SOFTWARE;
+    dbt_gpu_destroy(&gpu);
+    return software;
+}
+
 /* Without what is fused a session computes as one that was told not to fuse, to the bit. */
 static void test_a_session_drops_fusion_that_is_wrong(void **state) {
     (void)state;
@@ -314,6 +323,7 @@ static void test_a_session_drops_fusion_that_is_wrong(void **state) {
     run_layer(NULL, true, DIBIT_ACTIVATIONS_FLOAT, &plain[0]);
     run_layer(NULL, true, DIBIT_ACTIVATIONS_INT8, &plain[1]);
     for (int i = 0; i < COUNT(wrong); i++) {
+        if (i == 0 && is_software()) continue; /* no norm is fused there */
         const dbt_shader_library library = mutant(wrong[i].file, wrong[i].from, wrong[i].to);
         outcome got;
         run_layer(&library, false, i % 2 ? DIBIT_ACTIVATIONS_INT8 : DIBIT_ACTIVATIONS_FLOAT, &got);
@@ -332,7 +342,8 @@ static void test_a_session_drops_fusion_that_is_wrong(void **state) {
 static void test_a_session_passes_over_a_wrong_kernel(void **state) {
     (void)state;
     const dbt_shader_library library =
-        mutant("nbits_reduce.inc.wgsl", "LANES / 2u; half > 0u", "LANES / 2u; half > 1u");
+        mutant("nbits_rows.inc.wgsl", "load_unit(n.x, unit), load_unit(n.y, unit)",
+               "load_unit(n.y, unit), load_unit(n.x, unit)");
     outcome good, got;
     run_layer(NULL, false, DIBIT_ACTIVATIONS_FLOAT, &good);
     run_layer(&library, false, DIBIT_ACTIVATIONS_FLOAT, &got);
@@ -342,8 +353,16 @@ static void test_a_session_passes_over_a_wrong_kernel(void **state) {
     assert_int_equal(got.n_fused, 4);
     if (!test_device_computes()) return;
     assert_true(got.dropped > 0);
-    assert_memory_equal(got.y[0], good.y[1], ROWS * WIDTH * sizeof(float));
-    assert_memory_equal(got.y[1], good.y[1], sizeof got.y[1]);
+    assert_memory_equal(got.y[0], got.y[1], ROWS * WIDTH * sizeof(float));
+    if (!is_software()) {
+        assert_memory_equal(got.y[1], good.y[1], sizeof got.y[1]);
+        return;
+    }
+    /* There 14 rows are a matvec's too, which adds in another order: four products of 64 terms. */
+    float most = 0;
+    for (int i = 0; i < MOST_Y; i++) most = fmaxf(most, fabsf(good.y[1][i]));
+    for (int i = 0; i < MOST_Y; i++)
+        assert_true(fabsf(got.y[1][i] - good.y[1][i]) <= 4 * 64 * 0x1p-23f * most);
 }
 
 int main(void) {

@@ -29,6 +29,8 @@ struct Attention {
     first_key: u32, // where the first part begins
     part_keys: u32, // keys of a part
     parts: u32,     // above 1: partial results
+    first_row: u32, // of a part of the rows, and how many: attention_alone.wgsl
+    part_rows: u32,
     @align(16) q: Place,
     k: Place,
     v: Place,

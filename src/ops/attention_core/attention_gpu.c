@@ -1,5 +1,6 @@
 /* See attention_gpu.h. Few rows of queries (decoding) go to attention_few.wgsl, which splits many keys into
- * parts that attention_merge.wgsl puts together; many (prompts) to attention_many.wgsl. */
+ * parts that attention_merge.wgsl puts together; many (prompts) to attention_many.wgsl, and on software adapters to
+ * attention_alone.wgsl. */
 #include "ops/attention_core/attention_gpu.h"
 
 enum {
@@ -11,7 +12,9 @@ enum {
     FEW_COLUMNS = 512, /* of values, of a workgroup */
     MANY_ROWS = 32,    /* the same of attention_many */
     SLICE = 64,
-    MAX_SLICES = 4
+    MAX_SLICES = 4,
+    ALONE_THREADS = 16,
+    ALONE_SCORES = 1 << 22 /* of attention_alone at once, unless a row of a head has more */
 };
 
 typedef struct place { /* Place of attention.inc.wgsl */
@@ -23,7 +26,7 @@ typedef struct uniforms { /* Attention of attention.inc.wgsl */
     int32_t first_query, left, right;
     uint32_t clamps, n_terms, sinks;
     float scale, softcap;
-    uint32_t first_key, part_keys, parts, unused[3];
+    uint32_t first_key, part_keys, parts, first_row, part_rows, unused;
     place q, k, v, y, terms[2];
     place new_k, new_v;
     uint32_t half, interleaved, angles;
@@ -31,8 +34,8 @@ typedef struct uniforms { /* Attention of attention.inc.wgsl */
 } uniforms;
 
 static const char few[] = "attention_few.wgsl", many[] = "attention_many.wgsl",
-                  merge[] = "attention_merge.wgsl", append[] = "attention_append.wgsl",
-                  mask_shader[] = "attention_mask.wgsl";
+                  alone[] = "attention_alone.wgsl", merge[] = "attention_merge.wgsl",
+                  append[] = "attention_append.wgsl", mask_shader[] = "attention_mask.wgsl";
 static const char p_slices[] = "SLICES", p_half[] = "HALF", p_vec[] = "VEC", p_form[] = "FORM",
                   p_append[] = "APPEND";
 
@@ -160,6 +163,37 @@ static dibit_status attend_few(dbt_gpu *gpu, const dbt_gpu_attention *a, uniform
     return record(gpu, merge, NULL, 0, merged, 1u << Y, u, rows, error);
 }
 
+/* Scores, weights and sums of some rows after the other, as many as scratch has scores for. */
+static dibit_status attend_alone(dbt_gpu *gpu, const dbt_gpu_attention *a, uniforms *u,
+                                 dbt_hal_binding *bindings, int32_t vec, dibit_error *error) {
+    enum { SCORES = 7 };
+    int64_t begin, end;
+    seen(a, &begin, &end);
+    const int64_t keys = end > begin ? end - begin : 1;
+    const int64_t most = ALONE_SCORES / (keys * u->heads);
+    const uint32_t rows = most < 1 ? 1 : most < u->rows ? (uint32_t)most : u->rows;
+    const uint64_t columns = (uint64_t)divide_up(u->v_dim, 4);
+    const uint64_t of_row[] = {(uint64_t)keys, 1, columns};
+    u->first_key = (uint32_t)begin;
+    u->part_keys = (uint32_t)keys;
+    const uint64_t n = (uint64_t)u->heads * rows * (uint64_t)keys;
+    DBT_FAIL_IF(n > INT32_MAX, error, DIBIT_TOO_LARGE, "attention to %lld keys", (long long)keys);
+    DBT_TRY(dbt_gpu_scratch(gpu, DBT_ATTENTION_SCRATCH_PARTS, n * sizeof(float),
+                            &bindings[SCORES].buffer, error));
+    for (u->first_row = 0; u->first_row < u->rows; u->first_row += rows) {
+        u->part_rows = rows < u->rows - u->first_row ? rows : u->rows - u->first_row;
+        for (int32_t form = 0; form < 3; form++) {
+            const dbt_shader_param params[] = {
+                {p_form, form}, {p_half, a->kv_type == DIBIT_TYPE_FLOAT16}, {p_vec, vec}};
+            const uint64_t threads = (uint64_t)u->heads * u->part_rows * of_row[form];
+            const uint64_t units[3] = {(threads + ALONE_THREADS - 1) / ALONE_THREADS};
+            DBT_TRY(
+                record(gpu, alone, params, 3, bindings, 1u << Y | 1u << SCORES, u, units, error));
+        }
+    }
+    return DIBIT_OK;
+}
+
 dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_error *error) {
     if (a->queries == 0 || a->heads == 0 || a->v_dim == 0) return DIBIT_OK;
     DBT_FAIL_IF(!fits(&a->q, a->heads, a->queries, a->k_dim) ||
@@ -178,6 +212,8 @@ dibit_status dbt_gpu_attend(dbt_gpu *gpu, const dbt_gpu_attention *a, dibit_erro
     const int32_t vec = a->k_dim % 4 == 0 && a->v_dim % 4 == 0 && is_aligned(&a->q) &&
                         is_aligned(&a->k) && is_aligned(&a->v);
     if (u.rows <= FEW_ROWS) return attend_few(gpu, a, &u, bindings, vec, 0, error);
+    if (dbt_gpu_hal(gpu)->features & DBT_HAL_SOFTWARE)
+        return attend_alone(gpu, a, &u, bindings, vec, error);
     int32_t slices = 1;
     while (slices < MAX_SLICES && slices * SLICE < a->v_dim) slices *= 2;
     const dbt_shader_param params[] = {

@@ -214,6 +214,14 @@ static void test_problems(void **unused) {
     for (uint64_t seed = 1; seed <= 120; seed++) check(seed);
 }
 
+/* What the other sort of adapter would run. */
+static void test_as_the_other_sort(void **unused) {
+    (void)unused;
+    dbt_gpu_hal(gpu)->features ^= DBT_HAL_SOFTWARE;
+    for (uint64_t seed = 1; seed <= 120; seed++) check(seed);
+    dbt_gpu_hal(gpu)->features ^= DBT_HAL_SOFTWARE;
+}
+
 /* Rows of float16 are rounded to even as on the CPU, whatever the size. */
 static void test_halves(void **unused) {
     (void)unused;
@@ -271,6 +279,7 @@ static int stop(void **state) {
 int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_problems),
+        cmocka_unit_test(test_as_the_other_sort),
         cmocka_unit_test(test_halves),
     };
     return cmocka_run_group_tests(tests, start, stop);

@@ -1,5 +1,5 @@
 /* FusedMatMulNBits on a device: MatMulNBits's dispatches, in which matvecs find the norm themselves and every
- * kernel ends with the residual or the gate. Tiles read normed rows from scratch. */
+ * kernel ends with the residual or the gate. Others read normed rows from scratch. */
 #include "ops/fused_matmul_nbits/fused_matmul_nbits.h"
 #include "ops/matmul_nbits/nbits_gpu.h"
 #include "ops/norm/norm.h"
@@ -35,7 +35,7 @@ static dibit_status take_norm(const dbt_gpu_call *call, const dbt_nbits_gpu_kern
     const dbt_fused_nbits_attrs *const at = call->attrs;
     dbt_hal_buffer *const gain = buffer(call, DBT_FUSED_GAIN);
     if (!gain) return DIBIT_OK;
-    if (!kernel->tile) {
+    if (dbt_nbits_gpu_takes_norm(kernel)) {
         problem->gain = gain;
         problem->epsilon = at->epsilon;
         return DIBIT_OK;

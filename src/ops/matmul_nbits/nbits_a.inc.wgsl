@@ -4,31 +4,39 @@
 #include "nbits_problem.inc.wgsl"
 #include "nbits_trace.inc.wgsl"
 
+// Plain branches here and below: where these calls are written out, SwiftShader takes twice as long to compile for
+// each early return or || (docs/ADDING.md).
+fn is_in_a(m: u32, k: u32) -> bool {
+    return (m < problem.M) & (k < problem.K);
+}
+
 #if A_VEC4 == 1
 @group(0) @binding(1) var<storage, read> a: array<vec4<f32>>;
 
 fn load_raw_a(m: u32, k: u32) -> vec4<f32> {
-    if (m >= problem.M || k >= problem.K) {
-        return vec4<f32>();
-    }
-    let at = (m * problem.K + k) / 4u;
+    var x = vec4<f32>();
+    if (is_in_a(m, k)) {
+        let at = (m * problem.K + k) / 4u;
 #if TRACE == 1
-    trace_a_indices(4u * at);
+        trace_a_indices(4u * at);
 #endif
-    return a[at];
+        x = a[at];
+    }
+    return x;
 }
 #else
 @group(0) @binding(1) var<storage, read> a: array<f32>;
 
 fn load_a_element(m: u32, k: u32) -> f32 {
-    if (m >= problem.M || k >= problem.K) {
-        return 0.0;
-    }
-    let at = m * problem.K + k;
+    var x = 0.0;
+    if (is_in_a(m, k)) {
+        let at = m * problem.K + k;
 #if TRACE == 1
-    trace_a_index(k % 4u, at);
+        trace_a_index(k % 4u, at);
 #endif
-    return a[at];
+        x = a[at];
+    }
+    return x;
 }
 
 fn load_raw_a(m: u32, k: u32) -> vec4<f32> {

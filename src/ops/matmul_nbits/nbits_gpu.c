@@ -10,10 +10,22 @@
 #define FLOAT false
 #define INT8 true
 #define MATVEC_SHADER(int8_) ((int8_) ? "nbits_matvec_int8.wgsl" : "nbits_matvec.wgsl")
+#define ALONE_SHADER(int8_) ((int8_) ? "nbits_matvec_alone_int8.wgsl" : "nbits_matvec_alone.wgsl")
 #define TILE_SHADER(int8_) ((int8_) ? "nbits_tile_int8.wgsl" : "nbits_tile.wgsl")
 const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
-#define MATVEC(name_, int8_, subgroups_, m_rows_, n_rows_, lanes_, least_m_, most_m_, least_k_,    \
-               software_)                                                                          \
+#define ALONE(name_, int8_, m_rows_, least_m_, most_m_)                                            \
+    {.name = #name_,                                                                               \
+     .shader = ALONE_SHADER(int8_),                                                                \
+     .int8 = int8_,                                                                                \
+     .m_rows = m_rows_,                                                                            \
+     .n_rows = 4,                                                                                  \
+     .lanes = 1,                                                                                   \
+     .least_m = least_m_,                                                                          \
+     .most_m = most_m_,                                                                            \
+     .least_k = 1,                                                                                 \
+     .least_workgroups = 1,                                                                        \
+     .software = true},
+#define MATVEC(name_, int8_, subgroups_, m_rows_, n_rows_, lanes_, least_m_, most_m_, least_k_)    \
     {.name = #name_,                                                                               \
      .shader = MATVEC_SHADER(int8_),                                                               \
      .int8 = int8_,                                                                                \
@@ -24,9 +36,8 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
      .least_m = least_m_,                                                                          \
      .most_m = most_m_,                                                                            \
      .least_k = least_k_,                                                                          \
-     .least_workgroups = 1,                                                                        \
-     .software = software_},
-#define TILE(name_, int8_, tile_m_, tile_n_, split_, least_m_, least_workgroups_, software_)       \
+     .least_workgroups = 1},
+#define TILE(name_, int8_, tile_m_, tile_n_, split_, least_m_, least_workgroups_)                  \
     {.name = #name_,                                                                               \
      .shader = TILE_SHADER(int8_),                                                                 \
      .tile = true,                                                                                 \
@@ -37,9 +48,9 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
      .least_m = least_m_,                                                                          \
      .most_m = INT64_MAX,                                                                          \
      .least_k = 1,                                                                                 \
-     .least_workgroups = least_workgroups_,                                                        \
-     .software = software_},
+     .least_workgroups = least_workgroups_},
 #include "ops/matmul_nbits/gpu_kernels.inc"
+#undef ALONE
 #undef MATVEC
 #undef TILE
 };
@@ -50,7 +61,7 @@ const uint32_t dbt_nbits_gpu_kernel_count =
 enum { QUADS, PARTS, GATED = 3 };
 
 enum { TRACE_BINDING = 9, MAX_PARAMS = 20 };
-enum { UNIT = 32, THREADS = 128 /* of a matvec */, QUANTIZE_THREADS = 64 };
+enum { UNIT = 32, THREADS = 128 /* of a matvec */, ALONE_THREADS = 16, QUANTIZE_THREADS = 64 };
 
 static int64_t round_up(int64_t n, int64_t to) { return (n + to - 1) / to * to; }
 static int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
@@ -63,7 +74,7 @@ static uint64_t quads_row_bytes(const dbt_matmul_nbits *p) { return (uint64_t)un
 
 /* What shapes a shader besides the kernel's own numbers; all of it counts in dbt_nbits_gpu_form. */
 typedef struct variant {
-    int32_t bits, aligned, scale, zero_point, bias, unit_blocks, g_idx, a_vec4;
+    int32_t bits, aligned, scale, zero_point, bias, unit_blocks, g_idx, a_vec4, a_whole;
     int32_t norm, epilogue, second_product;
 } variant;
 
@@ -81,6 +92,7 @@ static variant variant_of(const dbt_nbits_gpu_problem *problem) {
                  .unit_blocks = p->block_size < UNIT && !g_idx ? 2 : 1,
                  .g_idx = g_idx,
                  .a_vec4 = p->K % 4 == 0,
+                 .a_whole = p->K % UNIT == 0,
                  .norm = problem->gain != NULL,
                  .epilogue = (int32_t)problem->epilogue,
                  .second_product = problem->second_row != 0};
@@ -106,13 +118,24 @@ uint64_t dbt_nbits_gpu_form(const dbt_nbits_gpu_problem *problem) {
 
 /* ---- The choice ---- */
 
+static bool is_alone(const dbt_nbits_gpu_kernel *k) { return k->lanes == 1; }
+
+bool dbt_nbits_gpu_takes_norm(const dbt_nbits_gpu_kernel *k) { return !k->tile && !is_alone(k); }
+
+/* Whether it reads A from nbits_quantize.wgsl. */
+static bool reads_quads(const dbt_nbits_gpu_kernel *k) {
+    return k->int8 && !dbt_nbits_gpu_takes_norm(k);
+}
+
 static uint64_t threads_of(const dbt_nbits_gpu_kernel *k) {
+    if (is_alone(k)) return ALONE_THREADS;
     if (!k->tile) return THREADS;
     return (uint64_t)(least(k->m_rows, 64) * least(k->n_rows, 64) / 16 * k->split);
 }
 
 /* Bytes of var<workgroup>, as the shaders' headers say. */
 static uint64_t workgroup_bytes(const dbt_nbits_gpu_kernel *k, const variant *v) {
+    if (is_alone(k)) return 0;
     if (k->tile) {
         const uint64_t sides = (uint64_t)k->m_rows + k->n_rows;
         const uint64_t parts =
@@ -131,15 +154,15 @@ const char *dbt_nbits_gpu_lacks(const dbt_nbits_gpu_kernel *kernel,
     const dbt_hal_limits *const limits = &hal->limits;
     if (kernel->int8 != problem->p.int8_activations) return "activations of the other kind";
     if (kernel->subgroups && !(hal->features & DBT_HAL_SUBGROUPS)) return "subgroups";
-    const bool quantized = kernel->int8 && kernel->tile;
-    if (quantized && quads_row_bytes(&problem->p) * kernel->m_rows > limits->max_binding_bytes)
+    if (reads_quads(kernel) &&
+        quads_row_bytes(&problem->p) * kernel->m_rows > limits->max_binding_bytes)
         return "larger bindings";
     if (workgroup_bytes(kernel, &v) > limits->max_workgroup_bytes) return "workgroup memory";
     return limits->max_invocations < threads_of(kernel) ? "larger workgroups" : NULL;
 }
 
 static uint64_t n_groups(const dbt_nbits_gpu_kernel *k, int64_t n) {
-    const int64_t rows = k->tile ? k->n_rows : (int64_t)(THREADS / k->lanes * k->n_rows);
+    const int64_t rows = k->tile ? k->n_rows : (int64_t)(threads_of(k) / k->lanes * k->n_rows);
     return (uint64_t)((n + rows - 1) / rows);
 }
 static uint64_t m_groups(const dbt_nbits_gpu_kernel *k, int64_t m) {
@@ -148,7 +171,7 @@ static uint64_t m_groups(const dbt_nbits_gpu_kernel *k, int64_t m) {
 
 static bool is_worth(const dbt_nbits_gpu_kernel *k, const dbt_matmul_nbits *p, const dbt_hal *hal) {
     if (p->M < k->least_m || p->M > k->most_m || p->K < k->least_k) return false;
-    if (hal->features & DBT_HAL_SOFTWARE) return k->software;
+    if (k->software != ((hal->features & DBT_HAL_SOFTWARE) != 0)) return false;
     return n_groups(k, p->N) * m_groups(k, p->M) >= k->least_workgroups;
 }
 
@@ -305,15 +328,18 @@ static uint32_t params_of(const recording *r, dbt_shader_param *out) {
     out[n++] = (dbt_shader_param){"BIAS", v->bias};
     out[n++] = (dbt_shader_param){"EPILOGUE", (int32_t)r->problem->epilogue};
     if (!k->int8) out[n++] = (dbt_shader_param){"G_IDX", v->g_idx};
-    if (!k->int8 || !k->tile) out[n++] = (dbt_shader_param){"A_VEC4", v->a_vec4};
+    if (!k->int8 && is_alone(k)) out[n++] = (dbt_shader_param){"A_WHOLE", v->a_whole};
+    if (!reads_quads(k)) out[n++] = (dbt_shader_param){"A_VEC4", v->a_vec4};
     if (k->tile) {
         out[n++] = (dbt_shader_param){"TILE_M", (int32_t)k->m_rows};
         out[n++] = (dbt_shader_param){"TILE_N", (int32_t)k->n_rows};
         out[n++] = (dbt_shader_param){"SPLIT", (int32_t)k->split};
     } else {
         out[n++] = (dbt_shader_param){"M_ROWS", (int32_t)k->m_rows};
-        out[n++] = (dbt_shader_param){"ROWS", r->gate ? 8 : (int32_t)k->n_rows};
         out[n++] = (dbt_shader_param){"LANES", (int32_t)k->lanes};
+    }
+    if (dbt_nbits_gpu_takes_norm(k)) {
+        out[n++] = (dbt_shader_param){"ROWS", r->gate ? 8 : (int32_t)k->n_rows};
         out[n++] = (dbt_shader_param){"REDUCE", k->subgroups};
         out[n++] = (dbt_shader_param){"NORM", v->norm};
         out[n++] = (dbt_shader_param){"GATE", r->gate};
@@ -344,7 +370,7 @@ static dibit_status record_part(const recording *r, const part *at) {
     const dbt_nbits_gpu_problem *const problem = r->problem;
     const dbt_matmul_nbits *const p = &problem->p;
     const int64_t m_stride = m_stride_of(r, at);
-    const bool quantized = r->kernel->int8 && r->kernel->tile;
+    const bool quantized = reads_quads(r->kernel);
     uniforms u = uniforms_of(r, at);
     const int64_t n_begin = r->first_row + at->n_begin;
     const int64_t n_count = r->gate ? problem->second_row + p->N : at->n_count;
@@ -402,7 +428,7 @@ static dibit_status record(recording *r) {
     /* Parts begin where bindings may, rows of bytes or of words. */
     const int64_t n_step = limits->binding_alignment;
     int64_t m_step = round_up(n_step, 4) / 4;
-    const bool quantized = kernel->int8 && kernel->tile;
+    const bool quantized = reads_quads(kernel);
     int64_t n_part = p->N, m_part = p->M;
     DBT_TRY(rows_at_once(r, (uint64_t)dbt_nbits_row_bytes(p), p->N, n_step, &n_part));
     DBT_TRY(rows_at_once(r, scale_row_bytes(p), p->N, n_step, &n_part));
@@ -452,13 +478,13 @@ bool dbt_nbits_gpu_binds_both(const dbt_nbits_gpu_problem *problem, const dbt_ha
 /* Both products in one dispatch: a matvec has their sums side by side, and binds all rows. */
 static bool takes_gate(const dbt_nbits_gpu_kernel *kernel, const dbt_nbits_gpu_problem *problem,
                        const dbt_hal *hal) {
-    return problem->second_row && !kernel->tile && kernel->m_rows <= 4 &&
+    return problem->second_row && dbt_nbits_gpu_takes_norm(kernel) && kernel->m_rows <= 4 &&
            dbt_nbits_gpu_binds_both(problem, hal);
 }
 
 dibit_status dbt_nbits_gpu_record(dbt_gpu *gpu, const dbt_nbits_gpu_kernel *kernel,
                                   const dbt_nbits_gpu_problem *problem, dibit_error *error) {
-    assert(!problem->gain || (!kernel->tile && !problem->g_idx));
+    assert(!problem->gain || (dbt_nbits_gpu_takes_norm(kernel) && !problem->g_idx));
     recording r = {.gpu = gpu,
                    .kernel = kernel,
                    .problem = problem,

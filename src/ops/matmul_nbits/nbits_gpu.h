@@ -15,12 +15,12 @@ typedef struct dbt_nbits_gpu_kernel {
     bool subgroups;          /* needs them */
     uint32_t m_rows;         /* rows of A of a workgroup */
     uint32_t n_rows;         /* of a matvec: rows of B of a thread; of a tile: of a workgroup */
-    uint32_t lanes;          /* of a matvec: threads that share a row */
+    uint32_t lanes;          /* of a matvec: threads that share a row; 1: they share nothing */
     uint32_t split;          /* of a tile: slices of threads that share K */
     int64_t least_m, most_m; /* where it is worth choosing; it is right for any M */
     int64_t least_k;
     uint64_t least_workgroups;
-    bool software; /* worth choosing on software adapters */
+    bool software; /* worth choosing on software adapters, and not on others */
 } dbt_nbits_gpu_kernel;
 
 /* Every kernel, best first; at most 64. */
@@ -81,6 +81,9 @@ static inline bool dbt_nbits_gpu_fits(const dbt_nbits_gpu_kernel *kernel,
 /* The best of the kernels in the mask (bit i: kernel i) for p, or NULL. */
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,
                                                  const dbt_hal *hal, uint64_t mask);
+
+/* Whether it takes in the norm before it; others read rows that were normed before. */
+bool dbt_nbits_gpu_takes_norm(const dbt_nbits_gpu_kernel *kernel);
 
 /* What shapes the shaders for such a problem besides the kernel, in one number: proofs are kept by it. */
 uint64_t dbt_nbits_gpu_form(const dbt_nbits_gpu_problem *problem);

@@ -177,11 +177,11 @@ static void wait_for(proofs *v, dbt_nbits_gpu_proof *proof) {
     proof->batch = v->batch;
 }
 
-/* What of the problem is the kernel's own: tiles read rows that were normed before. */
+/* What of the problem is the kernel's own: some read rows that were normed before. */
 static dbt_nbits_gpu_problem own_part(const dbt_nbits_gpu_kernel *kernel,
                                       const dbt_nbits_gpu_problem *problem) {
     dbt_nbits_gpu_problem own = *problem;
-    if (kernel->tile) own.gain = NULL;
+    if (!dbt_nbits_gpu_takes_norm(kernel)) own.gain = NULL;
     return own;
 }
 

@@ -27,7 +27,8 @@ static dbt_matmul_nbits small_problem(const dbt_nbits_gpu_problem *like) {
     const bool aligned = p.k_blocks * p.block_size % 32 == 0;
     p.block_size = aligned && p.block_size >= 32 ? 32 : 16;
     const int64_t blocks = p.zero_point_type == DIBIT_TYPE_UINT8 ? 8 : 64 / p.block_size;
-    p.K = (aligned ? blocks * p.block_size : 48) - (p.K % 4 == 0 ? 0 : 3);
+    const int64_t past = p.K % 4 != 0 ? 3 : aligned && p.K % 32 != 0 ? 4 : 0;
+    p.K = (aligned ? blocks * p.block_size : 48) - past;
     p.k_blocks = (p.K + p.block_size - 1) / p.block_size;
     p.N = N;
     p.M = p.K + NUMBER_ROWS;

@@ -16,7 +16,7 @@
 #elif NORM == 1 && G_IDX == 1
 #error too many buffers
 #endif
-#include "nbits_weights.inc.wgsl"
+#include "nbits_rows_float.inc.wgsl"
 #include "nbits_a.inc.wgsl"
 #include "nbits_matvec.inc.wgsl"
 
@@ -62,18 +62,7 @@ fn end_block(quartet: u32, scale: vec4<f32>) {
     }
 }
 
-// What a block's weights take, of four rows.
-struct Block {
-    offset: vec4<f32>,
-    scale: vec4<f32>,
-}
-
 #if G_IDX == 1
-// Weights come with their scales.
-fn load_block(n: vec4<u32>, g: u32) -> Block {
-    return Block(vec4<f32>(), vec4<f32>(1.0));
-}
-
 fn add_unit(quartet: u32, rows: Rows, block: Block, unit: u32, lane: u32) {
     for (var q = 0u; q < QUADS; q++) {
         add_quad(weights_of_groups(quad_of(rows.u0, q), rows.n.x, unit, q),
@@ -84,12 +73,6 @@ fn add_unit(quartet: u32, rows: Rows, block: Block, unit: u32, lane: u32) {
     end_block(quartet, block.scale);
 }
 #else
-fn load_block(n: vec4<u32>, g: u32) -> Block {
-    return Block(vec4<f32>(weight_offset(n.x, g), weight_offset(n.y, g), weight_offset(n.z, g),
-                           weight_offset(n.w, g)),
-                 scales_at(n, g));
-}
-
 fn add_rows_quad(rows: Rows, offset: vec4<f32>, lane: u32, q: u32) {
     add_quad(weights(quad_of(rows.u0, q), q, offset.x), weights(quad_of(rows.u1, q), q, offset.y),
              weights(quad_of(rows.u2, q), q, offset.z), weights(quad_of(rows.u3, q), q, offset.w),

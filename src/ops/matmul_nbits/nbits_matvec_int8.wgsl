@@ -16,8 +16,8 @@
 #endif
 #include "nbits_dot.inc.wgsl"
 #include "nbits_int8.inc.wgsl"
-#include "nbits_int8_zero.inc.wgsl"
 #include "nbits_matvec.inc.wgsl"
+#include "nbits_rows_int8.inc.wgsl"
 
 // For each row m of A and lane: the first four quads, the last four, and the scale and the sum of q of each
 // part of the unit.
@@ -66,36 +66,12 @@ fn add_quads(rows: Rows, lane: u32, which: u32) {
     }
 }
 
-fn packed_rows(rows: Rows, q: u32) -> vec4<u32> {
-    return vec4<u32>(pack_quad(quad_of(rows.u0, q), q), pack_quad(quad_of(rows.u1, q), q),
-                     pack_quad(quad_of(rows.u2, q), q), pack_quad(quad_of(rows.u3, q), q));
-}
-
-// What a block's dots take, of four rows.
-struct Block {
-    whole: vec4<i32>, // zero points, as in ZeroPoint
-    rest: vec4<f32>,
-    scale: vec4<f32>,
-}
-
-fn load_block(n: vec4<u32>, g: u32) -> Block {
-    let z0 = split_zero_point(n.x, g);
-    let z1 = split_zero_point(n.y, g);
-    let z2 = split_zero_point(n.z, g);
-    let z3 = split_zero_point(n.w, g);
-    return Block(vec4<i32>(z0.whole, z1.whole, z2.whole, z3.whole),
-                 vec4<f32>(z0.rest, z1.rest, z2.rest, z3.rest), scales_at(n, g));
-}
-
 fn end_block(quartet: u32, block: Block, lane: u32, part: u32) {
     for (var m = 0u; m < M_ROWS; m++) {
         let staged = shared_quads[staged_slot(2u, m, lane)];
-        let sum = bitcast<i32>(staged[2u * part + 1u]);
-        var dot = vec4<f32>(dots[m] - sum * block.whole);
-#if ZERO_POINT >= 2
-        dot -= f32(sum) * block.rest;
-#endif
-        sums[quartet * M_ROWS + m] += bitcast<f32>(staged[2u * part]) * dot * block.scale;
+        sums[quartet * M_ROWS + m] +=
+            bitcast<f32>(staged[2u * part]) *
+            block_dots(dots[m], bitcast<i32>(staged[2u * part + 1u]), block) * block.scale;
         dots[m] = vec4<i32>();
     }
 }

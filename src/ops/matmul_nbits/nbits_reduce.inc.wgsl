@@ -93,9 +93,7 @@ fn store_sums(workgroup_n: u32, first_m: u32, t: u32, stride: u32) {
         let sum = total_of(i % SUMS * THREADS + group * LANES, stride);
         let m = first_m + i % M_ROWS;
         let n = workgroup_n + group * COLUMNS + i % SUMS / M_ROWS * 4u;
-        for (var j = 0u; j < 4u && m < problem.M && n + j < problem.n_count; j++) {
-            store_y(m, problem.n_begin + n + j, sum[j]);
-        }
+        store_row(m, n, sum);
     }
 }
 #endif

@@ -54,12 +54,6 @@ fn add_fours(p: u32, m4: u32, n4: u32) {
 #endif
 }
 
-fn store_row(m: u32, first_n: u32, sum: vec4<f32>) {
-    for (var j = 0u; j < 4u && m < problem.M && first_n + j < problem.n_count; j++) {
-        store_y(m, problem.n_begin + first_n + j, sum[j]);
-    }
-}
-
 // Indices of sums are constants here as elsewhere in tiles: an array indexed by a loop's variable may go to memory.
 fn store_four(begin: u32, m: u32, n: u32) {
     store_row(m, n, sums[begin]);

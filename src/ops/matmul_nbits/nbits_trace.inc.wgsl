@@ -41,7 +41,7 @@ fn trace_rows(first_m: u32, count: u32) {
 }
 
 fn is_traced(n: u32) -> bool {
-    return trace_on && n == problem.trace_n;
+    return trace_on & (n == problem.trace_n);
 }
 
 fn trace_range(first: u32, count: u32) {
@@ -87,7 +87,7 @@ fn trace_a_indices(index: u32) {
 }
 
 fn trace_a_index(i: u32, index: u32) {
-    if (trace_a_quad != TRACE_NONE && trace_a_unit < problem.units) {
+    if ((trace_a_quad != TRACE_NONE) & (trace_a_unit < problem.units)) {
         trace[trace_a_unit * TRACE_UNIT + 66u + 5u * trace_a_quad][i] = index;
     }
 }

@@ -33,14 +33,15 @@ fn weights(words: Quad, q: u32, offset: f32) -> vec4<f32> {
 
 #if G_IDX == 1
 fn weight_of_group(code: u32, n: u32, k: u32) -> f32 {
-    if (k >= problem.K) {
-        return 0.0;
-    }
-    let g = u32(g_idx[k]);
+    var weight = 0.0;
+    if (k < problem.K) {
+        let g = u32(g_idx[k]);
 #if TRACE == 1
-    trace_range(k, 1u);
+        trace_range(k, 1u);
 #endif
-    return (f32(code) - zero_point_at(n, g)) * scale_at(n, g);
+        weight = (f32(code) - zero_point_at(n, g)) * scale_at(n, g);
+    }
+    return weight;
 }
 
 // Codes 4q to 4q + 3 of a unit of row n, whole weights.

@@ -49,4 +49,11 @@ fn store_y(m: u32, column: u32, sum: f32) {
 #endif
     y[at] = value;
 }
+
+// Four columns from first_n of the part on, as far as there are.
+fn store_row(m: u32, first_n: u32, sum: vec4<f32>) {
+    for (var j = 0u; j < 4u && m < problem.M && first_n + j < problem.n_count; j++) {
+        store_y(m, problem.n_begin + first_n + j, sum[j]);
+    }
+}
 #endif

@@ -116,7 +116,7 @@ static void test_every_matvec_with_a_norm_and_an_addend(void **state) {
                                                   .block_size = 32,
                                                   .bits = 2,
                                                   .int8_activations = kernel->int8}};
-        if (kernel->tile || !dbt_nbits_gpu_fits(kernel, &like, hal)) continue;
+        if (!dbt_nbits_gpu_takes_norm(kernel) || !dbt_nbits_gpu_fits(kernel, &like, hal)) continue;
         run_normed(kernel, 160);
         run_normed(kernel, 1091);
         ran++;
@@ -204,7 +204,7 @@ static void test_int8_roundings_are_the_cpus(void **state) {
     const dbt_nbits_gpu_problem problem =
         nbits_gpu_problem_create(gpu, &data, data.p.M * data.p.N * 4);
     const dbt_nbits_gpu_kernel *const kernel = dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
-    assert_true(kernel->tile);
+    assert_false(dbt_nbits_gpu_takes_norm(kernel));
     ok(dbt_nbits_gpu_record(gpu, kernel, &problem, &error));
     /* What nbits_quantize.wgsl has left: quads [K / 4, M] and parts [BLOCKS, M]. */
     dbt_hal_buffer *buffers[2] = {0};
@@ -252,7 +252,9 @@ static void test_every_problem_has_a_kernel(void **state) {
                     dbt_nbits_gpu_choose(&problem, hal, UINT64_MAX);
                 assert_non_null(kernel);
                 assert_true(dbt_nbits_gpu_fits(kernel, &problem, hal));
-                assert_int_equal(kernel->tile, M > 8);
+                const bool software = (hal->features & DBT_HAL_SOFTWARE) != 0;
+                assert_int_equal(kernel->software, software);
+                assert_int_equal(kernel->tile, M > 8 && !software);
             }
         }
     }

@@ -124,7 +124,7 @@ typedef struct product_run {
 
 /* About how many workgroups' steps through 32 columns of A, for a thread of a matvec, the run takes. */
 static int64_t work_of(const dbt_nbits_gpu_kernel *kernel, const nbits_case *c, int64_t M) {
-    const int64_t threads = 128, units = (c->K + 31) / 32;
+    const int64_t threads = kernel->lanes == 1 ? 16 : 128, units = (c->K + 31) / 32;
     const int64_t m_groups = (M + kernel->m_rows - 1) / kernel->m_rows;
     const int64_t n = kernel->tile ? kernel->n_rows : threads / kernel->lanes * kernel->n_rows;
     const int64_t steps = kernel->tile ? units : (units + kernel->lanes - 1) / kernel->lanes;

@@ -30,11 +30,14 @@ enum { OUT_Y, OUT_Y_AND_SUM, OUT_STATISTIC };
 static dibit_status record(const dbt_gpu_call *call, const rows_job *job, int32_t out,
                            dbt_hal_buffer *y) {
     const bool scales = out != OUT_STATISTIC;
+    const bool software = dbt_gpu_hal(call->gpu)->features & DBT_HAL_SOFTWARE;
     const dbt_shader_param params[] = {{"CENTRED", job->centred},
                                        {"TERMS", job->n_terms},
                                        {"SHIFT", scales && job->shift},
                                        {"OUT", out},
-                                       {"LANES", job->uniforms.n <= 256 ? 64 : 256}};
+                                       {"LANES", job->uniforms.n <= 256 ? 64
+                                                 : software             ? 4
+                                                                        : 256}};
     const dbt_hal_binding bindings[] = {
         {.buffer = job->term[0]},
         {.buffer = job->term[1]},

@@ -1,6 +1,6 @@
 // Norms of rows, as norm.h says: s = term 0 + term 1 + term 2,
 //     y = (s - mean) / sqrt(sum((s - mean)^2) / n + epsilon) * gain + shift
-// A workgroup of LANES takes a row; `rows` workgroups. No features.
+// A workgroup of LANES takes a row, few of them where barriers are slow; `rows` workgroups. No features.
 // @binding(1) to (3) the terms [their rows, n], as many as TERMS; @binding(4) gain, @binding(5) shift where
 // SHIFT is 1; @binding(6) y [rows, n]; @binding(7) s [rows, n] where OUT is 1. With OUT 2 there is
 // only @binding(6) [rows], the mean or the inverse root, beside the terms.
@@ -9,7 +9,7 @@
 #param TERMS 1..3
 #param SHIFT 0 1
 #param OUT 0..2
-#param LANES 64 256
+#param LANES 4 64 256
 
 #include "grid.inc.wgsl"
 #include "workgroup.inc.wgsl"
