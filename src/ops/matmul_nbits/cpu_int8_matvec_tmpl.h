@@ -83,17 +83,18 @@ static DBT_ALWAYS_INLINE void sums_of_any(const operands *o, int64_t group, vi *
     for (int r = 0; r < STREAMS; r++) sums[r] = v[0][r];
 }
 
-/* Adds the blocks [g, g + VL), whose sums are given, to y. */
+/* Adds the blocks [g, g + VL), whose sums are given, to y; some: they may lie past the last one. */
 static DBT_ALWAYS_INLINE void add_blocks(const operands *o, int64_t g, const vi *sums, vf *y,
-                                         const uint32_t bits) {
+                                         const uint32_t bits, const bool some) {
     const dbt_matmul_nbits *const p = o->p;
     const vf a_scale = vf_load(o->a_scale + g);
     const vi a_sum = v_load(o->a_sum + g);
+    const int64_t left = some ? p->k_blocks - g : VL;
     DBT_UNROLL
     for (int r = 0; r < STREAMS; r++) {
         const vf scale =
-            v_floats(p->scales, p->scale_type, o->n[r] * p->k_blocks + g, p->k_blocks - g);
-        const vi zero_points = zero_points_of(p, o->n[r], g, bits);
+            v_floats(p->scales, p->scale_type, o->n[r] * p->k_blocks + g, left);
+        const vi zero_points = zero_points_of(p, o->n[r], g, left, bits);
         vf term;
         if (dbt_nbits_float_zero_points(p)) {
             term = v_apply_float(sums[r], vf_of_bits(zero_points), a_sum);
@@ -106,25 +107,40 @@ static DBT_ALWAYS_INLINE void add_blocks(const operands *o, int64_t g, const vi 
     }
 }
 
-/* Elements n[] of row m of Y. `lanes` is that of o, or 0: of any number. */
-static DBT_ALWAYS_INLINE void dot_rows(const operands *o, float *y, const uint32_t bits,
-                                       const int lanes) {
-    const int64_t k_blocks = o->p->k_blocks,
-                  whole = lanes == 0 ? 0 : o->p->K / o->p->block_size / VL * VL;
-    vf sums_of_y[STREAMS];
-    DBT_UNROLL
-    for (int r = 0; r < STREAMS; r++) sums_of_y[r] = vf_zero();
+/* Adds the blocks [0, whole) of `lanes` lanes each, a constant, to y. */
+static DBT_ALWAYS_INLINE void add_whole(const operands *o, int64_t whole, vf *y,
+                                        const uint32_t bits, const int lanes) {
     vi sums[STREAMS];
-    int64_t g = 0, group = 0;
-    for (; g < whole; g += VL, group += lanes) {
+    int64_t group = 0;
+    for (int64_t g = 0; g < whole; g += VL, group += lanes) {
         if (lanes == 1) sums1(o, group, sums, bits);
         if (lanes == 2) sums2(o, group, sums, bits);
         if (lanes == 4) sums4(o, group, sums, bits);
-        add_blocks(o, g, sums, sums_of_y, bits);
+        add_blocks(o, g, sums, y, bits, false);
     }
-    for (; g < k_blocks; g += VL, group += o->lanes * o->per_vector) {
-        sums_of_any(o, group, sums, bits);
-        add_blocks(o, g, sums, sums_of_y, bits);
+}
+
+/* Elements n[] of row m of Y: what vectors of whole blocks there are by the loop for so many lanes, if there is
+ * one, and the rest by that for any. */
+static DBT_ALWAYS_INLINE void dot_rows(const operands *o, float *y, const uint32_t bits) {
+    const int64_t whole = o->p->K / o->p->block_size / VL * VL;
+    int64_t g = whole;
+    vf sums_of_y[STREAMS];
+    DBT_UNROLL
+    for (int r = 0; r < STREAMS; r++) sums_of_y[r] = vf_zero();
+    if (planes_of(bits) == 4 && o->lanes == 1) {
+        add_whole(o, whole, sums_of_y, bits, 1);
+    } else if (planes_of(bits) > 1 && o->lanes == 2) {
+        add_whole(o, whole, sums_of_y, bits, 2);
+    } else if (o->lanes == 4) {
+        add_whole(o, whole, sums_of_y, bits, 4);
+    } else {
+        g = 0;
+    }
+    for (; g < o->p->k_blocks; g += VL) {
+        vi sums[STREAMS];
+        sums_of_any(o, g / VL * o->lanes * o->per_vector, sums, bits);
+        add_blocks(o, g, sums, sums_of_y, bits, true);
     }
     _mm_storeu_ps(y, v_sums(sums_of_y[0], sums_of_y[1], sums_of_y[2], sums_of_y[3]));
 }
@@ -149,15 +165,7 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
             o.a = act->q + m * act->row_bytes;
             o.a_scale = act->scale + m * act->blocks_stride;
             o.a_sum = act->sum + m * act->blocks_stride;
-            if (planes_of(bits) == 4 && lanes == 1) {
-                dot_rows(&o, y, bits, 1);
-            } else if (planes_of(bits) > 1 && lanes == 2) {
-                dot_rows(&o, y, bits, 2);
-            } else if (lanes == 4) {
-                dot_rows(&o, y, bits, 4);
-            } else {
-                dot_rows(&o, y, bits, 0);
-            }
+            dot_rows(&o, y, bits);
             for (int r = 0; r < STREAMS; r++)
                 p->y[m * p->N + o.n[r]] = y[r] + (p->bias ? p->bias[o.n[r]] : 0.0f);
         }

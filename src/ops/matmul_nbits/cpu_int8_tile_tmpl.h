@@ -19,7 +19,7 @@ static DBT_ALWAYS_INLINE void store_lanes(vi *v, void *out, int64_t count) {
 /* What is added to dots for zero points: see tile_rows. */
 static DBT_ALWAYS_INLINE vi tile_zero_points(const dbt_matmul_nbits *p, int64_t n, int64_t g,
                                              uint32_t bits) {
-    const vi v = zero_points_of(p, n, g, bits);
+    const vi v = zero_points_of(p, n, g, p->k_blocks - g, bits);
     if (dbt_nbits_float_zero_points(p) || !narrow_sums(p)) return v;
     return v_and(v_sub32(v_zero(), v), v_set32(0xffff));
 }

@@ -23,13 +23,14 @@ static DBT_ALWAYS_INLINE vi plane_of(vi group, int j, uint32_t bits) {
     return v_and(v_shift_right16(group, j * (int)bits), v_set8((1 << bits) - 1));
 }
 
-/* Zero points of VL blocks of row n from block g on, integers or the bits of floats; zeros past the last. */
+/* Zero points of VL blocks of row n from block g on, integers or the bits of floats; zeros past the last, of
+ * which there are `left`. */
 static DBT_ALWAYS_INLINE vi zero_points_of(const dbt_matmul_nbits *p, int64_t n, int64_t g,
-                                           uint32_t bits) {
+                                           int64_t left, uint32_t bits) {
     if (!p->zero_points) return v_set32(1 << (bits - 1));
     if (dbt_nbits_float_zero_points(p)) {
         return vf_bits(
-            v_floats(p->zero_points, p->zero_point_type, n * p->k_blocks + g, p->k_blocks - g));
+            v_floats(p->zero_points, p->zero_point_type, n * p->k_blocks + g, left));
     }
     const int64_t row_bytes = dbt_nbits_zero_row_bytes(p), at = g / 8 * (int64_t)bits;
     return v_codes32((const uint8_t *)p->zero_points + n * row_bytes + at,

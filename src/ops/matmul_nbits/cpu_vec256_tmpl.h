@@ -138,7 +138,7 @@ static inline __m128 v_sums(vf a, vf b, vf c, vf d) {
 }
 
 /* Lane i of vector j becomes lane j of vector i. */
-static DBT_ALWAYS_INLINE void v_transpose(vi v[VL]) {
+static DBT_NOINLINE void v_transpose(vi v[VL]) {
     vi w[VL];
     DBT_UNROLL
     for (int i = 0; i < 4; i++) { /* pairs of rows */
