@@ -29,8 +29,7 @@ static DBT_ALWAYS_INLINE vi zero_points_of(const dbt_matmul_nbits *p, int64_t n,
                                            int64_t left, uint32_t bits) {
     if (!p->zero_points) return v_set32(1 << (bits - 1));
     if (dbt_nbits_float_zero_points(p)) {
-        return vf_bits(
-            v_floats(p->zero_points, p->zero_point_type, n * p->k_blocks + g, left));
+        return vf_bits(v_floats(p->zero_points, p->zero_point_type, n * p->k_blocks + g, left));
     }
     const int64_t row_bytes = dbt_nbits_zero_row_bytes(p), at = g / 8 * (int64_t)bits;
     return v_codes32((const uint8_t *)p->zero_points + n * row_bytes + at,
