@@ -44,7 +44,7 @@ typedef enum dibit_cli_device {
 typedef struct dibit_cli_common {
     dibit_cli_device device;
     dibit_activations activations;
-    uint32_t threads;       /* 0: number of cores */
+    uint32_t threads;       /* 0: as many as cores */
     uint64_t isa;           /* 0: all */
     const char *tune;       /* NULL: DIBIT_TUNE, or none */
     const char *webgpu_lib; /* NULL: DIBIT_WEBGPU_LIB, or where pip puts it */

@@ -34,7 +34,7 @@ static void common_options(dibit_cli_common *common, dibit_cli_option out[MAX_CO
          DIBIT_CLI_ACTIVATIONS, &common->activations},
         {"webgpu-lib", 0, "FILE", "libwgpu_native to use (default: DIBIT_WEBGPU_LIB, or pip's)",
          DIBIT_CLI_STRING, &common->webgpu_lib},
-        {"threads", 0, "N", "CPU threads (default: the number of cores)", DIBIT_CLI_U32,
+        {"threads", 0, "N", "CPU threads (default: the cores that it may use)", DIBIT_CLI_U32,
          &common->threads},
         {"isa", 0, "LIST", "CPU features that may be used: avx2,avx512,... or portable",
          DIBIT_CLI_ISA, &common->isa},

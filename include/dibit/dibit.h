@@ -301,7 +301,8 @@ typedef enum dibit_timing {
 
 typedef struct dibit_device_desc {
     dibit_device_kind kind;
-    uint32_t n_threads; /* CPU: worker threads incl. the caller; default: the number of cores */
+    uint32_t n_threads; /* CPU: worker threads incl. the caller; default: one for each core that the
+                           process may use (not for each hardware thread), at most its cgroup's quota */
     uint64_t cpu_isa;   /* CPU: mask of DIBIT_ISA_* that may be used; default: all that it has */
     uint32_t
         null_pending_seed;   /* NULL device: not 0: poll answers PENDING a random number of times */

@@ -15,7 +15,10 @@ dibit_status dbt_os_map_beside(const char *path, const char *location, const uin
                                uint64_t *bytes, dibit_error *error);
 void dbt_os_unmap(const void *data, uint64_t bytes);
 
-uint32_t dbt_os_cores(void);       /* that this process may use; at least 1 */
+/* How many threads are worth starting, at least 1: see os_cores.c. */
+uint32_t dbt_os_cores(void);
+/* The same with the CPUs [n_cpus] that are allowed, by what Linux shows under `root`/sys and `root`/proc. */
+uint32_t dbt_os_cores_under(const char *root, const bool *allowed, uint32_t n_cpus);
 uint64_t dbt_os_memory(void);      /* bytes of physical memory; UINT64_MAX when unknown */
 uint64_t dbt_os_nanoseconds(void); /* monotonic */
 /* Linux's capability words of the CPU (AT_HWCAP, AT_HWCAP2), of an Arm also on macOS; 0 elsewhere. */

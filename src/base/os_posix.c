@@ -89,8 +89,9 @@ uint32_t dbt_os_cores(void) {
 #if defined(__linux__)
     cpu_set_t set;
     if (sched_getaffinity(0, sizeof set, &set) == 0) {
-        const int n = CPU_COUNT(&set);
-        if (n > 0) return (uint32_t)n;
+        bool allowed[CPU_SETSIZE];
+        for (int i = 0; i < CPU_SETSIZE; i++) allowed[i] = CPU_ISSET(i, &set);
+        return dbt_os_cores_under("", allowed, CPU_SETSIZE);
     }
 #endif
     const long n = sysconf(_SC_NPROCESSORS_ONLN);

@@ -9,7 +9,7 @@
 
 typedef struct dbt_pool dbt_pool;
 
-/* n_threads includes the calling thread; 0: number of cores. */
+/* n_threads includes the calling thread; 0: dbt_os_cores(). */
 dibit_status dbt_pool_create(const dibit_allocator *allocator, uint32_t n_threads, dbt_pool **out,
                              dibit_error *error);
 void dbt_pool_destroy(dbt_pool **pool);
