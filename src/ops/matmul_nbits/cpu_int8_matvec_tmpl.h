@@ -118,7 +118,7 @@ static DBT_ALWAYS_INLINE void add_blocks(const operands *o, int64_t g, const vi 
         }
         vf term;
         if (dbt_nbits_float_zero_points(p)) {
-            term = v_apply_float(sums[r], vf_of_bits(zero_points), a_sum);
+            term = apply_float(sums[r], vf_of_bits(zero_points), a_sum, narrow_sums(p));
         } else if (narrow_sums(p)) {
             term = vf_of_int(v_sub32(sums[r], v_mul_halves(zero_points, a_sum)));
         } else {

@@ -64,7 +64,7 @@ typedef struct block {
     int64_t stride;             /* from one row to the next */
     const int32_t *zero_points; /* [TILE_N], as scales */
     const float *scales;
-    bool floats; /* zero points */
+    bool floats, narrow; /* zero points; see narrow_sums */
 } block;
 
 /* Adds VL sums of row r to y. narrow: integer zero points, and sums of 16 bits. */
@@ -78,7 +78,7 @@ static DBT_ALWAYS_INLINE void add_sums(const block *b, int64_t r, vi sums, const
     } else if (!b->floats) {
         term = vf_of_int(v_sub32(sums, v_mul32(zero_points, a_sum)));
     } else {
-        term = v_apply_float(sums, vf_of_bits(zero_points), a_sum);
+        term = apply_float(sums, vf_of_bits(zero_points), a_sum, b->narrow);
     }
     term = vf_mul(term, vf_load(b->scales + half * VL));
     y += r * TILE_N + half * VL;
@@ -130,7 +130,8 @@ static DBT_ALWAYS_INLINE void tile_rows(const dbt_nbits_task *t, int64_t m, int6
                .stride = act->blocks_stride,
                .zero_points = t->zero_points,
                .scales = t->scales,
-               .floats = dbt_nbits_float_zero_points(p)};
+               .floats = dbt_nbits_float_zero_points(p),
+               .narrow = narrow_sums(p)};
     memset(y, 0, (size_t)rows * TILE_N * sizeof *y);
     for (int64_t g = 0; g < k_blocks; g++) {
         const int64_t left = (K - g * block_size + 4 * planes - 1) / (4 * planes) * planes;

@@ -35,5 +35,11 @@ static DBT_ALWAYS_INLINE vi zero_points_of(const dbt_matmul_nbits *p, int64_t n,
     return v_codes32((const uint8_t *)p->zero_points + n * row_bytes + at,
                      (p->N - n) * row_bytes - at, bits);
 }
-/* Sums of a block fit 16 bits. */
+/* A block's sum of activations fits 16 bits, its dot product 24. */
 static inline bool narrow_sums(const dbt_matmul_nbits *p) { return p->block_size <= 256; }
+/* dots - zero_points * sums, whose parts may cancel: narrow ones are floats without rounding, so that one
+ * instruction rounds the whole. */
+static DBT_ALWAYS_INLINE vf apply_float(vi dots, vf zero_points, vi sums, bool narrow) {
+    if (narrow) return vf_fnma(zero_points, vf_of_int(sums), vf_of_int(dots));
+    return v_apply_float(dots, zero_points, sums);
+}

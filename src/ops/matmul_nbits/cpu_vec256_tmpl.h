@@ -46,6 +46,8 @@ static inline vf vf_of_int(vi v) { return _mm256_cvtepi32_ps(v); }
 static inline vf vf_mul(vf a, vf b) { return _mm256_mul_ps(a, b); }
 static inline vf vf_add(vf a, vf b) { return _mm256_add_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm256_fmadd_ps(a, b, c); }
+/* c - a * b, rounded once. */
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm256_fnmadd_ps(a, b, c); }
 static inline vi vf_bits(vf v) { return _mm256_castps_si256(v); }
 static inline vf vf_of_bits(vi v) { return _mm256_castsi256_ps(v); }
 
@@ -116,7 +118,7 @@ static inline vi v_add_pairs(vi a, vi b) {
     return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
 }
 
-/* dots - zero_points * sums, in double, since the two parts may cancel. */
+/* dots - zero_points * sums, in double: see apply_float. */
 static DBT_ALWAYS_INLINE vf v_apply_float(vi dots, vf zero_points, vi sums) {
     __m128 halves[2];
     DBT_UNROLL

@@ -47,6 +47,8 @@ static inline vf vf_of_int(vi v) { return _mm512_cvtepi32_ps(v); }
 static inline vf vf_mul(vf a, vf b) { return _mm512_mul_ps(a, b); }
 static inline vf vf_add(vf a, vf b) { return _mm512_add_ps(a, b); }
 static inline vf vf_fma(vf a, vf b, vf c) { return _mm512_fmadd_ps(a, b, c); }
+/* c - a * b, rounded once. */
+static inline vf vf_fnma(vf a, vf b, vf c) { return _mm512_fnmadd_ps(a, b, c); }
 static inline vi vf_bits(vf v) { return _mm512_castps_si512(v); }
 static inline vf vf_of_bits(vi v) { return _mm512_castsi512_ps(v); }
 
@@ -142,7 +144,7 @@ static inline vi v_add_pairs(vi a, vi b) {
                             _mm512_permutex2var_epi32(a, odd, b));
 }
 
-/* dots - zero_points * sums, in double, since the two parts may cancel. */
+/* dots - zero_points * sums, in double: see apply_float. */
 static DBT_ALWAYS_INLINE vf v_apply_float(vi dots, vf zero_points, vi sums) {
     __m256 halves[2];
     DBT_UNROLL
