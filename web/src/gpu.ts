@@ -37,10 +37,18 @@ function isSoftware(info: GPUAdapterInfo): boolean {
     return !!info.isFallbackAdapter || /swiftshader|llvmpipe|lavapipe|software|microsoft basic render/i.test(text);
 }
 
-function opened(gpu: GPU | undefined, device: GPUDevice, info: GPUAdapterInfo | undefined,
-                isOwn: boolean): OpenedDevice {
+/* Asked of the device itself, since one that the caller has does not say which GPU object knows its language. */
+async function knowsDot4(device: GPUDevice): Promise<boolean> {
+    device.pushErrorScope('validation');
+    device.createShaderModule({label: 'dot4', code: 'requires packed_4x8_integer_dot_product;'});
+    const fault = await device.popErrorScope().catch(() => 'the device is lost');
+    return fault === null;
+}
+
+async function opened(device: GPUDevice, info: GPUAdapterInfo | undefined, isOwn: boolean):
+    Promise<OpenedDevice> {
     return {
-        device, isOwn, hasDot4: !!gpu?.wgslLanguageFeatures?.has('packed_4x8_integer_dot_product'),
+        device, isOwn, hasDot4: await knowsDot4(device),
         adapter: {
             vendor: info?.vendor ?? '', architecture: info?.architecture ?? '',
             description: info?.description ?? '', isFallbackAdapter: !!info?.isFallbackAdapter,
@@ -50,8 +58,8 @@ function opened(gpu: GPU | undefined, device: GPUDevice, info: GPUAdapterInfo | 
 }
 
 /** A device that the caller has. Its uncaptured errors are taken for the engine's. */
-export function wrapDevice(device: GPUDevice): OpenedDevice {
-    return opened(pageGpu(), device, device.adapterInfo, false);
+export function wrapDevice(device: GPUDevice): Promise<OpenedDevice> {
+    return opened(device, device.adapterInfo, false);
 }
 
 function pageGpu(): GPU | undefined {
@@ -110,7 +118,7 @@ export async function requestDevice(): Promise<OpenedDevice | string> {
     const requiredFeatures = FEATURES.filter(name => adapter.features.has(name));
     try {
         const device = await adapter.requestDevice({requiredLimits, requiredFeatures, label: 'dibit'});
-        return opened(gpu, device, adapter.info, true);
+        return await opened(device, adapter.info, true);
     } catch (e) {
         return `the adapter gives no device: ${(e as Error).message}`;
     }

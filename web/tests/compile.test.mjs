@@ -57,6 +57,17 @@ test('a kernel that does not compile is left for a plainer one', async t => {
     });
 });
 
+test('what the language of shaders knows is asked of a device, whoever opened it', async t => {
+    if (skip) return t.skip(skip);
+    const own = await Engine.create({gpuDevice: engine.gpu.device});
+    t.after(() => own.dispose());
+    assert.equal(engine.gpu.hasDot4, true); // Dawn's language has it wherever it runs
+    assert.equal(own.gpu.hasDot4, true);
+    await without('dot4', async model => {
+        assert.equal(model.engine.gpu.hasDot4, false);
+    });
+});
+
 test('an op whose shader does not compile, in the middle of a run, is left to the CPU with the session', async t => {
     if (skip) return t.skip(skip);
     await without('norm_rows', async model => {
