@@ -23,7 +23,7 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
      .least_m = least_m_,                                                                          \
      .most_m = most_m_,                                                                            \
      .least_k = 1,                                                                                 \
-     .least_workgroups = 1,                                                                        \
+     .most_workgroups = INT64_MAX,                                                                 \
      .software = true},
 #define MATVEC(name_, int8_, subgroups_, m_rows_, n_rows_, lanes_, least_m_, most_m_, least_k_)    \
     {.name = #name_,                                                                               \
@@ -36,8 +36,9 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
      .least_m = least_m_,                                                                          \
      .most_m = most_m_,                                                                            \
      .least_k = least_k_,                                                                          \
-     .least_workgroups = 1},
-#define TILE(name_, int8_, tile_m_, tile_n_, split_, least_m_, least_workgroups_)                  \
+     .most_workgroups = INT64_MAX},
+#define TILE(name_, int8_, tile_m_, tile_n_, split_, least_m_, least_workgroups_,                  \
+             most_workgroups_)                                                                     \
     {.name = #name_,                                                                               \
      .shader = TILE_SHADER(int8_),                                                                 \
      .tile = true,                                                                                 \
@@ -48,7 +49,8 @@ const dbt_nbits_gpu_kernel dbt_nbits_gpu_kernels[] = {
      .least_m = least_m_,                                                                          \
      .most_m = INT64_MAX,                                                                          \
      .least_k = 1,                                                                                 \
-     .least_workgroups = least_workgroups_},
+     .least_workgroups = least_workgroups_,                                                        \
+     .most_workgroups = most_workgroups_},
 #include "ops/matmul_nbits/gpu_kernels.inc"
 #undef ALONE
 #undef MATVEC
@@ -172,7 +174,8 @@ static uint64_t m_groups(const dbt_nbits_gpu_kernel *k, int64_t m) {
 static bool is_worth(const dbt_nbits_gpu_kernel *k, const dbt_matmul_nbits *p, const dbt_hal *hal) {
     if (p->M < k->least_m || p->M > k->most_m || p->K < k->least_k) return false;
     if (k->software != ((hal->features & DBT_HAL_SOFTWARE) != 0)) return false;
-    return n_groups(k, p->N) * m_groups(k, p->M) >= k->least_workgroups;
+    const uint64_t workgroups = n_groups(k, p->N) * m_groups(k, p->M);
+    return workgroups >= k->least_workgroups && workgroups <= k->most_workgroups;
 }
 
 const dbt_nbits_gpu_kernel *dbt_nbits_gpu_choose(const dbt_nbits_gpu_problem *problem,

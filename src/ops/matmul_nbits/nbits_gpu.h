@@ -19,7 +19,7 @@ typedef struct dbt_nbits_gpu_kernel {
     uint32_t split;          /* of a tile: slices of threads that share K */
     int64_t least_m, most_m; /* where it is worth choosing; it is right for any M */
     int64_t least_k;
-    uint64_t least_workgroups;
+    uint64_t least_workgroups, most_workgroups;
     bool software; /* worth choosing on software adapters, and not on others */
 } dbt_nbits_gpu_kernel;
 
