@@ -217,7 +217,10 @@ static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
 
 void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel, dbt_pool *pool,
                        void *scratch) {
-    enum { M_CHUNK = 128 }; /* rows of A that stay in a core's cache while B goes by */
+    enum {
+        M_CHUNK = 128, /* rows of A that stay in a core's cache while B goes by */
+        TASKS = 4      /* of a thread, of a chunk of rows */
+    };
     if (p->M == 0) return;
     dbt_nbits_count(p, pool);
     execution e = {.p = p, .kernel = kernel, .layout = layout_of(p, kernel), .scratch = scratch};
@@ -236,6 +239,9 @@ void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel
     e.n_m_chunks = (p->M + M_CHUNK - 1) / M_CHUNK;
     e.n_tiles = (p->N + kernel->n_tile - 1) / kernel->n_tile;
     const int64_t rows = p->M < M_CHUNK ? p->M : M_CHUNK;
+    /* Long streams of B, but enough tasks that threads end together; Y does not depend on the split. */
+    const int64_t most = TASKS * (int64_t)dbt_pool_threads(pool);
     e.n_n_chunks = dbt_task_count(e.n_tiles, kernel->n_tile * p->K * (rows + 1) / 16);
+    if (e.n_n_chunks > most) e.n_n_chunks = most;
     dbt_parallel_for(pool, e.n_m_chunks * e.n_n_chunks, multiply_task, &e);
 }
