@@ -67,10 +67,9 @@ export class Waiter {
     }
 }
 
+/* Not scheduler.yield: what goes on after it comes before messages, and so before being told to stop. */
 function nextTask(): Promise<void> {
-    const {scheduler, setImmediate} = globalThis as
-        {scheduler?: {yield?: () => Promise<void>}; setImmediate?: (f: () => void) => void};
-    if (scheduler?.yield) return scheduler.yield();
+    const {setImmediate} = globalThis as {setImmediate?: (f: () => void) => void};
     if (setImmediate) return new Promise(resolve => setImmediate(resolve));
     return new Promise(resolve => {
         const channel = new MessageChannel();

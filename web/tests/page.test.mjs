@@ -245,6 +245,7 @@ test('the shipped model answers as it does natively, and stops when it is told t
     await page.getByRole('button', {name: 'Why is the sky blue?'}).click();
     await page.waitForFunction(() => document.querySelector('.turn.assistant')?.textContent.length > 45);
     await page.click('#stop');
+    await page.locator('#send').waitFor({timeout: 15000}); /* the worker has stopped too: the whole answer takes far longer */
     const {text, notes} = await user.answer();
     assert.ok(text.startsWith('The sky blue is a fundamental concept'), text);
     assert.deepEqual(notes, ['Stopped.']);
