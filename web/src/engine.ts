@@ -246,7 +246,7 @@ export class Engine extends Handle {
 async function chooseGpu(wanted: DeviceChoice, given: GPUDevice | undefined):
     Promise<{gpu: OpenedDevice | null; why: string}> {
     if (wanted === 'wasm' || wanted === 'null') return {gpu: null, why: ''};
-    const gpu = given ? await wrapDevice(given) : await requestDevice();
+    const gpu = await (given ? wrapDevice(given) : requestDevice());
     if (wanted === 'webgpu') {
         if (typeof gpu === 'string') throw new DibitError('DEVICE_UNAVAILABLE', gpu);
         return {gpu, why: ''};

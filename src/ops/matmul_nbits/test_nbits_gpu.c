@@ -261,7 +261,7 @@ static void test_every_problem_has_a_kernel(void **state) {
                 assert_true(dbt_nbits_gpu_fits(kernel, &problem, hal));
                 const bool software = (hal->features & DBT_HAL_SOFTWARE) != 0;
                 assert_int_equal(kernel->software, software);
-                assert_true(kernel->tile ? M > 16 : M <= 96 || software);
+                assert_int_equal(kernel->tile, M > 64 && !software);
             }
         }
     }
