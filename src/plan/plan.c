@@ -422,9 +422,15 @@ static bool device_takes(void *user, const dbt_node *node) {
     return refuses_device(user, node) == NULL;
 }
 
+/* Nodes stay as they are for those who want to see each of them. */
+static bool may_join(const dbt_plan_options *o) {
+    return !o->no_fusion && !o->noise && (!o->keep_values || o->gpu);
+}
+
 static dibit_status fuse(planner *p) {
     const dbt_plan_options *const o = &p->plan->options;
-    if (!o->gpu || o->no_fusion) return DIBIT_OK;
+    if (o->no_fusion || (!o->gpu && !may_join(o))) return DIBIT_OK;
+    if (!o->gpu) return dbt_rewrite_fuse(p->plan->graph, &(dbt_fuse_options){0}, p->error);
     if (!o->no_proof && dbt_gpu_fusion_is_dropped(o->gpu)) return DIBIT_OK;
     p->plan->fused = true;
     const dbt_fuse_options options = {
@@ -504,12 +510,10 @@ static dibit_status allocate(planner *p) {
     return DIBIT_OK;
 }
 
-/* What is one step on every device; nodes stay as they are for those who want to see each of them. */
+/* What is one step on every device. */
 static dibit_status join_nodes(dbt_graph *graph, const dbt_plan_options *options,
                                dibit_error *error) {
-    if (options->no_fusion || options->noise || (options->keep_values && !options->gpu)) {
-        return DIBIT_OK;
-    }
+    if (!may_join(options)) return DIBIT_OK;
     DBT_TRY(dbt_rewrite_dequantize(graph, error));
     return dbt_rewrite_norms(graph, error);
 }

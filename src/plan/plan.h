@@ -190,9 +190,9 @@ typedef struct dbt_stack_part {
 dbt_value *dbt_stack_constants(dbt_graph *graph, const char *name, const dbt_stack_part *parts,
                                uint32_t n);
 
-/* plan/rewrite_fuse.c: for nodes that the device takes. */
+/* plan/rewrite_fuse.c: for nodes that the device takes, or of a session on the CPU. */
 typedef struct dbt_fuse_options {
-    bool (*takes)(void *user, const dbt_node *node);
+    bool (*takes)(void *user, const dbt_node *node); /* NULL: the CPU takes all */
     void *user;
     uint64_t max_buffer_bytes; /* of the device */
 } dbt_fuse_options;

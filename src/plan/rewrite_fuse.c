@@ -1,5 +1,5 @@
 /* Fusion: MatMulNBits takes in the RMS norm before it, the residual addition behind it, and the gate of a
- * gated MLP, as dibit.FusedMatMulNBits; those of queries, keys and values become one. Only for nodes that
+ * gated MLP, as dibit.FusedMatMulNBits; those of queries, keys and values become one. For nodes that
  * go to a device, where each step costs a dispatch.
  *
  *     Skip*Norm(r, MatMulNBits(x))            ->  s = Fused(x) + r; SimplifiedLayerNormalization(s)
@@ -9,6 +9,8 @@
  *     GroupQueryAttention(MatMulNBits(x), MatMulNBits(x), MatMulNBits(x))
  *                                             ->  GroupQueryAttention(MatMulNBits(x, a stack))
  *     MatMulNBits(SimplifiedLayerNormalization(x)) ->  Fused(x, gain)
+ *
+ * On the CPU gates alone, whose products' weights are inputs of their own in place of a stack.
  *
  * A node that took in others stands where the last of them stood, and has all their names. Values inside a
  * fused step are gone: nodes that made nothing else stay in the graph without outputs. */
@@ -27,6 +29,9 @@ typedef struct fusion {
     const dbt_fuse_options *options;
     dibit_error *error;
 } fusion;
+
+/* Steps cost little there, and weights are read where the file has them: only gates are worth a fusion. */
+static bool on_cpu(const fusion *f) { return !f->options->takes; }
 
 bool dbt_node_is(const dbt_node *node, const char *domain, const char *name) {
     return strcmp(node->op->domain, domain) == 0 && strcmp(node->op->name, name) == 0;
@@ -52,7 +57,7 @@ static bool can_fuse(const fusion *f, const dbt_node *node) {
         if (value && i == DBT_NBITS_G_IDX) return false;
         if (value && i != DBT_FUSED_RESIDUAL && !value->constant) return false;
     }
-    return f->options->takes(f->options->user, node);
+    return !f->options->takes || f->options->takes(f->options->user, node);
 }
 
 /* Such a node that makes the value for one reader; else NULL. */
@@ -339,6 +344,13 @@ static dbt_node *find_gate(const fusion *f, const dbt_value *gated, dbt_fused_ga
     return product;
 }
 
+/* The second product's weights stay where they are. */
+static void take_matrix(dbt_node *first, const dbt_node *second) {
+    for (uint32_t i = DBT_NBITS_B; i <= DBT_NBITS_BIAS; i++) {
+        first->inputs[dbt_fused_second(i)] = input(second, i);
+    }
+}
+
 static dibit_status fuse_gate(const fusion *f, dbt_node *mul) {
     for (uint32_t i = 0; i < 2; i++) {
         dbt_fused_gate gate = DBT_FUSED_GATE_NONE;
@@ -350,12 +362,16 @@ static dibit_status fuse_gate(const fusion *f, dbt_node *mul) {
         }
         dbt_node *const products[] = {first, second};
         const int64_t first_rows[] = {0, dbt_fused_second_row(rows_of(first))};
-        if (!can_stack(f, products, first_rows, 2)) continue;
+        if (!on_cpu(f) && !can_stack(f, products, first_rows, 2)) continue;
         DBT_TRY(make_fused(f, first));
         DBT_TRY(take_name(f, first, second));
         DBT_TRY(take_name(f, first, mul));
         ((dbt_fused_nbits_attrs *)(uintptr_t)first->attrs)->gate = gate;
-        DBT_TRY(stack(f, products, first_rows, 2));
+        if (on_cpu(f)) {
+            take_matrix(first, second);
+        } else {
+            DBT_TRY(stack(f, products, first_rows, 2));
+        }
         give_output(first, mul->outputs[0]);
         move_to(f->graph, first, mul->id);
         dbt_node_remove(mul);
@@ -438,6 +454,9 @@ static dibit_status count_uses(fusion *f) {
 }
 
 static dibit_status fuse_node(fusion *f, int pass, dbt_node *node) {
+    if (on_cpu(f)) {
+        return pass == 1 && dbt_node_is(node, "", "Mul") ? fuse_gate(f, node) : DIBIT_OK;
+    }
     switch (pass) {
     case 0:
         if (dbt_node_is(node, "com.microsoft", "SkipSimplifiedLayerNormalization")) {

@@ -71,8 +71,9 @@ typedef enum dbt_unary_kind {
 dbt_unary_kind dbt_unary_actual_kind(const dbt_node *node);
 
 typedef void (*dbt_unary_fn)(const dbt_unary_attrs *p, const void *x, void *y, int64_t n);
-/* The kernel for a storage type, or NULL where there is none. */
+/* The kernel for a storage type, or NULL where there is none; and the fastest one. */
 dbt_unary_fn dbt_unary_kernel(dbt_unary_kind kind, dibit_type type);
+dbt_unary_fn dbt_unary_choose(dbt_unary_kind kind, dibit_type type, uint64_t isa);
 /* Those of floats by kind, NULL where there is none: plain, and compiled for an instruction set. */
 extern const dbt_unary_fn dbt_unary_floats[DBT_UNARY_KINDS];
 extern const dbt_unary_fn dbt_unary_floats_avx2[DBT_UNARY_KINDS];

@@ -68,8 +68,7 @@ dbt_unary_fn dbt_unary_kernel(dbt_unary_kind kind, dibit_type type) {
     return NULL;
 }
 
-/* The fastest one. */
-static dbt_unary_fn choose(dbt_unary_kind kind, dibit_type type, uint64_t isa) {
+dbt_unary_fn dbt_unary_choose(dbt_unary_kind kind, dibit_type type, uint64_t isa) {
     dbt_unary_fn fn = NULL;
 #if DBT_X86_64
     if (type == DIBIT_TYPE_FLOAT && isa & DIBIT_ISA_AVX2) {
@@ -121,7 +120,7 @@ static void task(void *ctx, int64_t i, uint32_t thread) {
 dibit_status dbt_unary_run(dbt_unary_kind kind, const dbt_unary_attrs *attrs,
                            const dbt_cpu_call *call) {
     const dibit_tensor *const x = call->in[0], *const y = call->out[0];
-    unary_call c = {.fn = choose(kind, x->type, call->options->isa),
+    unary_call c = {.fn = dbt_unary_choose(kind, x->type, call->options->isa),
                     .attrs = attrs,
                     .x = x->data,
                     .y = y->data,

@@ -12,6 +12,11 @@ static dbt_hal_buffer *buffer(const dbt_gpu_call *call, uint32_t i) {
 
 static bool has(const dbt_node *node, uint32_t i) { return dbt_nbits_input(node, i) != NULL; }
 
+const char *dbt_fused_gpu_refuses(const dbt_node *node, const dbt_hal *hal) {
+    if (has(node, DBT_FUSED_SECOND)) return "its second matrix is not behind its first";
+    return dbt_nbits_gpu_refuses(node, hal);
+}
+
 static dbt_nbits_gpu_fusion fusion_of(const dbt_node *node) {
     const dbt_fused_nbits_attrs *const at = node->attrs;
     dbt_nbits_gpu_fusion fusion = {.norm = has(node, DBT_FUSED_GAIN)};

@@ -5,6 +5,7 @@
 #include <stddef.h>
 
 #include "ops/elementwise/formulas.h"
+#include "ops/elementwise/unary.h"
 #include "ops/fused_matmul_nbits/fused_matmul_nbits.h"
 #include "ops/norm/norm.h"
 
@@ -24,6 +25,18 @@ static const dbt_attr_def attr_defs[] = {
 
 static bool has(const dbt_infer *in, uint32_t i) { return i < in->n_inputs && in->in[i]; }
 
+/* W2's inputs are of W's kinds. */
+static dibit_status infer_second(const dbt_infer *in) {
+    for (uint32_t i = DBT_NBITS_B; i <= DBT_NBITS_BIAS; i++) {
+        const uint32_t j = dbt_fused_second(i);
+        DBT_FAIL_IF(has(in, i) != has(in, j) || (has(in, i) && in->in[i]->type != in->in[j]->type),
+                    in->error, DIBIT_BAD_FILE, "inputs %u and %u must be of one kind", (unsigned)i,
+                    (unsigned)j);
+        if (has(in, j)) DBT_TRY(dbt_nbits_infer_count(in, j, i));
+    }
+    return DIBIT_OK;
+}
+
 /* Checks what MatMulNBits checks of a matrix that has both products' rows. */
 static dibit_status infer_rows(const dbt_infer *in) {
     dbt_nbits_attrs rows = ((const dbt_fused_nbits_attrs *)in->attrs)->nbits;
@@ -42,11 +55,14 @@ static dibit_status infer(dbt_infer *in) {
                     DIBIT_BAD_FILE, "input %u must be a constant", (unsigned)i);
     }
     DBT_FAIL_IF(has(in, DBT_NBITS_G_IDX), in->error, DIBIT_BAD_FILE, "g_idx is not for this op");
-    if (at->gate == DBT_FUSED_GATE_NONE) {
+    const bool second = has(in, DBT_FUSED_SECOND), gate = at->gate != DBT_FUSED_GATE_NONE;
+    DBT_FAIL_IF(gate && has(in, DBT_FUSED_RESIDUAL), in->error, DIBIT_BAD_FILE,
+                "a gate and a residual are not for one node");
+    DBT_FAIL_IF(second && !gate, in->error, DIBIT_BAD_FILE, "a second matrix is for a gate");
+    if (second) DBT_TRY(infer_second(in));
+    if (second || !gate) {
         DBT_TRY(dbt_nbits_infer(in));
     } else {
-        DBT_FAIL_IF(has(in, DBT_FUSED_RESIDUAL), in->error, DIBIT_BAD_FILE,
-                    "a gate and a residual are not for one node");
         DBT_TRY(infer_rows(in));
         dbt_shape shape = in->in[DBT_NBITS_A]->shape;
         shape.dims[shape.rank - 1] = dbt_dim_const(in->dims, at->nbits.N);
@@ -84,6 +100,9 @@ static dibit_status cpu_prepare(dbt_cpu_prepare *prepare) {
         dbt_nbits_node_problem(prepare->node, prepare->options->activations, &prepare->why);
     *plan = (fused_plan){prepare->options->isa, p.int8_activations};
     prepare->prepared = plan;
+    dbt_matmul_nbits row = p;
+    row.M = 1;
+    prepare->kernel = dbt_nbits_choose(&row, plan->isa)->name;
     prepare->int8_activations = p.int8_activations;
     return DIBIT_OK;
 }
@@ -133,11 +152,13 @@ static dbt_matmul_nbits problem(const dbt_cpu_call *call, const float *x, bool s
     p.M = dbt_tensor_count(call->in[DBT_NBITS_A]) / p.K;
     p.int8_activations = plan->int8_activations;
     p.a = x;
-    p.b = data_of(call, DBT_NBITS_B);
-    p.scales = data_of(call, DBT_NBITS_SCALES);
-    p.zero_points = data_of(call, DBT_NBITS_ZERO_POINTS);
-    p.bias = data_of(call, DBT_NBITS_BIAS);
-    if (second) skip_rows(&p, (uint64_t)dbt_fused_second_row(p.N));
+    const bool alone = second && data_of(call, DBT_FUSED_SECOND);
+    const uint32_t shift = alone ? dbt_fused_second(0) : 0;
+    p.b = data_of(call, DBT_NBITS_B + shift);
+    p.scales = data_of(call, DBT_NBITS_SCALES + shift);
+    p.zero_points = data_of(call, DBT_NBITS_ZERO_POINTS + shift);
+    p.bias = data_of(call, DBT_NBITS_BIAS + shift);
+    if (second && !alone) skip_rows(&p, (uint64_t)dbt_fused_second_row(p.N));
     p.y = y;
     return p;
 }
@@ -183,8 +204,41 @@ static float gate_of(const dbt_fused_nbits_attrs *at, float h) {
     return at->gate == DBT_FUSED_GATE_SILU ? h * dbt_sigmoidf(h) : dbt_fast_gelu(h);
 }
 
-static dibit_status cpu_run(const dbt_cpu_call *call) {
+/* The same of whole rows, as the ops would compute it that the step stands for. */
+typedef struct gating {
+    dbt_unary_fn gate;
+    float *y;        /* [M, N]: h, then the answer */
+    const float *up; /* [M, N] */
+    int64_t N;
+} gating;
+
+static void gate_part(void *ctx, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end) {
+    static const dbt_unary_attrs plain = {.alpha = 1.0f};
+    const gating *const g = ctx;
+    const int64_t n = n_end - n_begin;
+    for (int64_t m = m_begin; m < m_end; m++) {
+        float *const y = g->y + m * g->N + n_begin;
+        const float *const up = g->up + m * g->N + n_begin;
+        g->gate(&plain, y, y, n);
+        for (int64_t i = 0; i < n; i++) y[i] *= up[i];
+    }
+}
+
+static void run_gated(const dbt_cpu_call *call, const dbt_matmul_nbits *first,
+                      const dbt_nbits_kernel *kernel, const room *r) {
     const dbt_fused_nbits_attrs *const at = call->attrs;
+    const dbt_unary_kind kind =
+        at->gate == DBT_FUSED_GATE_SILU ? DBT_UNARY_SWISH : DBT_UNARY_FAST_GELU;
+    const dbt_matmul_nbits second = problem(call, first->a, true, r->h2);
+    gating g = {.gate = dbt_unary_choose(kind, DIBIT_TYPE_FLOAT, call->options->isa),
+                .y = first->y,
+                .up = r->h2,
+                .N = first->N};
+    const dbt_nbits_pair pair = {.second = &second, .then = gate_part, .ctx = &g};
+    dbt_nbits_execute_pair(first, &pair, kernel, call->pool, r->nbits);
+}
+
+static dibit_status cpu_run(const dbt_cpu_call *call) {
     const fused_plan *const plan = call->prepared;
     const room r = room_of(call);
     const float *x = data_of(call, DBT_NBITS_A);
@@ -197,13 +251,12 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
     }
     const dbt_matmul_nbits first = problem(call, x, false, y);
     const dbt_nbits_kernel *const kernel = dbt_nbits_choose(&first, plan->isa);
-    dbt_nbits_execute(&first, kernel, call->pool, r.nbits);
-    const int64_t n = first.M * first.N;
     if (is_gated(call)) {
-        const dbt_matmul_nbits second = problem(call, x, true, r.h2);
-        dbt_nbits_execute(&second, kernel, call->pool, r.nbits);
-        for (int64_t i = 0; i < n; i++) y[i] = gate_of(at, y[i]) * r.h2[i];
+        run_gated(call, &first, kernel, &r);
+    } else {
+        dbt_nbits_execute(&first, kernel, call->pool, r.nbits);
     }
+    const int64_t n = first.M * first.N;
     const float *const residual = data_of(call, DBT_FUSED_RESIDUAL);
     for (int64_t i = 0; residual && i < n; i++) y[i] += residual[i];
     return DIBIT_OK;
@@ -306,6 +359,7 @@ static dibit_status gpu_bound(const dbt_cpu_call *call, float *const *bound) {
     return bound_times(call, 2, bound[0]);
 }
 
+#define RAW (1u << DBT_NBITS_B | 1u << DBT_NBITS_SCALES | 1u << DBT_NBITS_ZERO_POINTS)
 const dbt_op dbt_fused_matmul_nbits_ops[] = {
     {
         .domain = "dibit",
@@ -315,7 +369,7 @@ const dbt_op dbt_fused_matmul_nbits_ops[] = {
         .max_inputs = DBT_FUSED_INPUTS,
         .min_outputs = 1,
         .max_outputs = 1,
-        .raw_inputs = 1u << DBT_NBITS_B | 1u << DBT_NBITS_SCALES | 1u << DBT_NBITS_ZERO_POINTS,
+        .raw_inputs = RAW | RAW << (DBT_FUSED_SECOND - DBT_NBITS_B),
         .attrs = attr_defs,
         .n_attrs = sizeof attr_defs / sizeof attr_defs[0],
         .attrs_bytes = sizeof(dbt_fused_nbits_attrs),
@@ -326,7 +380,7 @@ const dbt_op dbt_fused_matmul_nbits_ops[] = {
         .cpu_bound = cpu_bound,
         .describe = dbt_nbits_describe,
         .gpu_encode = dbt_fused_gpu_encode,
-        .gpu_refuses = dbt_nbits_gpu_refuses,
+        .gpu_refuses = dbt_fused_gpu_refuses,
         .gpu_prepare = dbt_fused_gpu_prepare,
         .gpu_release = dbt_nbits_gpu_release,
         .gpu_bound = gpu_bound,

@@ -4,6 +4,7 @@
 
 #include "dbt_test.h"
 
+#include "op_device.h"
 #include "op_harness.h"
 #include "ops/fused_matmul_nbits/fused_matmul_nbits.h"
 #include "ops/matmul_nbits/test_nbits_case.h"
@@ -14,6 +15,7 @@ typedef struct fused_case {
     nbits_case product;
     bool norm;
     tail tail;
+    bool apart; /* the second matrix is an input of its own */
 } fused_case;
 
 enum { N_ATTRS = 7 };
@@ -119,7 +121,8 @@ static void node_create(const fused_case *c, fused_node *out) {
         if (i == DBT_NBITS_G_IDX) continue;
         out->inputs[i] = weights_tensor(c, &out->first.p, i);
         const dibit_tensor second = weights_tensor(c, &out->second.p, i);
-        if (gated) stack(out, i, &second);
+        if (gated && c->apart) out->inputs[dbt_fused_second(i)] = second;
+        if (gated && !c->apart) stack(out, i, &second);
     }
     if (c->norm)
         out->inputs[DBT_FUSED_GAIN] = (dibit_tensor)DBT_TENSOR(DIBIT_TYPE_FLOAT, out->gain, n->K);
@@ -160,11 +163,14 @@ static void node_free(fused_node *node) {
     for (int i = 0; i < DBT_NBITS_INPUTS; i++) free(node->stacked[i]);
 }
 
+/* A matrix of its own is the CPU's: devices have no such form. */
 static void run_all(bool int8_activations, const nbits_case *like) {
     static const int64_t rows[] = {1, 4, 9, 70};
-    for (int i = 0; i < 4 * 8; i++) {
-        fused_case c = {.product = *like, .norm = i & 1, .tail = (tail)(i / 2 % 4)};
-        c.product.M = rows[i / 8];
+    for (int i = 0; i < 4 * 8 * 2; i++) {
+        fused_case c = {
+            .product = *like, .norm = i & 1, .tail = (tail)(i / 2 % 4), .apart = i >= 32};
+        if (c.apart && (c.tail < SILU || op_device_wanted())) continue;
+        c.product.M = rows[i / 8 % 4];
         c.product.int8_activations = int8_activations;
         fused_node node;
         node_create(&c, &node);
@@ -212,7 +218,8 @@ static void test_odd_and_long_rows(void **state) {
                            .scale_type = DIBIT_TYPE_FLOAT});
 }
 
-static void refused(tail t, uint32_t input, int64_t fewer, bool computed, const char *text) {
+static void refused_apart(tail t, bool apart, uint32_t input, int64_t fewer, bool computed,
+                          const char *text) {
     const fused_case c = {.product = {.M = 2,
                                       .N = 8,
                                       .K = 32,
@@ -221,7 +228,8 @@ static void refused(tail t, uint32_t input, int64_t fewer, bool computed, const 
                                       .fill = FILL_RANDOM,
                                       .scale_type = DIBIT_TYPE_FLOAT},
                           .norm = true,
-                          .tail = t};
+                          .tail = t,
+                          .apart = apart};
     fused_node node;
     node_create(&c, &node);
     dibit_tensor *const at = &node.inputs[input];
@@ -233,8 +241,18 @@ static void refused(tail t, uint32_t input, int64_t fewer, bool computed, const 
     node_free(&node);
 }
 
+static void refused(tail t, uint32_t input, int64_t fewer, bool computed, const char *text) {
+    refused_apart(t, false, input, fewer, computed, text);
+}
+
 static void test_refusals(void **state) {
     (void)state;
+    const uint32_t second_scales = dbt_fused_second(DBT_NBITS_SCALES);
+    refused_apart(SILU, true, second_scales, 1, false, "scales must have 8 elements");
+    refused_apart(SILU, true, second_scales, 0, true, "input 9 must be a constant");
+    refused_apart(SILU, true, dbt_fused_second(DBT_NBITS_BIAS), 0, false,
+                  "inputs 5 and 12 must be of one kind");
+    refused(NOTHING, DBT_FUSED_SECOND, 0, false, "a second matrix is for a gate");
     refused(SILU, DBT_NBITS_B, 1, false, "B must have 2112 elements");
     refused(SILU, DBT_NBITS_SCALES, 1, false, "scales must have 264 elements");
     refused(SILU, DBT_NBITS_SCALES, 0, true, "input 2 must be a constant");

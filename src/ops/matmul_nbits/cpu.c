@@ -77,11 +77,13 @@ uint64_t dbt_nbits_scratch_bytes(const dbt_matmul_nbits *p, const dbt_nbits_kern
 
 typedef struct execution {
     const dbt_matmul_nbits *p;
+    const dbt_nbits_pair *pair; /* NULL: p alone */
     const dbt_nbits_kernel *kernel;
     layout layout;
     dbt_nbits_activations activations;
     uint8_t *scratch;
     int64_t m_chunk, n_m_chunks, n_n_chunks, n_tiles, n_row_tasks;
+    int64_t n_shares; /* chunks of a round */
 } execution;
 
 /* Rounds to nearest even: the sum has no bits left for a fraction. */
@@ -189,6 +191,30 @@ void dbt_nbits_decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales
     }
 }
 
+/* Threads end together when the last chunks are small, and streams of B are long when the first are large: a round
+ * of chunks, one for each thread, takes three quarters of the tiles that are left, the last round all. */
+static void split_tiles(execution *e, int64_t tile_cost, int64_t n_threads) {
+    enum { LEAST = 8192 }; /* cost of a chunk that outlasts its hand-over, some microseconds */
+    const double most = (double)e->n_tiles * (double)tile_cost / LEAST;
+    int64_t n = most < (double)n_threads ? (int64_t)most : n_threads;
+    n = n > e->n_tiles ? e->n_tiles : n;
+    e->n_shares = e->n_n_chunks = n > 1 ? n : 1;
+    if (n <= 1) return;
+    for (int64_t left = e->n_tiles - e->n_tiles * 3 / 4;
+         left >= n && (double)left * (double)tile_cost >= (double)n * LEAST; left -= left * 3 / 4) {
+        e->n_n_chunks += n;
+    }
+}
+
+static int64_t chunk_begin(const execution *e, int64_t chunk) {
+    if (chunk == e->n_n_chunks) return e->n_tiles;
+    const int64_t round = chunk / e->n_shares, last = e->n_n_chunks / e->n_shares - 1;
+    int64_t left = e->n_tiles;
+    for (int64_t r = 0; r < round; r++) left -= left * 3 / 4;
+    const int64_t taken = round == last ? left : left * 3 / 4;
+    return e->n_tiles - left + taken * (chunk % e->n_shares) / e->n_shares;
+}
+
 static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
     const execution *const e = ctx;
     const dbt_matmul_nbits *const p = e->p;
@@ -200,8 +226,8 @@ static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
         .activations = p->int8_activations ? &e->activations : NULL,
         .m_begin = m * e->m_chunk,
         .m_end = (m + 1) * e->m_chunk < p->M ? (m + 1) * e->m_chunk : p->M,
-        .n_begin = dbt_task_begin(e->n_tiles, e->n_n_chunks, n) * e->kernel->n_tile,
-        .n_end = dbt_task_begin(e->n_tiles, e->n_n_chunks, n + 1) * e->kernel->n_tile,
+        .n_begin = chunk_begin(e, n) * e->kernel->n_tile,
+        .n_end = chunk_begin(e, n + 1) * e->kernel->n_tile,
         .n_tile = e->kernel->n_tile,
         .rows = scratch + l->rows,
         .scales = (float *)(void *)(scratch + l->scales),
@@ -213,17 +239,25 @@ static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
     };
     if (task.n_end > p->N) task.n_end = p->N;
     e->kernel->run(&task);
+    if (!e->pair) return;
+    task.p = e->pair->second;
+    e->kernel->run(&task);
+    e->pair->then(e->pair->ctx, task.m_begin, task.m_end, task.n_begin, task.n_end);
 }
 
 void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel, dbt_pool *pool,
                        void *scratch) {
-    enum {
-        M_CHUNK = 128, /* rows of A that stay in a core's cache while B goes by */
-        TASKS = 4      /* of a thread, of a chunk of rows */
-    };
+    dbt_nbits_execute_pair(p, NULL, kernel, pool, scratch);
+}
+
+void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pair,
+                            const dbt_nbits_kernel *kernel, dbt_pool *pool, void *scratch) {
+    enum { M_CHUNK = 128 }; /* rows of A that stay in a core's cache while B goes by */
     if (p->M == 0) return;
     dbt_nbits_count(p, pool);
-    execution e = {.p = p, .kernel = kernel, .layout = layout_of(p, kernel), .scratch = scratch};
+    if (pair) dbt_nbits_count(pair->second, pool);
+    execution e = {
+        .p = p, .pair = pair, .kernel = kernel, .layout = layout_of(p, kernel), .scratch = scratch};
     if (p->int8_activations) {
         e.activations = (dbt_nbits_activations){
             .q = (const int8_t *)(e.scratch + e.layout.q),
@@ -239,9 +273,8 @@ void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel
     e.n_m_chunks = (p->M + M_CHUNK - 1) / M_CHUNK;
     e.n_tiles = (p->N + kernel->n_tile - 1) / kernel->n_tile;
     const int64_t rows = p->M < M_CHUNK ? p->M : M_CHUNK;
-    /* Long streams of B, but enough tasks that threads end together; Y does not depend on the split. */
-    const int64_t most = TASKS * (int64_t)dbt_pool_threads(pool);
-    e.n_n_chunks = dbt_task_count(e.n_tiles, kernel->n_tile * p->K * (rows + 1) / 16);
-    if (e.n_n_chunks > most) e.n_n_chunks = most;
+    /* A code of B costs about what three products with rows of A do. Y does not depend on the split. */
+    split_tiles(&e, (pair ? 2 : 1) * kernel->n_tile * p->K * (rows + 3) / 16,
+                (int64_t)dbt_pool_threads(pool));
     dbt_parallel_for(pool, e.n_m_chunks * e.n_n_chunks, multiply_task, &e);
 }

@@ -152,6 +152,16 @@ uint64_t dbt_nbits_scratch_bytes(const dbt_matmul_nbits *p, const dbt_nbits_kern
                                  uint32_t n_threads);
 void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel, dbt_pool *pool,
                        void *scratch);
+/* A second product of the same A, which differs from the first in B, scales, zero_points, bias and y alone, and
+ * what is to happen to rows [m_begin, m_end) and columns [n_begin, n_end) once both are there. */
+typedef struct dbt_nbits_pair {
+    const dbt_matmul_nbits *second;
+    void (*then)(void *ctx, int64_t m_begin, int64_t m_end, int64_t n_begin, int64_t n_end);
+    void *ctx;
+} dbt_nbits_pair;
+/* Both products in the time of one start and one end; scratch as for the first. */
+void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pair,
+                            const dbt_nbits_kernel *kernel, dbt_pool *pool, void *scratch);
 /* nbits_work.c: bytes of B, scales and zero points. */
 uint64_t dbt_nbits_weight_bytes(const dbt_matmul_nbits *p);
 /* Counts the work of one run for profiles; dbt_nbits_execute does. */
