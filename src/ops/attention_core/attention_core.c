@@ -309,15 +309,18 @@ static block block_of(const job *j, int64_t head, int64_t index) {
 }
 
 static void run_unit(const job *j, int64_t unit, float *memory) {
-    /* The last block of a causal head has the most keys: it comes first. */
-    const int64_t part = unit % j->parts, index = j->blocks - 1 - unit / j->parts % j->blocks;
-    block k = block_of(j, unit / j->parts / j->blocks, index);
+    /* What may be small comes last, so that threads end together: the last part of a batch row, and of a causal
+     * head the first block, which sees the fewest keys. */
+    const int64_t n_blocks = j->units / j->parts, part = unit / n_blocks, rest = unit % n_blocks;
+    const int64_t head = rest / j->blocks;
+    block k = block_of(j, head, j->blocks - 1 - rest % j->blocks);
     const bool split = is_split(j, k.row);
     if (part > 0 && !split) return;
     k.q = memory;
     k.x = k.q + j->q_floats;
     k.tile = k.x + j->x_floats;
-    k.out = partial_at(split ? j->parts_memory + unit * j->part_floats : k.tile + j->tile_floats,
+    k.out = partial_at(split ? j->parts_memory + (head * j->parts + part) * j->part_floats
+                             : k.tile + j->tile_floats,
                        k.rows);
     run_block(&k, part);
     if (!split) write_rows(&k, &k.out, 1);
@@ -364,7 +367,7 @@ void dbt_attention_run(const dbt_attention *a, void *scratch) {
     j.units = a->batch * a->kv_heads * j.blocks * j.parts;
     const double work =
         (double)keys * (double)(a->heads * a->queries) * (double)(a->k_dim + a->v_dim);
-    const double cost = work / 8 / (double)j.units + 64; /* of SIMD code */
+    const double cost = work / 2 / (double)j.units + 64; /* of SIMD code */
     j.tasks = dbt_task_count(j.units, cost < 1e15 ? (int64_t)cost : (int64_t)1e15);
     dbt_parallel_for(a->pool, j.tasks, unit_task, &j);
     if (j.parts > 1) merge_parts(&j);
