@@ -25,6 +25,10 @@ typedef struct operands {
     int64_t lanes, per_vector;
 } operands;
 
+#if defined(__AVX512F__)
+#include "ops/matmul_nbits/cpu_int8_tail_tmpl.h"
+#endif
+
 /* Adds group `group` to sums; some: it may lie past the row's end, in whole or in part. */
 static DBT_ALWAYS_INLINE void add_group(const operands *o, int64_t group, vi *sums,
                                         const uint32_t bits, const bool one_row, const bool some) {
@@ -162,13 +166,21 @@ static DBT_ALWAYS_INLINE void dot_rows(const operands *o, const uint32_t bits, c
     } else {
         g = 0;
     }
+    __m128 rest = _mm_setzero_ps();
+#if defined(__AVX512F__)
+    if (one_row && is_tail(o, g, bits)) {
+        rest = dot_tail(o, g, bits);
+        g = p->k_blocks;
+    }
+#endif
     for (; g < p->k_blocks; g += VL) {
         vi sums[PRODUCTS];
         sums_of_any(o, g / VL * o->lanes * o->per_vector, sums, bits, one_row);
         add_blocks(o, g, sums, sums_of_y, bits, one_row, true);
     }
     float y[PRODUCTS];
-    _mm_storeu_ps(y, v_sums(sums_of_y[0], sums_of_y[1], sums_of_y[2], sums_of_y[3]));
+    const __m128 whole_of_y = v_sums(sums_of_y[0], sums_of_y[1], sums_of_y[2], sums_of_y[3]);
+    _mm_storeu_ps(y, _mm_add_ps(whole_of_y, rest));
     for (int r = 0; r < PRODUCTS; r++)
         p->y[o->m[r] * p->N + o->n[r]] = y[r] + (p->bias ? p->bias[o->n[r]] : 0.0f);
 }

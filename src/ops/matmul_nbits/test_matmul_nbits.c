@@ -573,6 +573,30 @@ static void test_more_rows_than_a_chunk(void **state) {
     assert_int_equal(run_both_modes(1030, 3, 16, 16, 2, ZP_PACKED), 0);
 }
 
+/* A few blocks behind vectors of them, or alone, which kernels take in another way; the last of some rows is cut. */
+static void test_last_blocks_of_a_row(void **state) {
+    (void)state;
+    static const int64_t blocks[] = {1, 2, 4, 17, 18, 19, 20, 35};
+    static const uint32_t widths[] = {2, 4, 8};
+    static const dibit_type scales[] = {DIBIT_TYPE_FLOAT, DIBIT_TYPE_FLOAT16, DIBIT_TYPE_BFLOAT16};
+    int failures = 0;
+    for (int i = 0; i < 8 * 3 * 3 * 3; i++) {
+        const int64_t block_size = INT64_C(16) << i % 3;
+        const nbits_case c = {.M = 1 + i % 2,
+                              .N = 6,
+                              .K = blocks[i / 27] * block_size - i % 5,
+                              .block_size = block_size,
+                              .bits = widths[i / 3 % 3],
+                              .zp = i % 4 ? ZP_PACKED : ZP_NONE,
+                              .fill = (nbits_fill)(i % N_FILL),
+                              .scale_type = scales[i / 9 % 3],
+                              .bias = i % 7 == 0,
+                              .int8_activations = true};
+        failures += run_case(&c, NULL, NULL);
+    }
+    assert_int_equal(failures, 0);
+}
+
 static nbits_zp zp_of(dibit_type type) {
     if (type == DIBIT_TYPE_UNDEFINED) return ZP_NONE;
     return type == DIBIT_TYPE_UINT8     ? ZP_PACKED
@@ -692,6 +716,7 @@ int main(int argc, char **argv) {
         cmocka_unit_test(test_every_kernel_over_the_matrix),
         cmocka_unit_test(test_published_shapes),
         cmocka_unit_test(test_more_rows_than_a_chunk),
+        cmocka_unit_test(test_last_blocks_of_a_row),
         cmocka_unit_test(test_configurations_of_a_model),
     };
     const int failed = cmocka_run_group_tests(tests, NULL, NULL);
