@@ -2,6 +2,8 @@
 #include "dbt_test.h"
 
 #include "base/arena.h"
+#include "base/compiler.h"
+#include "base/cpu.h"
 #include "base/dtype.h"
 #include "base/half.h"
 #include "base/os.h"
@@ -22,6 +24,32 @@ static void test_every_half_survives_a_round_trip(void **state) {
 }
 
 /* Between every two neighbours: below, at and above the middle; the middle goes to the even one. */
+/* Floats of all kinds, of any count and at any address: the same bits as in plain C. */
+static void test_packing_with_f16c(void **state) {
+    (void)state;
+#if DBT_X86_64
+    enum { MOST = 1 << 18 };
+    if (!(dbt_cpu_isa(0) & DIBIT_ISA_AVX2)) skip();
+    static uint16_t want[MOST], got[MOST];
+    static float floats[MOST];
+    uint64_t seed = 1;
+    for (int64_t i = 0; i < MOST; i++) {
+        const float half = dbt_half_to_float((uint16_t)i); /* every other: a half, or near one */
+        floats[i] = i & 0x10000 ? dbt_bits_to_float((uint32_t)dbt_test_random(&seed))
+                                : half * (1 + 0x1p-11f * (float)(i >> 17));
+    }
+    for (int64_t n = MOST - 1; n > MOST - 10; n--) {
+        memset(got, 0xaa, sizeof got);
+        memset(want, 0xaa, sizeof want);
+        dbt_pack_elements(DIBIT_TYPE_FLOAT16, floats + 1, want + 1, n);
+        dbt_pack_halves_avx2(floats + 1, got + 1, n);
+        assert_memory_equal(got, want, sizeof got);
+    }
+#else
+    skip();
+#endif
+}
+
 static void test_float_to_half_rounds_to_nearest_even(void **state) {
     (void)state;
     for (uint32_t h = 0; h < 0x7bff; h++) {
@@ -147,6 +175,7 @@ int main(void) {
     const struct CMUnitTest tests[] = {
         cmocka_unit_test(test_every_half_survives_a_round_trip),
         cmocka_unit_test(test_float_to_half_rounds_to_nearest_even),
+        cmocka_unit_test(test_packing_with_f16c),
         cmocka_unit_test(test_integers_become_words_and_come_back),
         cmocka_unit_test(test_subbyte_types_unpack_low_bits_first),
         cmocka_unit_test(test_arena_is_zeroed_and_a_reset_keeps_its_largest_chunk),

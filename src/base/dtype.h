@@ -59,5 +59,7 @@ static inline int64_t dbt_tensor_count(const dibit_tensor *t) {
  * nearest even; to 2 and 4 bits keeps the low bits. dst and src do not overlap. */
 void dbt_unpack_elements(dibit_type type, const void *packed, void *storage, int64_t count);
 void dbt_pack_elements(dibit_type type, const void *storage, void *packed, int64_t count);
+/* The same to float16 where the CPU has DIBIT_ISA_AVX2 (base/half_avx2.c, on x86-64 alone). */
+void dbt_pack_halves_avx2(const float *x, void *packed, int64_t count);
 
 #endif

@@ -180,6 +180,7 @@ typedef struct conversion {
     const dibit_tensor *from;
     dibit_tensor *to;
     bool packs;
+    bool halves_avx2;       /* to float16, by the CPU's own instruction */
     int64_t units, n_tasks; /* of UNIT elements, which are whole bytes whatever the type */
 } conversion;
 
@@ -195,6 +196,12 @@ static void convert_task(void *ctx, int64_t i, uint32_t thread) {
     const char *const from =
         (const char *)c->from->data + begin / 8 * dibit_type_bits(c->from->type);
     char *const to = (char *)c->to->data + begin / 8 * dibit_type_bits(c->to->type);
+#if DBT_X86_64
+    if (c->halves_avx2) {
+        dbt_pack_halves_avx2((const float *)(const void *)from, to, n);
+        return;
+    }
+#endif
     if (c->packs) {
         dbt_pack_elements(c->to->type, from, to, n);
     } else {
@@ -204,6 +211,8 @@ static void convert_task(void *ctx, int64_t i, uint32_t thread) {
 
 void dbt_cpu_exec_convert(const dbt_exec *exec, const dbt_step *step) {
     conversion c = {.from = step->in[0], .to = step->out[0], .packs = step->kind == DBT_STEP_PACK};
+    c.halves_avx2 =
+        c.packs && c.to->type == DIBIT_TYPE_FLOAT16 && exec->plan->options.cpu.isa & DIBIT_ISA_AVX2;
     c.units = (dbt_tensor_count(c.to) + UNIT - 1) / UNIT;
     c.n_tasks = dbt_task_count(c.units, UNIT);
     dbt_parallel_for(exec->plan->options.pool, c.n_tasks, convert_task, &c);
