@@ -130,15 +130,13 @@ __attribute__((target("avx512f,avx512vnni"))) static void int8_avx512_vnni(int64
 
 /* The kernel has given the process leave to use tiles where DIBIT_ISA_AMX_INT8 is among its features. */
 __attribute__((target("amx-tile,amx-int8"))) static void int8_amx(int64_t n) {
-    struct {
+    /* Static: gcc 12 thinks that no more than 8 bytes of it are read. */
+    static const struct {
         uint8_t palette, start_row, reserved[14];
         uint16_t row_bytes[16];
         uint8_t rows[16];
-    } config = {.palette = 1};
-    for (int i = 0; i < 6; i++) {
-        config.row_bytes[i] = 64;
-        config.rows[i] = 16;
-    }
+    } config = {
+        .palette = 1, .row_bytes = {64, 64, 64, 64, 64, 64}, .rows = {16, 16, 16, 16, 16, 16}};
     _tile_loadconfig(&config);
     _tile_zero(0);
     _tile_zero(1);

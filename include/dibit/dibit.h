@@ -323,7 +323,7 @@ typedef struct dibit_device_desc {
 #define DIBIT_ISA_AVX512 (1ull << 2) /* F, BW, VL, DQ */
 #define DIBIT_ISA_AVX512_VNNI (1ull << 3)
 #define DIBIT_ISA_AVX512_VBMI (1ull << 4)
-#define DIBIT_ISA_AMX_INT8 (1ull << 5)
+#define DIBIT_ISA_AMX_INT8 (1ull << 5) /* tiles of int8, where Linux gives the process leave */
 #define DIBIT_ISA_NEON (1ull << 16)
 #define DIBIT_ISA_NEON_DOT (1ull << 17)
 #define DIBIT_ISA_NEON_I8MM (1ull << 18)
@@ -357,7 +357,8 @@ typedef struct dibit_device_work {
 /* PENDING: the GPU is not done yet, call again. Else what its last call could have answered. */
 DIBIT_API dibit_status dibit_device_get_work(dibit_device *device, dibit_device_work *out,
                                              dibit_error *error);
-/* The features this machine has, whatever the mask. */
+/* The features this machine has, whatever the mask. Where the CPU has AMX this asks Linux to let the process use its
+ * tiles (arch_prctl), as a device does whose mask has AMX_INT8. */
 DIBIT_API uint64_t dibit_cpu_isa(void);
 /* Which kernels of MatMulNBits the CPU uses, from the text of a file that `dibit tune` wrote for this
  * machine: lines of bits, activations, the first M and the kernel, where that is not the one that would

@@ -4,13 +4,23 @@
 #include <stdio.h>
 #include <string.h>
 
+#include "base/compiler.h"
 #include "base/os.h"
 
 #if defined(__x86_64__) || defined(__i386__)
 #include <cpuid.h>
 #endif
 
-uint64_t dibit_cpu_isa(void) {
+#if DBT_X86_64
+/* Tiles of int8, and the system's leave to use them. */
+static bool has_amx_int8(void) {
+    unsigned a = 0, b, c, d = 0;
+    return __get_cpuid_count(7, 0, &a, &b, &c, &d) && (d >> 24 & 3) == 3 && dbt_os_allow_tiles();
+}
+#endif
+
+uint64_t dbt_cpu_isa(uint64_t mask) {
+    if (mask == 0) mask = ~(uint64_t)0;
     uint64_t isa = 0;
 #if defined(__x86_64__) || defined(__i386__)
     __builtin_cpu_init();
@@ -26,6 +36,9 @@ uint64_t dibit_cpu_isa(void) {
         if (__builtin_cpu_supports("avx512vnni")) isa |= DIBIT_ISA_AVX512_VNNI;
         if (__builtin_cpu_supports("avx512vbmi")) isa |= DIBIT_ISA_AVX512_VBMI;
     }
+#if DBT_X86_64
+    if (mask & DIBIT_ISA_AMX_INT8 && has_amx_int8()) isa |= DIBIT_ISA_AMX_INT8;
+#endif
 #elif defined(__aarch64__)
     enum { HWCAP_ASIMDDP_BIT = 20, HWCAP2_I8MM_BIT = 13 }; /* Linux's asm/hwcap.h */
     isa |= DIBIT_ISA_NEON;
@@ -37,13 +50,10 @@ uint64_t dibit_cpu_isa(void) {
     isa |= DIBIT_ISA_WASM_RELAXED_SIMD;
 #endif
 #endif
-    return isa;
+    return isa & mask;
 }
 
-uint64_t dbt_cpu_isa(uint64_t mask) {
-    const uint64_t detected = dibit_cpu_isa();
-    return mask == 0 ? detected : detected & mask;
-}
+uint64_t dibit_cpu_isa(void) { return dbt_cpu_isa(0); }
 
 void dbt_cpu_isa_text(uint64_t isa, char text[128]) {
     static const struct {

@@ -23,6 +23,9 @@ uint64_t dbt_os_memory(void);      /* bytes of physical memory; UINT64_MAX when 
 uint64_t dbt_os_nanoseconds(void); /* monotonic */
 /* Linux's capability words of the CPU (AT_HWCAP, AT_HWCAP2), of an Arm also on macOS; 0 elsewhere. */
 uint64_t dbt_os_hwcap(int word);
+/* Asks for AMX's tile registers, which Linux lends by process: all threads, those that run already and those to
+ * come. False: there are none, or no leave. It may be asked again. */
+bool dbt_os_allow_tiles(void);
 
 /* A shared library, by path or by a name that the system looks up. NULL when there is none, with the
  * system's reason in why[n]. */

@@ -18,6 +18,7 @@
 
 #if defined(__linux__)
 #include <sys/auxv.h>
+#include <sys/syscall.h>
 #elif defined(__APPLE__)
 #include <sys/sysctl.h>
 #endif
@@ -129,6 +130,15 @@ uint64_t dbt_os_hwcap(int word) {
     return bits;
 #else
     return (void)word, 0;
+#endif
+}
+
+bool dbt_os_allow_tiles(void) {
+#if defined(__linux__) && defined(__x86_64__)
+    enum { ARCH_REQ_XCOMP_PERM = 0x1023, XFEATURE_XTILEDATA = 18 }; /* asm/prctl.h, from 5.16 on */
+    return syscall(SYS_arch_prctl, ARCH_REQ_XCOMP_PERM, XFEATURE_XTILEDATA) == 0;
+#else
+    return false;
 #endif
 }
 

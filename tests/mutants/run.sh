@@ -93,8 +93,9 @@ for test in $tests; do
 done
 
 case $(uname -m) in
-x86_64 | amd64) avx2=$(grep -c -m1 -w avx2 /proc/cpuinfo) avx512=$(grep -m1 -w avx512_vnni /proc/cpuinfo | grep -c -w avx512vbmi) ;;
-*) avx2=0 avx512=0 ;;
+x86_64 | amd64) avx2=$(grep -c -m1 -w avx2 /proc/cpuinfo) avx512=$(grep -m1 -w avx512_vnni /proc/cpuinfo | grep -c -w avx512vbmi)
+    amx=$(grep -c -m1 -w amx_int8 /proc/cpuinfo) ;;
+*) avx2=0 avx512=0 amx=0 ;;
 esac
 # By what they patch, so that little is built anew between two of them.
 [ $# -gt 0 ] || set -- $(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||' | sort -t _ -k 2)
@@ -113,6 +114,13 @@ for name in "$@"; do
     *_avx512)
         if [ "$avx512" = 0 ]; then
             echo "SKIPPED $name: this machine has no AVX512 with VNNI and VBMI"
+            skipped=$((skipped + 1))
+            continue
+        fi
+        ;;
+    *_amx)
+        if [ "$amx" = 0 ]; then
+            echo "SKIPPED $name: this machine has no AMX"
             skipped=$((skipped + 1))
             continue
         fi

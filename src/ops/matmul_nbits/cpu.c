@@ -52,7 +52,9 @@ static uint64_t put(uint64_t *at, int64_t count, uint64_t bytes) {
 static layout layout_of(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel) {
     layout l = {.row_stride = round_up(p->K, 256), .blocks_stride = round_up(p->k_blocks, 16)};
     uint64_t at = 0;
-    const int64_t int8_rows = p->int8_activations ? p->M : 0;
+    const int64_t rows =
+        kernel->order == DBT_NBITS_TILES ? round_up(p->M, DBT_NBITS_TILE_ROWS) : p->M;
+    const int64_t int8_rows = p->int8_activations ? rows : 0;
     l.q = put(&at, int8_rows * l.row_stride, 1);
     l.scale = put(&at, int8_rows * l.blocks_stride, 4);
     l.sum = put(&at, int8_rows * l.blocks_stride, 4);
@@ -83,7 +85,8 @@ typedef struct execution {
     dbt_nbits_activations activations;
     uint8_t *scratch;
     int64_t m_chunk, n_m_chunks, n_n_chunks, n_tiles, n_row_tasks;
-    int64_t n_shares; /* chunks of a round */
+    int64_t n_shares;                  /* chunks of a round */
+    int64_t piece, k_pieces, n_pieces; /* of tiles of A: elements of K, and how many of them */
 } execution;
 
 /* Rounds to nearest even: the sum has no bits left for a fraction. */
@@ -157,6 +160,46 @@ static void quantize_task(void *ctx, int64_t i, uint32_t thread) {
     const int64_t n = e->p->M;
     const int64_t end = dbt_task_begin(n, e->n_row_tasks, i + 1);
     for (int64_t m = dbt_task_begin(n, e->n_row_tasks, i); m < end; m++) quantize_row(e, m);
+}
+
+#if DBT_X86_64
+static void quantize_tile_task(void *ctx, int64_t i, uint32_t thread) {
+    (void)thread;
+    const execution *const e = ctx;
+    const dbt_matmul_nbits *const p = e->p;
+    const layout *const l = &e->layout;
+    const int64_t end = dbt_task_begin(e->n_pieces, e->n_row_tasks, i + 1);
+    for (int64_t j = dbt_task_begin(e->n_pieces, e->n_row_tasks, i); j < end; j++) {
+        const int64_t tile = j / e->k_pieces, row = tile * DBT_NBITS_TILE_ROWS;
+        const int64_t k = j % e->k_pieces * e->piece;
+        dbt_nbits_quantize_tile_avx512(
+            p, tile, k, p->K - k < e->piece ? p->K : k + e->piece,
+            (int8_t *)(e->scratch + l->q) + row * l->row_stride,
+            (float *)(void *)(e->scratch + l->scale) + row * l->blocks_stride,
+            (int32_t *)(void *)(e->scratch + l->sum) + row * l->blocks_stride);
+    }
+}
+
+/* Tiles are split along K too, so that one of them keeps all threads busy. */
+static void quantize_tiles(execution *e, dbt_pool *pool) {
+    const dbt_matmul_nbits *const p = e->p;
+    e->piece = p->block_size > 256 ? p->block_size : 256;
+    e->k_pieces = (p->K + e->piece - 1) / e->piece;
+    e->n_pieces = (p->M + DBT_NBITS_TILE_ROWS - 1) / DBT_NBITS_TILE_ROWS * e->k_pieces;
+    e->n_row_tasks = dbt_task_count(e->n_pieces, 4 * DBT_NBITS_TILE_ROWS * e->piece);
+    dbt_parallel_for(pool, e->n_row_tasks, quantize_tile_task, e);
+}
+#endif
+
+static void quantize(execution *e, dbt_pool *pool) {
+#if DBT_X86_64
+    if (e->kernel->order == DBT_NBITS_TILES) {
+        quantize_tiles(e, pool);
+        return;
+    }
+#endif
+    e->n_row_tasks = dbt_task_count(e->p->M, 4 * e->p->K);
+    dbt_parallel_for(pool, e->n_row_tasks, quantize_task, e);
 }
 
 /* ---- Tasks ---- */
@@ -252,7 +295,7 @@ void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel
 
 void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pair,
                             const dbt_nbits_kernel *kernel, dbt_pool *pool, void *scratch) {
-    enum { M_CHUNK = 128 }; /* rows of A that stay in a core's cache while B goes by */
+    enum { M_CHUNK = DBT_NBITS_M_CHUNK };
     if (p->M == 0) return;
     dbt_nbits_count(p, pool);
     if (pair) dbt_nbits_count(pair->second, pool);
@@ -266,8 +309,7 @@ void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pai
             .row_bytes = e.layout.row_stride,
             .blocks_stride = e.layout.blocks_stride,
         };
-        e.n_row_tasks = dbt_task_count(p->M, 4 * p->K);
-        dbt_parallel_for(pool, e.n_row_tasks, quantize_task, &e);
+        quantize(&e, pool);
     }
     e.m_chunk = M_CHUNK;
     e.n_m_chunks = (p->M + M_CHUNK - 1) / M_CHUNK;

@@ -102,6 +102,73 @@ void dbt_nbits_quantize_row_avx512(const dbt_matmul_nbits *p, uint32_t order, in
     if (order == DBT_NBITS_PLANES(64, 4)) order_planes4(q, row_bytes);
 }
 
+/* ---- Activations in tiles ---- */
+
+/* 64 elements from k on of a row; inverse [] is of the blocks (of 1 << shift) from `first` on. */
+static inline void round_slab(const dbt_matmul_nbits *p, const float *row, int64_t k,
+                              const float *inverse, int64_t first, int shift, int8_t *q) {
+    for (int64_t i = 0; i < VB; i += VL) {
+        const float by = k + i < p->K ? inverse[((k + i) >> shift) - first] : 0.0f;
+        const __mmask16 some = by > 0.0f ? first16(p->K - k - i) : 0;
+        const vf v = _mm512_mul_ps(_mm512_maskz_loadu_ps(some, row + k + i), vf_set(by));
+        _mm_store_si128((__m128i *)(void *)(q + i), _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(v)));
+    }
+}
+
+/* Which quads of the 64 elements from k on are of blocks g with g % parts == part. */
+static inline __mmask16 quads_of(int64_t k, int shift, int64_t parts, int64_t part) {
+    unsigned mask = 0;
+    for (int64_t i = 0; i < VB; i += VL)
+        mask |= (((k + i) >> shift) & (parts - 1)) == part ? 15u << (i / 4) : 0;
+    return (__mmask16)mask;
+}
+
+void dbt_nbits_quantize_tile_avx512(const dbt_matmul_nbits *p, int64_t tile, int64_t k_begin,
+                                    int64_t k_end, int8_t *q, float *scale, int32_t *sum) {
+    enum { ROWS = DBT_NBITS_TILE_ROWS };
+    const float *const a = p->a + tile * ROWS * p->K;
+    const int64_t rows = least(ROWS, p->M - tile * ROWS), parts = dbt_nbits_parts(p, rows);
+    const int64_t block_size = p->block_size, group = parts * block_size;
+    const int shift = __builtin_ctzll((uint64_t)block_size);
+    const int64_t first = k_begin >> shift;
+    float inverse[ROWS][ROWS];
+    _Alignas(64) int8_t slab[ROWS][VB];
+    for (int64_t k = k_begin; k < k_end; k += group) {
+        vf_store(scale + k / group * ROWS, vf_zero());
+        v_store(sum + k / group * ROWS, v_zero());
+    }
+    for (int64_t r = 0; r < rows; r++) {
+        for (int64_t g = first, k = k_begin; k < k_end; g++, k += block_size) {
+            const float most = largest_of(a + r * p->K + k, least(block_size, p->K - k));
+            float *const to = scale + g / parts * ROWS + r * parts + g % parts;
+            inverse[r][g - first] = dbt_nbits_int8_scale(&most, 1, to);
+        }
+    }
+    const vi ones = v_set8(1);
+    for (int64_t k = k_begin; k < k_end; k += VB) {
+        vi v[ROWS];
+        for (int64_t i = 0; i < ROWS; i++) v[i] = v_zero();
+        for (int64_t r = 0; r < rows; r++)
+            round_slab(p, a + r * p->K, k, inverse[r], first, shift, slab[r]);
+        for (int64_t j = 0; j < parts; j++) {
+            const __mmask16 quads = quads_of(k, shift, parts, j);
+            for (int64_t r = 0; r < rows; r++)
+                v[r * parts + j] = _mm512_maskz_loadu_epi32(quads, slab[r]);
+        }
+        v_transpose(v);
+        int32_t *to = sum + k / group * ROWS;
+        for (int64_t i = 0, left = group - k % group; i < VB; i += 4, left -= 4) {
+            v_store(q + (k + i) * ROWS, v[i / 4]);
+            if (k + i >= k_end) continue;
+            if (left == 0) {
+                left = group;
+                to += ROWS;
+            }
+            v_store(to, v_dot(v_load(to), ones, v[i / 4]));
+        }
+    }
+}
+
 #define SUFFIX avx512vnni
 #define FORMS(RUN) RUN(int8_matvec) RUN(int8_tile)
 #define BITS 2

@@ -106,11 +106,28 @@ static DBT_ALWAYS_INLINE vi v_codes32(const uint8_t *b, int64_t left, const uint
     return _mm512_and_si512(_mm512_srlv_epi32(two, shifts), mask);
 }
 
-/* VB codes, a byte each, from 8 * bits bytes at b, of which `left` may be read. A quadword takes the
- * `bits` bytes of its eight codes; then one instruction shifts each code to its byte. */
+/* VB codes, a byte each, of the 8 * bits bytes that v begins with. A quadword takes the `bits` bytes of its eight
+ * codes; then one instruction shifts each code to its byte. */
+static DBT_ALWAYS_INLINE vi v_spread(vi v, const uint32_t bits) {
+    if (bits == 8) return v;
+#if defined(__AVX512VBMI__)
+    const long long n = (long long)bits;
+#define EIGHT(j) (0x0706050403020100ll + (j) * n * 0x0101010101010101ll)
+    const vi bytes = _mm512_setr_epi64(EIGHT(0), EIGHT(1), EIGHT(2), EIGHT(3), EIGHT(4), EIGHT(5),
+                                       EIGHT(6), EIGHT(7));
+#undef EIGHT
+    const vi shifts = _mm512_set1_epi64(n << 8 | 2 * n << 16 | 3 * n << 24 | 4 * n << 32 |
+                                        5 * n << 40 | 6 * n << 48 | 7 * n << 56);
+    return _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(bytes, v)),
+                            _mm512_set1_epi8((char)((1 << n) - 1)));
+#else
+    return v_zero();
+#endif
+}
+
+/* VB codes, a byte each, from 8 * bits bytes at b, of which `left` may be read. */
 static DBT_ALWAYS_INLINE vi v_codes(const uint8_t *b, int64_t left, const uint32_t bits) {
     if (bits == 8) return left >= VB ? v_load(b) : v_load_some(b, left);
-#if defined(__AVX512VBMI__)
     if (bits == 1) {
         uint64_t ones = 0;
         if (left >= 8) {
@@ -120,20 +137,7 @@ static DBT_ALWAYS_INLINE vi v_codes(const uint8_t *b, int64_t left, const uint32
         }
         return _mm512_maskz_set1_epi8(ones, 1);
     }
-    const long long n = (long long)bits;
-#define EIGHT(j) (0x0706050403020100ll + (j) * n * 0x0101010101010101ll)
-    const vi bytes = _mm512_setr_epi64(EIGHT(0), EIGHT(1), EIGHT(2), EIGHT(3), EIGHT(4), EIGHT(5),
-                                       EIGHT(6), EIGHT(7));
-#undef EIGHT
-    const vi shifts = _mm512_set1_epi64(n << 8 | 2 * n << 16 | 3 * n << 24 | 4 * n << 32 |
-                                        5 * n << 40 | 6 * n << 48 | 7 * n << 56);
-    const vi some = v_load_some(b, least(left, 8 * (int64_t)n));
-    return _mm512_and_si512(
-        _mm512_multishift_epi64_epi8(shifts, _mm512_permutexvar_epi8(bytes, some)),
-        _mm512_set1_epi8((char)((1 << n) - 1)));
-#else
-    return v_zero();
-#endif
+    return v_spread(v_load_some(b, least(left, 8 * (int64_t)bits)), bits);
 }
 
 /* Sums of neighbouring lanes: those of a, then those of b. */

@@ -94,12 +94,26 @@ dibit_status dbt_nbits_magnitudes(const dbt_matmul_nbits *p, uint64_t isa, dbt_p
 
 /* ---- cpu.c ---- */
 
+/* Rows of A that stay in a core's cache while B goes by: a task has no more. */
+enum { DBT_NBITS_M_CHUNK = 128 };
+
 /* The order in which a kernel wants a row of int8 activations: groups of `plane * by` of them, in which byte
  * plane * j + i is element by * i + j, so that plane j meets what shift j leaves of `plane` bytes of B.
  * 1: as they come. */
 #define DBT_NBITS_PLANES(plane, by) ((uint32_t)(plane) << 8 | (uint32_t)(by))
+/* An order of 16 rows of A, a tile, which lie as AMX multiplies them: q [row_bytes / 4, 16, 4], so that a column has
+ * four neighbouring elements of K. Up to 8 rows leave columns idle: then `parts` neighbouring columns share a
+ * row, and column c has of row c / parts the blocks g with g % parts == c % parts, and zeros for the others. Scales
+ * and sums of a tile are [ceil(k_blocks / parts), 16]. */
+#define DBT_NBITS_TILES 2u
+enum { DBT_NBITS_TILE_ROWS = 16 };
+/* In a tile of so many rows. */
+static inline int64_t dbt_nbits_parts(const dbt_matmul_nbits *p, int64_t rows) {
+    if (rows > 8 || p->block_size > 128) return 1;
+    return rows > 4 || p->block_size > 64 ? 2 : 4;
+}
 
-/* A as int8; zeros fill a row. */
+/* A as int8; zeros fill a row. With DBT_NBITS_TILES, M is rounded up to tiles. */
 typedef struct dbt_nbits_activations {
     const int8_t *q;       /* [M, row_bytes] */
     const float *scale;    /* [M, blocks_stride]: s */
@@ -134,7 +148,7 @@ typedef struct dbt_nbits_kernel {
     bool int8_activations;
     int64_t min_m; /* chosen from so many rows of A on, or with g_idx; right for any */
     int64_t n_tile;
-    uint32_t order; /* of int8 activations: DBT_NBITS_PLANES or 1 */
+    uint32_t order; /* of int8 activations: DBT_NBITS_PLANES, DBT_NBITS_TILES or 1 */
     bool g_idx;     /* can do g_idx */
 } dbt_nbits_kernel;
 

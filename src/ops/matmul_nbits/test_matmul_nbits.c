@@ -414,9 +414,9 @@ static const char *const fill_names[] = {"exact", "random", "edges"};
 static const char *const scale_names[] = {"float", "float16", "bfloat16"};
 static const char *const yes_no[] = {"no", "yes"};
 static const char *const activation_names[] = {"float", "int8"};
-static const char *const family_names[] = {"ref",     "S",       "portable",   "avx2",
-                                           "avxvnni", "avx512",  "avx512vnni", "avx512vbmi",
-                                           "neon",    "neondot", "neoni8mm",   "wasm"};
+static const char *const family_names[] = {
+    "ref",        "S",         "portable", "avx2",    "avxvnni",  "avx512", "avx512vnni",
+    "avx512vbmi", "avx512amx", "neon",     "neondot", "neoni8mm", "wasm"};
 #define COUNT(a) (int)(sizeof(a) / sizeof *(a))
 static const matrix_parameter parameters[N_P] = {
     [P_M] = {"M", COUNT(m_names), m_names},
