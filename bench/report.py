@@ -135,6 +135,7 @@ class Report:
                 "N = K; zero points and `accuracy_level` 4 unless said. Microseconds a layer with Dibit, what share of the machine's limit that is",
                 "(of reading as many bytes, or of its fastest products, int8 or float, whichever binds), and times as fast as ONNX Runtime",
                 "(least to most of the rounds). Only the first two where it refuses the node; with zero points and g_idx it crashes.",
+                "*int8*: asked for by `--activations int8`, where it does not round activations and so Dibit on its own does not, either.",
                 *table(["", *(f"M = {m}" for m in all_m)], [[n, *(r.get(m, "") for m in all_m)] for n, r in rows.items()]),
                 f"![how many times as fast as ONNX Runtime, by M]({os.path.basename(self.file('ops.svg'))})", ""]
 

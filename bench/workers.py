@@ -31,6 +31,7 @@ class Tools:
         return {
             "dibit-lm": [self.dibit, "bench", folder, "--serve", "--threads", threads],
             "dibit-rows": [self.chain, f"{folder}/model.onnx", threads, "auto"],
+            "dibit-rows-int8": [self.chain, f"{folder}/model.onnx", threads, "int8"],
             "ort-lm": [*ort, "lm", folder, threads],
             "ort-rows": [*ort, "rows", folder, threads],
             "llama": [*llama, "lm", f"{folder}/model.gguf", threads, 512],
