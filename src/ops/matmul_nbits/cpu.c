@@ -150,6 +150,11 @@ static void quantize_row(const execution *e, int64_t m) {
         dbt_nbits_quantize_row_avx512(p, e->kernel->order, l->row_stride, a, q, scale, sum);
         return;
     }
+#elif defined(__wasm_simd128__)
+    if (e->kernel->isa & DIBIT_ISA_WASM_SIMD) {
+        dbt_nbits_quantize_row_wasm(p, e->kernel->order, l->row_stride, a, q, scale, sum);
+        return;
+    }
 #endif
     quantize_row_portable(p, e->kernel->order, l->row_stride, a, q, scale, sum);
 }

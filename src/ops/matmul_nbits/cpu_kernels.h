@@ -12,6 +12,8 @@
 /* Row `a` of A rounded, in the kernel's order: q [row_bytes], scale and sum [k_blocks]. */
 void dbt_nbits_quantize_row_avx512(const dbt_matmul_nbits *p, uint32_t order, int64_t row_bytes,
                                    const float *a, int8_t *q, float *scale, int32_t *sum);
+void dbt_nbits_quantize_row_wasm(const dbt_matmul_nbits *p, uint32_t order, int64_t row_bytes,
+                                 const float *a, int8_t *q, float *scale, int32_t *sum);
 /* Elements [k_begin, k_end) of the rows of a tile (see DBT_NBITS_TILES), k_begin a multiple of whole blocks, of parts
  * of them and of 64; k_end too, or K. q, scale and sum are the tile's. */
 void dbt_nbits_quantize_tile_avx512(const dbt_matmul_nbits *p, int64_t tile, int64_t k_begin,

@@ -6,21 +6,15 @@
  *               i32x4.relaxed_dot_i8x16_i7x16_add is exact on every machine. The activations lie as
  *               dbt_nbits_activations says.
  *     else      a plane is 8 codes in 16 bits, for i32x4.dot_i16x8. The activations are widened into
- *               the same order, once for a task when it has few rows.
+ *               the same order.
  * 8 bits take the second way in both. Odd widths are unpacked to bytes first, and are then one of both.
- * Four 32-bit lanes of sums are 4, 2 or 1 block; `lanes` vectors become one of 4 blocks' sums.
+ * Four 32-bit lanes of sums are 4, 2 or 1 block; `lanes` vectors become one of 4 blocks' sums. More rows of A
+ * are cpu_wasm_tile.c's.
  *
  * FLOAT ACTIVATIONS. Four codes become floats where they lie in a word: code l of a vector is masked in
  * place, which is code * 2^(bits * l), exact, and so is the zero point times the same; what the lane
  * has too much is taken out of a block's sum at its end, together with the scale. */
-#include "base/simd_wasm.h"
-#include "ops/matmul_nbits/cpu_kernels.h"
-
-#if defined(__wasm_relaxed_simd__)
-#define RELAXED 1
-#else
-#define RELAXED 0
-#endif
+#include "ops/matmul_nbits/cpu_wasm.h"
 
 static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
@@ -74,26 +68,6 @@ DBT_WASM_INLINE v128_t floats_of(v128_t word, places at, const uint32_t bits) {
     return bits == 8 ? placed : wasm_f32x4_mul(placed, at.down);
 }
 
-/* 8 codes of 1, 3, 5, 6 or 7 bits in 16 bits each: two bytes per code, and a product for a shift. */
-DBT_WASM_INLINE v128_t shorts8(v128_t bytes, const uint32_t bits) {
-    const int n = (int)bits;
-#define TWO(i) (int8_t)((i) * n / 8), (int8_t)((i) * n / 8 + 1)
-    const v128_t pairs =
-        wasm_i8x16_make(TWO(0), TWO(1), TWO(2), TWO(3), TWO(4), TWO(5), TWO(6), TWO(7));
-#undef TWO
-#define UP(i) (int16_t)(256 >> ((i) * n % 8))
-    const v128_t up = wasm_i16x8_make(UP(0), UP(1), UP(2), UP(3), UP(4), UP(5), UP(6), UP(7));
-#undef UP
-    return wasm_u16x8_shr(wasm_i16x8_mul(dbt_wasm_swizzle(bytes, pairs), up), 8);
-}
-
-/* The same 16 codes, a byte each, from 2 * bits bytes at b. Reads 16 - bits bytes too many. */
-DBT_WASM_INLINE v128_t bytes16(const uint8_t *b, const uint32_t bits) {
-    const v128_t all = wasm_u8x16_narrow_i16x8(shorts8(wasm_v128_load(b), bits),
-                                               shorts8(wasm_v128_load(b + bits), bits));
-    return wasm_v128_and(all, wasm_i8x16_splat((int8_t)((1 << bits) - 1)));
-}
-
 /* Row n of B, readable for `bytes` bytes: itself, or a copy where that would leave B. */
 static inline const uint8_t *readable_row(const dbt_nbits_task *t, int64_t n, int64_t bytes) {
     const dbt_matmul_nbits *const p = t->p;
@@ -121,13 +95,6 @@ static inline bool scales_in_place(const dbt_matmul_nbits *p) {
     return p->scale_type == DIBIT_TYPE_FLOAT && p->k_blocks % 4 == 0;
 }
 
-/* The scales of row n of B, which is row i of the tile. */
-static inline const float *scales_of(const dbt_nbits_task *t, int64_t n, int64_t i) {
-    return scales_in_place(t->p) ? (const float *)t->p->scales + n * t->p->k_blocks
-                                 : t->scales + i * t->blocks_stride;
-}
-
-/* As dbt_nbits_decode_blocks, for row i of the tile; scales only where they have to. */
 DBT_WASM_INLINE void decode_blocks(const dbt_nbits_task *t, int64_t n, int64_t i,
                                    const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
@@ -168,77 +135,143 @@ DBT_WASM_INLINE void decode_blocks(const dbt_nbits_task *t, int64_t n, int64_t i
     }
 }
 
-/* ---- Int8 activations ---- */
+const float *dbt_wasm_decode_blocks(const dbt_nbits_task *t, int64_t n, int64_t i) {
+    switch (t->p->bits) {
+#define WIDTH(bits)                                                                                \
+    case bits: decode_blocks(t, n, i, bits); break;
+        WIDTH(1)
+        WIDTH(2)
+        WIDTH(3)
+        WIDTH(4)
+        WIDTH(5)
+        WIDTH(6)
+        WIDTH(7)
+        WIDTH(8)
+#undef WIDTH
+    }
+    return scales_in_place(t->p) ? (const float *)t->p->scales + n * t->p->k_blocks
+                                 : t->scales + i * t->blocks_stride;
+}
 
-enum {
-    INT8_ROWS = 4,
-    INT8_COLUMNS = 2
-}; /* rows of A that share the unpacking, of B the loads of A */
+/* ---- Rounding activations ---- */
 
-/* Planes of bytes in a vector of B, as the activations lie. */
-DBT_WASM_INLINE int interleave_of(uint32_t bits) { return bits == 2 ? 4 : bits == 4 ? 2 : 1; }
+/* 16 elements, rounded to nearest even; adds them to *sum. A float near 1.5 * 2^23 has no bits for a fraction, and its
+ * lowest ones are an integer. */
+DBT_WASM_INLINE v128_t round16(const v128_t *a, v128_t by, v128_t *sum) {
+    const v128_t magic = wasm_f32x4_splat(0x1.8p23f);
+    v128_t v[4];
+    DBT_UNROLL
+    for (int i = 0; i < 4; i++) {
+        v[i] = wasm_i32x4_sub(wasm_f32x4_add(wasm_f32x4_mul(a[i], by), magic), magic);
+        *sum = wasm_i32x4_add(*sum, v[i]);
+    }
+    return wasm_i8x16_narrow_i16x8(wasm_i16x8_narrow_i32x4(v[0], v[1]),
+                                   wasm_i16x8_narrow_i32x4(v[2], v[3]));
+}
 
-/* Whether products are of bytes, not of 16 bits. */
-DBT_WASM_INLINE bool by_bytes(uint32_t bits) { return RELAXED && bits < 8; }
+/* n elements to q, which has room for a multiple of 16; zeros after them. */
+static void quantize_block(const float *a, int64_t n, int8_t *q, float *scale, int32_t *sum) {
+    v128_t most = wasm_i32x4_splat(0), total = most; /* as bits: ordered like the values */
+    for (int64_t i = 0; i < n; i += 4) {
+        const v128_t v = dbt_wasm_load_some(a + i, n - i);
+        most = wasm_i32x4_max(most, wasm_v128_and(v, wasm_i32x4_splat(0x7fffffff)));
+    }
+    float of_lanes[4];
+    wasm_v128_store(of_lanes, most);
+    const float inverse = dbt_nbits_int8_scale(of_lanes, 4, scale);
+    for (int64_t i = 0; i < n; i += 16) {
+        v128_t v[4];
+        DBT_UNROLL
+        for (int j = 0; j < 4; j++) {
+            const int64_t left = n - i - 4 * j;
+            v[j] = left > 0 && inverse > 0.0f ? dbt_wasm_load_some(a + i + 4 * j, left)
+                                              : wasm_f32x4_splat(0.0f);
+        }
+        wasm_v128_store(q + i, round16(v, wasm_f32x4_splat(inverse), &total));
+    }
+    *sum = wasm_i32x4_extract_lane(total, 0) + wasm_i32x4_extract_lane(total, 1) +
+           wasm_i32x4_extract_lane(total, 2) + wasm_i32x4_extract_lane(total, 3);
+}
 
-/* Rows of A as the products want them, `stride` bytes apart. */
-typedef struct rows_of_a {
-    const uint8_t *data;
-    size_t stride;
-} rows_of_a;
+void dbt_nbits_quantize_row_wasm(const dbt_matmul_nbits *p, uint32_t order, int64_t row_bytes,
+                                 const float *a, int8_t *q, float *scale, int32_t *sum) {
+    for (int64_t g = 0; g < p->k_blocks; g++) {
+        const int64_t k = g * p->block_size;
+        quantize_block(a + k, least(p->block_size, p->K - k), q + k, &scale[g], &sum[g]);
+    }
+    memset(q + p->K, 0, (size_t)(row_bytes - p->K));
+    if (order == DBT_NBITS_PLANES(32, 4)) {
+        const v128_t by4 = wasm_i8x16_make(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+        for (int64_t k = 0; k < row_bytes; k += 128) {
+            v128_t planes[2][4];
+            for (int h = 0; h < 2; h++) {
+                v128_t v[4];
+                for (int i = 0; i < 4; i++)
+                    v[i] = dbt_wasm_swizzle(wasm_v128_load(q + k + 64 * h + 16 * i), by4);
+                dbt_wasm_turn(v, planes[h]);
+            }
+            for (int j = 0; j < 4; j++) {
+                wasm_v128_store(q + k + 32 * j, planes[0][j]);
+                wasm_v128_store(q + k + 32 * j + 16, planes[1][j]);
+            }
+        }
+    } else if (order == DBT_NBITS_PLANES(32, 2)) {
+        const v128_t by2 = wasm_i8x16_make(0, 2, 4, 6, 8, 10, 12, 14, 1, 3, 5, 7, 9, 11, 13, 15);
+        for (int64_t k = 0; k < row_bytes; k += 64) {
+            v128_t v[4];
+            for (int i = 0; i < 4; i++)
+                v[i] = dbt_wasm_swizzle(wasm_v128_load(q + k + 16 * i), by2);
+            for (int i = 0; i < 2; i++) {
+                wasm_v128_store(q + k + 16 * i, wasm_i64x2_shuffle(v[2 * i], v[2 * i + 1], 0, 2));
+                wasm_v128_store(q + k + 32 + 16 * i,
+                                wasm_i64x2_shuffle(v[2 * i], v[2 * i + 1], 1, 3));
+            }
+        }
+    }
+}
 
-#if RELAXED
-#define DOT_BYTES wasm_i32x4_relaxed_dot_i8x16_i7x16_add
-#else
-#define DOT_BYTES(a, codes, sum) ((void)(a), (sum)) /* never used */
-#endif
+/* ---- Int8 activations, one row of A ---- */
+
+enum { INT8_COLUMNS = 2 }; /* rows of B that share the loads of A */
 
 /* Bytes from a plane of a vector's activations to the next. */
-DBT_WASM_INLINE int plane_bytes(uint32_t bits) { return by_bytes(bits) ? 32 : 16; }
+DBT_WASM_INLINE int plane_bytes(uint32_t bits) { return dbt_wasm_by_bytes(bits) ? 32 : 16; }
 
 /* The activations of vector v, in a row of A. */
 DBT_WASM_INLINE size_t activations_at(size_t v, uint32_t bits) {
-    const size_t planes = (size_t)interleave_of(bits);
-    return by_bytes(bits) ? 32 * planes * (v >> 1) + 16 * (v & 1) : 32 * planes * v;
+    const size_t planes = (size_t)dbt_wasm_planes(bits);
+    return dbt_wasm_by_bytes(bits) ? 32 * planes * (v >> 1) + 16 * (v & 1) : 32 * planes * v;
 }
 
 /* The mask of a plane's codes, once for all vectors: V8 would make the constant anew for each. */
 DBT_WASM_INLINE v128_t plane_mask(uint32_t bits) {
     const int width = bits == 2 || bits == 4 ? (int)bits : 8; /* of a code in a vector of B */
-    return dbt_wasm_unknown(by_bytes(bits) ? wasm_i8x16_splat((int8_t)((1 << width) - 1))
-                                           : wasm_i16x8_splat((int16_t)((1 << width) - 1)));
+    return dbt_wasm_unknown(dbt_wasm_by_bytes(bits)
+                                ? wasm_i8x16_splat((int8_t)((1 << width) - 1))
+                                : wasm_i16x8_splat((int16_t)((1 << width) - 1)));
 }
 
-typedef v128_t sums_of[INT8_COLUMNS][INT8_ROWS][4];
+typedef v128_t sums_of[INT8_COLUMNS][4];
 
-/* Adds the products of a vector of each of `columns` rows of B with `rows` rows of A to sums[..][..][at]. */
-DBT_WASM_INLINE void add_vector(const uint8_t *const *b, const int columns, const uint8_t *const *a,
-                                const int rows, const uint32_t bits, v128_t mask, sums_of sums,
-                                const int at) {
-    const uint32_t width = interleave_of(bits) == 1 ? 8 : bits;
-    const int planes = by_bytes(bits) ? interleave_of(bits) : 2 * interleave_of(bits);
+/* Adds the products of a vector of each of INT8_COLUMNS rows of B with the row of A to sums[..][at]. */
+DBT_WASM_INLINE void add_vector(const uint8_t *const *b, const uint8_t *a, const uint32_t bits,
+                                v128_t mask, sums_of sums, const int at) {
+    const bool by_bytes = dbt_wasm_by_bytes(bits);
+    const uint32_t width = dbt_wasm_planes(bits) == 1 ? 8 : bits;
+    const int planes = by_bytes ? dbt_wasm_planes(bits) : 2 * dbt_wasm_planes(bits);
     v128_t packed[INT8_COLUMNS];
     DBT_UNROLL
-    for (int c = 0; c < columns; c++) packed[c] = wasm_v128_load(b[c]);
+    for (int c = 0; c < INT8_COLUMNS; c++) packed[c] = wasm_v128_load(b[c]);
     DBT_UNROLL
     for (int j = 0; j < planes; j++) {
-        v128_t codes[INT8_COLUMNS];
+        const v128_t q = wasm_v128_load(a + j * plane_bytes(bits));
         DBT_UNROLL
-        for (int c = 0; c < columns; c++) {
-            codes[c] = wasm_u16x8_shr(packed[c], (uint32_t)j * width);
-            if (by_bytes(bits) ? planes > 1 : j + 1 < planes) {
-                codes[c] = wasm_v128_and(codes[c], mask);
-            }
-        }
-        DBT_UNROLL
-        for (int r = 0; r < rows; r++) {
-            const v128_t q = wasm_v128_load(a[r] + j * plane_bytes(bits));
-            DBT_UNROLL
-            for (int c = 0; c < columns; c++) {
-                v128_t *const sum = &sums[c][r][at];
-                *sum = by_bytes(bits) ? DOT_BYTES(q, codes[c], *sum)
-                                      : wasm_i32x4_add(*sum, wasm_i32x4_dot_i16x8(q, codes[c]));
-            }
+        for (int c = 0; c < INT8_COLUMNS; c++) {
+            v128_t codes = wasm_u16x8_shr(packed[c], (uint32_t)j * width);
+            if (by_bytes ? planes > 1 : j + 1 < planes) codes = wasm_v128_and(codes, mask);
+            v128_t *const sum = &sums[c][at];
+            *sum = by_bytes ? DBT_WASM_DOT_BYTES(q, codes, *sum)
+                            : wasm_i32x4_add(*sum, wasm_i32x4_dot_i16x8(q, codes));
         }
     }
 }
@@ -246,7 +279,7 @@ DBT_WASM_INLINE void add_vector(const uint8_t *const *b, const int columns, cons
 /* Row m of A in 16 bits: the even bytes of each plane, and after all planes the odd ones. */
 DBT_WASM_INLINE void widen_row(const dbt_nbits_activations *act, int64_t m, const uint32_t bits,
                                uint8_t *out) {
-    const int planes = interleave_of(bits);
+    const int planes = dbt_wasm_planes(bits);
     const int8_t *const q = act->q + m * act->row_bytes;
     for (int64_t v = 0; v < act->row_bytes / (16 * planes); v++, out += 32 * planes) {
         const int8_t *const at = q + 32 * planes * (v >> 1) + 16 * (v & 1);
@@ -271,9 +304,8 @@ DBT_WASM_INLINE v128_t block_sums(const v128_t *v, const int lanes) {
 #undef ADD_PAIRS
 }
 
-/* dot - zero_point * sum_a, of 4 blocks. In double, since the two parts may cancel; one function, since
- * it is rare and long. */
-static DBT_NOINLINE v128_t apply_float_zero_points(v128_t dots, v128_t z, v128_t sums) {
+/* One function, since it is rare and long. */
+DBT_NOINLINE v128_t dbt_wasm_apply_float_zero_points(v128_t dots, v128_t z, v128_t sums) {
 #define TERM(dots, z, sums)                                                                        \
     wasm_f32x4_demote_f64x2_zero(wasm_f64x2_sub(                                                   \
         wasm_f64x2_convert_low_i32x4(dots),                                                        \
@@ -287,103 +319,81 @@ static DBT_NOINLINE v128_t apply_float_zero_points(v128_t dots, v128_t z, v128_t
 DBT_WASM_INLINE v128_t apply_zero_points(v128_t dots, const void *zero_points,
                                          const int32_t *a_sums, const bool floats) {
     const v128_t sums = wasm_v128_load(a_sums), z = wasm_v128_load(zero_points);
-    if (floats) return apply_float_zero_points(dots, z, sums);
+    if (floats) return dbt_wasm_apply_float_zero_points(dots, z, sums);
     return wasm_f32x4_convert_i32x4(wasm_i32x4_sub(dots, wasm_i32x4_mul(z, sums)));
 }
 
-/* Elements [m, m + rows) of columns [n, n + columns) of Y, or, unless `all`, of column n alone; b are
- * those rows of B, or each is row n; i is the first's place in the tile. `single`: a vector of B has one
- * block or more, so that each is a vector of sums. */
-DBT_WASM_INLINE void int8_elements(const dbt_nbits_task *t, const uint8_t *const *b,
-                                   const int columns, bool all, rows_of_a a, int64_t n, int64_t i,
-                                   int64_t m, const int rows, const uint32_t bits, const int lanes,
+/* Columns n and n + 1 of row m of Y, or, unless `two`, column n alone; b are those rows of B, or each is row
+ * n; i is the first's place in the tile. `single`: a vector of B has one block or more, so that each is a
+ * vector of sums. */
+DBT_WASM_INLINE void int8_elements(const dbt_nbits_task *t, const uint8_t *const *b, bool two,
+                                   const uint8_t *a, const float *const *tile_scales, int64_t n,
+                                   int64_t i, int64_t m, const uint32_t bits, const int lanes,
                                    const bool single) {
     const dbt_matmul_nbits *const p = t->p;
     const dbt_nbits_activations *const act = t->activations;
-    const size_t codes = 16 * (size_t)interleave_of(bits);
+    const size_t codes = 16 * (size_t)dbt_wasm_planes(bits);
     const size_t n_vectors = ((size_t)p->K + codes - 1) / codes;
     const size_t per_sum = single ? 1 : (size_t)p->block_size / codes;
     const size_t k_blocks = (size_t)p->k_blocks;
     const bool float_zero_points = dbt_nbits_float_zero_points(p);
     const v128_t mask = plane_mask(bits);
-    const float *scales[INT8_COLUMNS], *zero_points[INT8_COLUMNS], *a_scales[INT8_ROWS];
-    const int32_t *a_sums[INT8_ROWS];
-    v128_t y[INT8_COLUMNS][INT8_ROWS];
+    const float *const a_scales = act->scale + m * act->blocks_stride;
+    const int32_t *const a_sums = act->sum + m * act->blocks_stride;
+    const float *scales[INT8_COLUMNS], *zero_points[INT8_COLUMNS];
+    v128_t y[INT8_COLUMNS];
     DBT_UNROLL
-    for (int c = 0; c < columns; c++) {
-        const int64_t next = all ? c : 0;
-        scales[c] = scales_of(t, n + next, i + next);
-        zero_points[c] = (const float *)t->zero_points + (i + next) * t->blocks_stride;
-        DBT_UNROLL
-        for (int r = 0; r < rows; r++) y[c][r] = wasm_f32x4_splat(0);
-    }
-    DBT_UNROLL
-    for (int r = 0; r < rows; r++) {
-        a_scales[r] = act->scale + (m + r) * act->blocks_stride;
-        a_sums[r] = act->sum + (m + r) * act->blocks_stride;
+    for (int c = 0; c < INT8_COLUMNS; c++) {
+        const int64_t row = i + (two ? c : 0);
+        scales[c] = tile_scales[row];
+        zero_points[c] = (const float *)t->zero_points + row * t->blocks_stride;
+        y[c] = wasm_f32x4_splat(0);
     }
     size_t vector = 0;
     for (size_t g = 0; g < k_blocks; g += 4) {
         sums_of v;
         DBT_UNROLL
         for (int j = 0; j < lanes; j++) {
-            DBT_UNROLL
-            for (int c = 0; c < columns; c++) {
-                DBT_UNROLL
-                for (int r = 0; r < rows; r++) v[c][r][j] = wasm_i32x4_splat(0);
-            }
+            v[0][j] = v[1][j] = wasm_i32x4_splat(0);
             /* A's rows are filled with zeros as far as single vectors go. */
             const size_t first = single ? g / 4 * (size_t)lanes + (size_t)j : vector;
             const size_t end = single                        ? first + 1
                                : first + per_sum < n_vectors ? first + per_sum
                                                              : n_vectors;
             for (vector = first; vector < end; vector++) {
-                const uint8_t *at_a[INT8_ROWS], *at_b[INT8_COLUMNS];
-                DBT_UNROLL
-                for (int r = 0; r < rows; r++) {
-                    at_a[r] = a.data + (size_t)r * a.stride + activations_at(vector, bits);
-                }
-                DBT_UNROLL
-                for (int c = 0; c < columns; c++) at_b[c] = b[c] + 16 * vector;
-                add_vector(at_b, columns, at_a, rows, bits, mask, v, j);
+                const uint8_t *const at_b[] = {b[0] + 16 * vector, b[1] + 16 * vector};
+                add_vector(at_b, a + activations_at(vector, bits), bits, mask, v, j);
             }
         }
+        const v128_t a_scale = wasm_v128_load(a_scales + g);
         DBT_UNROLL
-        for (int r = 0; r < rows; r++) {
-            const v128_t a_scale = wasm_v128_load(a_scales[r] + g);
-            DBT_UNROLL
-            for (int c = 0; c < columns; c++) {
-                const v128_t term =
-                    apply_zero_points(block_sums(v[c][r], lanes), zero_points[c] + g, a_sums[r] + g,
-                                      float_zero_points);
-                const v128_t scale = wasm_f32x4_mul(a_scale, wasm_v128_load(scales[c] + g));
-                y[c][r] = dbt_wasm_madd(scale, term, y[c][r]);
-            }
+        for (int c = 0; c < INT8_COLUMNS; c++) {
+            const v128_t term = apply_zero_points(block_sums(v[c], lanes), zero_points[c] + g,
+                                                  a_sums + g, float_zero_points);
+            const v128_t scale = wasm_f32x4_mul(a_scale, wasm_v128_load(scales[c] + g));
+            y[c] = dbt_wasm_madd(scale, term, y[c]);
         }
     }
-    DBT_UNROLL
-    for (int c = 0; c < columns && (c == 0 || all); c++) {
-        const float bias = p->bias ? p->bias[n + c] : 0.0f;
-        DBT_UNROLL
-        for (int r = 0; r < rows; r++) p->y[(m + r) * p->N + n + c] = dbt_wasm_sum(y[c][r]) + bias;
+    for (int c = 0; c < (two ? 2 : 1); c++) {
+        p->y[m * p->N + n + c] = dbt_wasm_sum(y[c]) + (p->bias ? p->bias[n + c] : 0.0f);
     }
 }
 
-/* The tile of rows of B with all rows of A. `wide` has room for INT8_ROWS rows of A in 16 bits; it holds
- * them already when `widened`. `unpacked`: the tile's rows, a byte a code, t->row_stride apart. */
+enum { INT8_TILE = 8 }; /* rows of B: half of the room for rows is for A */
+
+/* The tile of rows of B with all rows of A. `wide` has room for a row of A in 16 bits, or holds the task's only
+ * one. `unpacked`: the tile's rows, a byte a code, t->row_stride apart. */
 DBT_WASM_INLINE void multiply_tile(const dbt_nbits_task *t, int64_t n_begin, int64_t n_end,
-                                   const uint8_t *unpacked, uint8_t *wide, bool widened,
-                                   const uint32_t bits, const int lanes, const bool single) {
+                                   const float *const *scales, const uint8_t *unpacked,
+                                   uint8_t *wide, const uint32_t bits, const int lanes,
+                                   const bool single) {
     const dbt_nbits_activations *const act = t->activations;
     const int64_t row_bytes = dbt_nbits_row_bytes(t->p), bytes = t->row_stride * bits / 8;
-    for (int64_t m = t->m_begin; m < t->m_end;) {
-        const int rows = t->m_end - m >= INT8_ROWS ? INT8_ROWS : 1;
-        rows_of_a a = {(const uint8_t *)act->q + m * act->row_bytes, (size_t)act->row_bytes};
-        if (!by_bytes(bits)) {
-            a.data = wide + (widened ? (m - t->m_begin) * 2 * act->row_bytes : 0);
-            a.stride = 2 * (size_t)act->row_bytes;
-            for (int r = 0; r < rows && !widened; r++)
-                widen_row(act, m + r, bits, wide + (size_t)r * a.stride);
+    for (int64_t m = t->m_begin; m < t->m_end; m++) {
+        const uint8_t *a = (const uint8_t *)act->q + m * act->row_bytes;
+        if (!dbt_wasm_by_bytes(bits)) {
+            if (t->m_end - t->m_begin > 1 || n_begin == t->n_begin) widen_row(act, m, bits, wide);
+            a = wide;
         }
         for (int64_t n = n_begin; n < n_end;) {
             const int64_t i = n - n_begin;
@@ -392,61 +402,49 @@ DBT_WASM_INLINE void multiply_tile(const dbt_nbits_task *t, int64_t n_begin, int
             const uint8_t *b[INT8_COLUMNS];
             b[0] = unpacked ? unpacked + i * t->row_stride : readable_row(t, n, bytes);
             b[1] = two ? b[0] + (unpacked ? t->row_stride : row_bytes) : b[0];
-            if (rows < INT8_ROWS) {
-                int8_elements(t, b, INT8_COLUMNS, two, a, n, i, m, 1, bits, lanes, single);
-                n += two ? INT8_COLUMNS : 1;
-            } else if (by_bytes(bits)) {
-                int8_elements(t, b, INT8_COLUMNS, two, a, n, i, m, INT8_ROWS, bits, lanes, single);
-                n += two ? INT8_COLUMNS : 1;
-            } else { /* the sums of two columns would not stay in registers */
-                int8_elements(t, b, 1, two, a, n, i, m, INT8_ROWS, bits, lanes, single);
-                n++;
-            }
+            int8_elements(t, b, two, a, scales, n, i, m, bits, lanes, single);
+            n += two ? 2 : 1;
         }
-        m += rows;
     }
 }
 
 /* The same code for all widths that were unpacked first: their bytes are at most 127. */
 static DBT_NOINLINE void multiply_bytes(const dbt_nbits_task *t, int64_t n_begin, int64_t n_end,
-                                        const uint8_t *unpacked, uint8_t *wide, bool widened) {
-    multiply_tile(t, n_begin, n_end, unpacked, wide, widened, 7, 4, false);
+                                        const float *const *scales, const uint8_t *unpacked,
+                                        uint8_t *wide) {
+    multiply_tile(t, n_begin, n_end, scales, unpacked, wide, 7, 4, false);
 }
 
 DBT_WASM_INLINE void unpack_row(const dbt_nbits_task *t, int64_t n, uint8_t *out,
                                 const uint32_t bits) {
     const int64_t K = t->p->K;
     const uint8_t *const b = readable_row(t, n, (K + 31) / 32 * 4 * bits + 16);
-    for (int64_t k = 0; k < K; k += 16) wasm_v128_store(out + k, bytes16(b + k / 8 * bits, bits));
+    for (int64_t k = 0; k < K; k += 16) {
+        wasm_v128_store(out + k, dbt_wasm_bytes16(b + k / 8 * bits, bits));
+    }
 }
 
 DBT_WASM_INLINE void run_int8(const dbt_nbits_task *t, const uint32_t bits) {
-    const dbt_matmul_nbits *const p = t->p;
     const bool odd = bits != 2 && bits != 4 && bits != 8;
-    const int64_t lanes = p->block_size / (4 * interleave_of(bits));
-    /* Half of the room for rows is for A. */
-    const int64_t tile = t->n_tile / 2;
-    uint8_t *const rows = t->rows, *const wide = rows + tile * t->row_stride;
-    const bool widened = !by_bytes(bits) && t->m_end - t->m_begin <= INT8_ROWS;
-    for (int64_t m = t->m_begin; m < t->m_end && widened; m++) {
-        widen_row(t->activations, m, bits, wide + (m - t->m_begin) * 2 * t->activations->row_bytes);
-    }
-    for (int64_t begin = t->n_begin; begin < t->n_end; begin += tile) {
-        const int64_t end = least(begin + tile, t->n_end);
+    const int64_t lanes = t->p->block_size / (4 * dbt_wasm_planes(bits));
+    uint8_t *const rows = t->rows, *const wide = rows + INT8_TILE * t->row_stride;
+    for (int64_t begin = t->n_begin; begin < t->n_end; begin += INT8_TILE) {
+        const int64_t end = least(begin + INT8_TILE, t->n_end);
+        const float *scales[INT8_TILE];
         for (int64_t n = begin; n < end; n++) {
-            decode_blocks(t, n, n - begin, bits);
+            scales[n - begin] = dbt_wasm_decode_blocks(t, n, n - begin);
             if (odd) unpack_row(t, n, rows + (n - begin) * t->row_stride, bits);
         }
         if (odd) {
-            multiply_bytes(t, begin, end, rows, wide, widened);
+            multiply_bytes(t, begin, end, scales, rows, wide);
         } else if (bits == 2 && lanes == 1) {
-            multiply_tile(t, begin, end, NULL, wide, widened, bits, 1, true);
+            multiply_tile(t, begin, end, scales, NULL, wide, bits, 1, true);
         } else if (bits != 8 && lanes == 2) {
-            multiply_tile(t, begin, end, NULL, wide, widened, bits, 2, true);
+            multiply_tile(t, begin, end, scales, NULL, wide, bits, 2, true);
         } else if (bits != 8 && lanes == 4) {
-            multiply_tile(t, begin, end, NULL, wide, widened, bits, 4, true);
+            multiply_tile(t, begin, end, scales, NULL, wide, bits, 4, true);
         } else {
-            multiply_tile(t, begin, end, NULL, wide, widened, bits, 4, false);
+            multiply_tile(t, begin, end, scales, NULL, wide, bits, 4, false);
         }
     }
 }
@@ -496,8 +494,7 @@ static inline int64_t float_readable_bytes(const dbt_matmul_nbits *p, uint32_t b
 DBT_WASM_INLINE void run_float_matvec(const dbt_nbits_task *t, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     for (int64_t n = t->n_begin; n < t->n_end; n++) {
-        decode_blocks(t, n, 0, bits);
-        const float *const scales = scales_of(t, n, 0);
+        const float *const scales = dbt_wasm_decode_blocks(t, n, 0);
         const uint8_t *const b = readable_row(t, n, float_readable_bytes(p, bits));
         const float bias = p->bias ? p->bias[n] : 0.0f;
         for (int64_t m = t->m_begin; m < t->m_end; m++) {
@@ -518,8 +515,8 @@ DBT_WASM_INLINE void unpack_floats(const dbt_nbits_task *t, int64_t n, float *w,
                                    const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const places at = places_of(bits);
-    decode_blocks(t, n, 0, bits);
-    const float *const scales = scales_of(t, n, 0), *const zero_points = t->zero_points;
+    const float *const scales = dbt_wasm_decode_blocks(t, n, 0), *const zero_points =
+                                                                     t->zero_points;
     const uint8_t *b = readable_row(t, n, float_readable_bytes(p, bits));
     for (int64_t k = 0; k < p->K; k += 8, b += bits) {
         const words both = words8(b, bits);
