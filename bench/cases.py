@@ -19,8 +19,9 @@ def speed(program, folder, threads, line, tokens):
     return Task(Worker(program, folder, threads), line, tokens, 0)
 
 
-def work_of(int8, size, layers, m, bits, block, zero_points="packed", level=4, g_idx=False):
-    """What a layer cannot do without, and how many bytes all layers read. int8: its activations are rounded."""
+def work_of(asked, size, layers, m, bits, block, zero_points="packed", level=4, g_idx=False):
+    """What a layer cannot do without, and how many bytes all layers read. asked: for int8 activations."""
+    int8 = asked or (level == 4 and not g_idx and zero_points != "float" and block >= 32)
     blocks = size // block
     weights = size * (size * bits // 8 + blocks * 4 + {None: 0, "float": blocks * 4, "packed": -(-blocks * bits // 8)}[zero_points])
     return {"bytes": weights + 8 * m * size, "products": m * size * size, "all_bytes": layers * (weights + 8 * m * size),
@@ -80,13 +81,13 @@ class Builder:
 
     # ---- chains of MatMulNBits
 
-    def chain(self, part, key, title, size, layers, m, rounds, int8=True, asked=False, **nbits):
-        """int8: Dibit rounds activations; asked: it would not if it were not asked to."""
+    def chain(self, part, key, title, size, layers, m, rounds, asked=False, **nbits):
+        """asked: Dibit for int8 activations, where it takes others on its own."""
         folder = self.folder(f"chain-{size}-{'-'.join(f'{k}{v}' for k, v in nbits.items())}", models.chain, size, layers, **nbits)
         programs = {"dibit": "dibit-rows-int8" if asked else "dibit-rows", "onnxruntime": "ort-rows"}
         self.add(part, f"{key}/m{m}", f"{title}, M = {m}", "us",
                  {e: Task(Worker(program, folder, self.threads), f"{m} 0.04", 0, 1e6 / layers) for e, program in programs.items()},
-                 rounds, work_of(int8, size, layers, m, **nbits))
+                 rounds, work_of(asked, size, layers, m, **nbits))
 
     def ops(self):
         sizes = ((2048, 8),) if self.quick else ((2048, 8), (4096, 4))
@@ -97,9 +98,9 @@ class Builder:
                         self.chain("ops", f"{size}/{bits}/{block}", f"{size}, {bits} bits, block {block}", size, layers, m,
                                    5 if m < 128 else 3, bits=bits, block=block)
         float_zeros, asked = {"block": 32, "zero_points": "float"}, {"asked": True}
-        for name, options in {"block 16": {"block": 16, "int8": False}, "float zero points": {**float_zeros, "int8": False},
-                              "g_idx, no zero points": {"block": 32, "g_idx": True, "level": 0, "zero_points": None, "int8": False},
-                              "accuracy_level 0": {"block": 32, "level": 0, "int8": False},
+        for name, options in {"block 16": {"block": 16}, "float zero points": float_zeros,
+                              "g_idx, no zero points": {"block": 32, "g_idx": True, "level": 0, "zero_points": None},
+                              "accuracy_level 0": {"block": 32, "level": 0},
                               "block 16, int8": {"block": 16, **asked}, "float zero points, int8": {**float_zeros, **asked}}.items():
             for m in (1,) if self.quick else (1, 16):
                 self.chain("ops", f"2048/2/{name}", f"2048, 2 bits, {name}", 2048, 8, m, 5, bits=2, **options)

@@ -23,7 +23,6 @@ static void test_every_half_survives_a_round_trip(void **state) {
     }
 }
 
-/* Between every two neighbours: below, at and above the middle; the middle goes to the even one. */
 /* Floats of all kinds, of any count and at any address: the same bits as in plain C. */
 static void test_packing_with_f16c(void **state) {
     (void)state;
@@ -50,6 +49,7 @@ static void test_packing_with_f16c(void **state) {
 #endif
 }
 
+/* Between every two neighbours: below, at and above the middle; the middle goes to the even one. */
 static void test_float_to_half_rounds_to_nearest_even(void **state) {
     (void)state;
     for (uint32_t h = 0; h < 0x7bff; h++) {

@@ -429,8 +429,11 @@ static bool may_join(const dbt_plan_options *o) {
 
 static dibit_status fuse(planner *p) {
     const dbt_plan_options *const o = &p->plan->options;
-    if (o->no_fusion || (!o->gpu && !may_join(o))) return DIBIT_OK;
-    if (!o->gpu) return dbt_rewrite_fuse(p->plan->graph, &(dbt_fuse_options){0}, p->error);
+    if (o->no_fusion) return DIBIT_OK;
+    if (!o->gpu) {
+        if (!may_join(o)) return DIBIT_OK;
+        return dbt_rewrite_fuse(p->plan->graph, &(dbt_fuse_options){0}, p->error);
+    }
     if (!o->no_proof && dbt_gpu_fusion_is_dropped(o->gpu)) return DIBIT_OK;
     p->plan->fused = true;
     const dbt_fuse_options options = {

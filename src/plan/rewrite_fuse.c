@@ -57,7 +57,7 @@ static bool can_fuse(const fusion *f, const dbt_node *node) {
         if (value && i == DBT_NBITS_G_IDX) return false;
         if (value && i != DBT_FUSED_RESIDUAL && !value->constant) return false;
     }
-    return !f->options->takes || f->options->takes(f->options->user, node);
+    return on_cpu(f) || f->options->takes(f->options->user, node);
 }
 
 /* Such a node that makes the value for one reader; else NULL. */

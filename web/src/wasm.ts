@@ -22,8 +22,8 @@ export class DibitError extends Error {
 }
 
 /** Things under way outside of the engine (fetches, work of a GPU). Where the engine answers PENDING because
- * of them, whoever polls waits for the next to end; else it had enough time for now, and goes on when the
- * page had its turn. */
+ * of them, whoever polls waits for the next to end; else its turn is over, and it goes on when the
+ * page had one. */
 export class Waiter {
     private underWay = 0;
     private blocked = false;

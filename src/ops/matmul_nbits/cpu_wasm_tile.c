@@ -27,17 +27,17 @@ typedef struct tile {
     int64_t n_begin, n_end, rows; /* rows: with those past n_end, of which nothing comes */
     int64_t words, block_words;   /* of a row, of a block */
     bool by_bytes;                /* as above */
+    int64_t steps;                /* of a row */
     uint8_t *b;                   /* [rows / COLUMNS, steps, COLUMNS] words */
-    int64_t steps;
-    uint8_t *a;        /* [steps, ROWS] words */
-    float *scales;     /* [k_blocks, rows] */
-    void *zero_points; /* [k_blocks, rows] int32, or float */
+    uint8_t *a;                   /* [steps, ROWS] words */
+    float *scales;                /* [k_blocks, rows] */
+    void *zero_points;            /* [k_blocks, rows] int32, or float */
 } tile;
 
 /* ---- B ---- */
 
 /* Decodes four rows at a time into the second part of the task's scratch, and turns them. Zero points of bytes
- * become what a sum of A is multiplied with for a block's sum to begin with: their negatives in 16 bits. */
+ * are kept as their negatives in 16 bits: with A's sums they make what a block's sum begins with. */
 static void load_blocks(const tile *tile) {
     const dbt_nbits_task *const t = tile->t;
     const int64_t stride = t->blocks_stride, rows = tile->rows;
@@ -157,8 +157,8 @@ DBT_WASM_INLINE void lay_out_rows(const tile *tile, int64_t m, const int planes,
 }
 
 /* ---- The product ----
- * Sums are all that lives in registers through the loop over steps: of more, V8 would keep some in memory. So it
- * is not unrolled (LLVM would move all its loads to its top), and Y waits in memory. */
+ * Sums are nearly all that lives in registers through the loop over steps: of more, V8 would keep some in memory. So
+ * a round has two steps (of more, LLVM would move all loads to its top), and Y waits in memory. */
 
 typedef v128_t sums_of[ROWS][2];
 
@@ -284,7 +284,6 @@ DBT_WASM_INLINE void run_int8_tile(const dbt_nbits_task *t, const uint32_t bits)
                  .zero_points = t->zero_points};
     tile.words = (p->K + 16 * planes - 1) / (16 * planes) * 4;
     tile.block_words = p->block_size / (4 * planes);
-
     tile.steps = tile.words * planes * (by_bytes ? 1 : 2);
     tile.a = tile.b + 2 * tile.rows * t->row_stride;
     for (tile.n_begin = t->n_begin; tile.n_begin < t->n_end; tile.n_begin = tile.n_end) {
