@@ -8,6 +8,8 @@ set -u
 cd "$(dirname "$0")/.."
 jobs=$(nproc 2>/dev/null || echo 2)
 logs=$PWD/build/logs
+CMAKE_GENERATOR=${CMAKE_GENERATOR:-Ninja} # of new build folders: it finds out sooner than make that all is built
+export CMAKE_GENERATOR
 mkdir -p "$logs"
 default="native webgpu tint oracle conformance asan wasm web tsan aarch64 mutants"
 all="$default oracle_extra coverage"

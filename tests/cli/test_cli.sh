@@ -3,7 +3,7 @@
 set -u
 dibit=$1 source=$2 work=$3
 cases=$source/tests/data/cases
-passed=0 failed=0
+passed=0 failed=0 skipped=0
 rm -rf "$work"
 mkdir -p "$work"
 
@@ -84,8 +84,6 @@ expect "a bad --tune" 1 '' "tune: it must begin with the line 'dibit tune 1'$" c
 
 # ---- check ------------------------------------------------------------------------------------
 expect "check a case" 0 '^4 passed, 0 failed, 0 skipped$' '' check "$cases/llama.q2"
-expect "check all" 0 '^[1-9][0-9]* passed, 0 failed, 0 skipped$' '' check "$cases"
-expect "check --chain" 0 '^[1-9][0-9]* passed, 0 failed, [0-9]* skipped$' '' check --chain "$cases"
 expect "check --chain uses states" 0 "output 'present.0.key' stays in the states" '' check --chain -v "$cases/llama.q2"
 expect "check on plain kernels" 0 ' 0 failed, 0 skipped$' '' check --isa portable --threads 1 "$cases"
 expect "check with a tolerance" 0 '^4 passed' '' check --rtol 0.01 --atol 0.5 "$cases/llama.q2"
@@ -213,10 +211,15 @@ expect "run" 0 '^The sky blue is' '' run "$model" -p 'Why is the sky blue?' -n 4
 expect "run --json" 0 '"finish": "length"' '' run "$model" -p 'Why is the sky blue?' -n 2 --greedy --json
 # What --profile measures the machine with is as large as what a step reads: almost all weights.
 peak() { "$dibit" bench "$model" --prompt-tokens 4 --gen-tokens 2 --repetitions 1 --json "$@" | sed -n 's/.*"peak_rss_bytes": \([0-9]*\).*/\1/p'; }
-plain=$(peak) profiled=$(peak --profile)
-if [ "$profiled" -lt $((plain + $(wc -c < "$model/model.onnx.data") / 2)) ]; then passed=$((passed + 1)); else
-    failed=$((failed + 1))
-    echo "FAILED: bench --profile: a peak of $profiled bytes, without --profile $plain"
+if [ -n "${DIBIT_SANITIZED:-}" ]; then
+    skipped=$((skipped + 1))
+    echo "skipped: bench --profile: memory with sanitizers is not the program's"
+else
+    plain=$(peak) profiled=$(peak --profile)
+    if [ "$profiled" -lt $((plain + $(wc -c < "$model/model.onnx.data") / 2)) ]; then passed=$((passed + 1)); else
+        failed=$((failed + 1))
+        echo "FAILED: bench --profile: a peak of $profiled bytes, without --profile $plain"
+    fi
 fi
 expect "eval without a text" 2 '' 'one of --text and --tokens' eval "$model"
 expect "eval: --window" 2 '' '--window is at least 2' eval "$model" --text x --window 1
@@ -245,5 +248,5 @@ same "chat: answers" "$(cat "$work/out")" "The sky blue is
 The sky blue is"
 same "chat: an unknown command" "$(grep -c 'no command /nonsense' "$work/err")" 1
 
-echo "$passed passed, $failed failed, 0 skipped"
+echo "$passed passed, $failed failed, $skipped skipped"
 [ $failed = 0 ]

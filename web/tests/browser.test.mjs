@@ -9,7 +9,7 @@ import {pathToFileURL} from 'node:url';
 
 import {chromiumPath, launchChromium} from './browsers.mjs';
 import {link, serveSite, site, transformers, writePage} from './site.mjs';
-import {cases, model, root} from './support.mjs';
+import {cases, model, root, scratch} from './support.mjs';
 
 const {build} = createRequire(join(root, 'build/web/package.json'))('esbuild');
 const skip = !chromiumPath && 'there is no Chromium';
@@ -97,8 +97,8 @@ async function transformersPage(name, device) {
 
 async function linkModels() {
     const {layOut} = await import(pathToFileURL(join(root, 'tools/transformers_layout.mjs')));
-    layOut(model, join(root, 'build/web/tests/models/smollm2'));
-    link(join(root, 'build/web/tests/models'), 'models');
+    layOut(model, join(scratch, 'models/smollm2'));
+    link(join(scratch, 'models'), 'models');
 }
 
 test('transformers.js through an import map', {skip: skipTransformers}, async () => {

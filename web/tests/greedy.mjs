@@ -5,7 +5,7 @@ import {execFileSync} from 'node:child_process';
 import {existsSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 
-import {model, root} from './support.mjs';
+import {model, root, scratch} from './support.mjs';
 
 const judge = join(root, 'build/test/tests/test_greedy'), file = join(root, 'tests/data/greedy_prompts.txt');
 
@@ -31,7 +31,7 @@ export async function generate({scripts, folder, device, prompts, maxTokens}) {
 export async function checkGreedy(where, run, {device, count = prompts.length, maxTokens = 64}) {
     const {answers, int8, device: name} = await run({device, prompts: prompts.slice(0, count), maxTokens});
     assert.equal(answers.length, count);
-    const folder = join(root, 'build/web/tests/greedy'), out = join(folder, `${where}-${device}.txt`);
+    const folder = join(scratch, 'greedy'), out = join(folder, `${where}-${device}.txt`);
     mkdirSync(folder, {recursive: true});
     writeFileSync(out, answers.map(({tokens, finish}) =>
         `${[...tokens, ...finish === 'stop' ? ['stop'] : []].join(' ')}\n`).join(''));

@@ -3,11 +3,11 @@ import {copyFileSync, mkdirSync, readFileSync, writeFileSync} from 'node:fs';
 import {join} from 'node:path';
 
 import {PAGE, serve} from '../serve.mjs';
-import {cases, root} from './support.mjs';
+import {cases, root, scratch} from './support.mjs';
 
 /** The folder of a model of two layers with random weights, with a tokenizer for its 512 tokens. */
 export function makeTinyModel(name = 'tiny') {
-    const folder = join(root, 'build/web/tests', name);
+    const folder = join(scratch, name);
     const tokenizer = JSON.parse(readFileSync(join(root, 'tests/data/tokenizers/qwen2.json'), 'utf8'));
     const {vocab} = tokenizer.model;
     for (let id = Object.keys(vocab).length; id < 512; id++) vocab[`w${id}`] = id;
@@ -33,7 +33,7 @@ export function makeBrokenModel() {
 
 /** The folder of an onnxruntime-web that only waits, and takes no model by its address. */
 export function makePeer() {
-    const folder = join(root, 'build/web/tests/peer');
+    const folder = join(scratch, 'peer');
     mkdirSync(folder, {recursive: true});
     writeFileSync(join(folder, 'ort.wasm.min.mjs'), `
         export const env = {wasm: {}};

@@ -17,7 +17,7 @@ const files = (wanted.length ? wanted : all).map(name => join(here, name));
 const counts = {passed: 0, failed: 0, skipped: 0};
 const isTest = ({details, file, name}) => details.type !== 'suite' && name !== file;
 const timeout = process.env.DIBIT_FULL === '1' ? 7200000 : 600000; /* of a file */
-const events = run({files, concurrency: 1, timeout});
+const events = run({files, concurrency: 2, timeout});
 events.on('test:pass', event => {
     if (!isTest(event)) return;
     if (event.skip !== undefined) {

@@ -3,7 +3,7 @@ import {mkdirSync, rmSync, symlinkSync, writeFileSync} from 'node:fs';
 import {basename, dirname, join} from 'node:path';
 
 import {serve} from '../serve.mjs';
-import {built, model, root} from './support.mjs';
+import {built, model, root, scratch} from './support.mjs';
 
 export const transformers = join(root, 'build/transformers/node_modules/@huggingface/transformers');
 
@@ -18,7 +18,7 @@ const IMPORTS = `<script type=importmap>${JSON.stringify({imports: {
 
 export const EMPTY_PAGE = `<!doctype html><title>dibit</title>${IMPORTS}`;
 
-export const site = join(root, 'build/web/tests/site');
+export const site = join(scratch, 'site');
 
 /** Puts a file or a folder there, and gives its path on the site. */
 export function link(target, name) {
