@@ -1,51 +1,82 @@
 #!/bin/sh
 # Proves that the tests of MatMulNBits can fail: each patch beside this script puts one classic mistake
-# into a copy of the tree, and the test that the patch names has to turn red. The unpatched copy has to
-# be green, and every patch has to apply. A patch of shaders also says what `dibit diff` and `dibit trace`
-# have to print; a session has to come to the right answer all the same, and to say which kernel it left out.
+# into the code, and the test that the patch names has to turn red. The unpatched tests have to be green, and
+# every patch has to apply. A patch of shaders also says what `dibit diff` and `dibit trace` have to print; a
+# session has to come to the right answer all the same, and to say which kernel it left out.
 #
 #     tests/mutants/run.sh [NAME...]        all patches, or those of these names (without .patch)
 #
-# The copy, its build and what else is needed are kept in build/mutants. Last line: N passed, N failed, N skipped.
-#
-# Every patch meets the unpatched build, kept in build/mutants/green, so that only what it changes is compiled, and
-# nothing of one patch is left for the next. While one patch's test runs, from executables of its own, the next one
-# is built.
+# A mutant is compiled and linked in build/mutants/NAME, where only the files are that it patches. Whatever else it
+# consists of is taken from build/test: a unit that is linked before libdibit.a takes the place of the one therein.
+# Units are the .c files that a patch changes; a patch of a header names them. As many mutants as there are
+# processors are made at a time. Last line: N passed, N failed, N skipped.
 here=$(cd "$(dirname "$0")" && pwd)
 source=$(cd "$here/../.." && pwd)
-work=${DIBIT_MUTANTS_DIR:-$source/build/mutants}
+build=$source/build/test
+mutants=${DIBIT_MUTANTS_DIR:-$source/build/mutants}
 tests="test_matmul_nbits test_nbits_op test_verify"
-run=$work/run # what is judged while another patch is built
-dibit=$run/dibit
 case=$source/tests/data/cases/llama.q2
 floats=$source/tests/data/cases/x_hqq2_b32 # that ONNX Runtime computed with float activations
 library=${DIBIT_WEBGPU_LIB:-$source/build/webgpu/libwgpu_native.so} # for shaders
-passed=0 failed=0 skipped=0
 ulimit -c 0 # a test that fails aborts
 
-finish() {
-    echo "$passed passed, $failed failed, $skipped skipped"
-    [ "$failed" -eq 0 ]
-    exit
-}
 fail() { # says why; is false
     echo "FAILED $1: $2"
     return 1
 }
-skip() {
-    echo "SKIPPED $1: $2"
-    skipped=$((skipped + 1))
+
+# ---- One mutant: $name, in the folder $work ----------------------------------------------------
+
+# The files that the patch changes, and in the place of shaders the file that all are in.
+patched() { sed -n 's|^+++ b/\([^[:space:]]*\).*|\1|p' "$patch"; }
+apply() {
+    for file in $(patched); do
+        mkdir -p "$work/$(dirname "$file")" && cp "$source/$file" "$work/$file" || return
+    done
+    patch -s -p1 --no-backup-if-mismatch -d "$work" <"$patch" || return
+    units=$(sed -n 's/^units: //p' "$patch")
+    [ -n "$units" ] || units=$(patched | grep '\.c$')
+    patched | grep -q '\.wgsl$' || return 0
+    units="$units src/shaders.c"
+    shaders=$(cd "$source/src" && find . -name '*.wgsl' | sed 's|^\./||')
+    for file in $shaders; do
+        mkdir -p "$work/src/$(dirname "$file")" && cp -n "$source/src/$file" "$work/src/$file" || return
+    done
+    cmake -DROOT="$work/src" -DFILES="$(echo $shaders | tr ' ' '|')" -DOUT="$work/src/shaders.c" -P "$source/cmake/embed.cmake"
 }
-# run_test NAME TEST: to its first failure; on the device, if the patch is of a shader.
+# Compiles the units as build/test does, but for -O1, and with patched headers before others.
+compile() {
+    objects=
+    for unit in $units; do
+        original=$source/$unit
+        [ "$unit" != src/shaders.c ] || original=$build/$unit
+        command=$(sed -n 's/^ *"command": "\(.*\)",$/\1/p' "$build/compile_commands.json" | grep -- " -c $original\$")
+        [ -n "$command" ] || { echo "error: $unit is not compiled in build/test"; return 1; }
+        [ ! -f "$work/$unit" ] || original=$work/$unit
+        object=$work/$(basename "$unit").o
+        (cd "$build" && $(echo "${command% -o *}" | sed "s# -I# -I$work/src -I#") -O1 -w -c "$original" -o "$object") || return
+        objects="$objects $object"
+    done
+}
+link() { # link NAME OBJECT...: an executable
+    executable=$1
+    shift
+    "${CC:-cc}" -o "$work/$executable" $objects "$@" "$build/src/libdibit_lm.a" "$build/src/libdibit.a" \
+        $(pkg-config --libs cmocka jansson libpcre2-8 libutf8proc libedit) $(pkg-config --libs zlib 2>/dev/null) -lm -ldl -lpthread
+}
+make_mutant() {
+    apply && compile &&
+        link "$test" $(find "$build/tests/CMakeFiles/$test.dir" "$build/tests/CMakeFiles/dibit_op_harness.dir" -name '*.o') &&
+        case $name in
+        *_wgsl) link dibit $(find "$build/cli/CMakeFiles/dibit_cli.dir" -name '*.o') ;;
+        esac
+}
+# The test, to its first failure; on the device, if the patch is of a shader.
 run_test() {
-    case $1 in
-    *_wgsl) DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library timeout 300 "$run/$2" ;;
-    *) CMOCKA_TEST_ABORT=1 timeout 300 stdbuf -oL "$run/$2" ;;
+    case $name in
+    *_wgsl) DIBIT_TEST_DEVICE=webgpu DIBIT_WEBGPU_LIB=$library timeout 300 "$work/$test" ;;
+    *) CMOCKA_TEST_ABORT=1 timeout 300 stdbuf -oL "$work/$test" ;;
     esac >"$work/test.log" 2>&1
-}
-build() { ninja -C "$work/build" -j "${JOBS:-2}" "$@" >"$work/build.log" 2>&1; } # build TARGET...
-keep() { # keep FROM TO, folders: TO becomes the same as FROM, times and all
-    rm -rf "$2" && cp -a "$1" "$2"
 }
 # says NAME CODE REGEX ARGUMENTS...: a verb on the device ends so, and prints a line like that.
 says() {
@@ -84,73 +115,49 @@ tools() {
     says "$1" 0 'all within their bounds$' diff "$model" $float && says "$1" 0 '^[1-9] passed, 0 failed' check "$floats"
 }
 
-# Is every test green without a patch?
-judge_green() {
-    for test in $tests; do
-        "$run/$test" >"$work/test.log" 2>&1 && continue
-        tail -20 "$work/test.log"
-        fail "$test" "red without a patch" || return
-    done
-}
-# judge NAME: does the patch turn its test red, and do the tools say so?
+# Does the patch turn its test red, and do the tools say so?
 judge() {
-    if run_test "$1" "$test"; then
-        fail "$1" "$test stays green"
+    name=$1 work=$mutants/$1 patch=$here/$1.patch dibit=$mutants/$1/dibit
+    test=$(sed -n 's/^test: //p' "$patch")
+    rm -rf "$work"
+    mkdir -p "$work"
+    if ! make_mutant >"$work/build.log" 2>&1; then
+        grep -m1 -E 'error|FAILED|No such' "$work/build.log"
+        fail "$name" "it does not apply or build: $work/build.log"
+    elif run_test; then
+        fail "$name" "$test stays green"
     elif [ "$test" = test_verify ] && ! grep -q '^FAILED [a-z]' "$work/test.log"; then
-        fail "$1" "$test names no kernel"
-    elif [ "${1%_wgsl}" = "$1" ] || tools "$1" "$here/$1.patch"; then # else it has said why
-        echo "ok $1: $test is red; $(grep -m1 -E '^matrix: [0-9]+ of|^FAIL |^FAILED [a-z]|by hand|no kernel|not supported' "$work/test.log" | cut -c1-160)"
-    else
-        return 1
+        fail "$name" "$test names no kernel"
+    elif [ "${name%_wgsl}" = "$name" ] || tools "$name" "$patch"; then # else it has said why
+        echo "ok $name: $test is red; $(grep -m1 -E '^matrix: [0-9]+ of|^FAIL |^FAILED [a-z]|by hand|no kernel|not supported' "$work/test.log" | cut -c1-160)"
     fi
 }
+if [ "${1:-}" = --judge ]; then
+    judge "$2" >"$mutants/$2.judgement"
+    exit 0
+fi
 
-# One judgement runs in the background, the first one is judge_green: begin COMMAND... takes the executables that are
-# built; settle waits for it and counts it.
-judging= green=unknown
-begin() {
-    rm -rf "$run"
-    mkdir "$run" || exit 1
-    for target in $targets; do
-        case $target in
-        dibit_cli) cp "$work/build/dibit" "$run/" ;;
-        *) cp "$work/build/tests/$target" "$run/" ;;
-        esac || exit 1
-    done
-    "$@" >"$work/judgement" &
-    judging=$!
-}
-settle() {
-    [ -n "$judging" ] || return 0
-    wait "$judging"
-    case $green$? in
-    unknown0) green=yes ;;
-    yes0) passed=$((passed + 1)) ;;
-    *) failed=$((failed + 1)) ;;
-    esac
-    judging=
-    cat "$work/judgement"
-    [ $green = yes ] || finish
-}
+# ---- All -------------------------------------------------------------------------------------------
 
-# Files that did not change keep their times, so that a second run builds little.
-mkdir -p "$work/tree"
-[ ! -d "$work/green" ] || keep "$work/green" "$work/build"
-(cd "$source" && git ls-files -z --cached --others --exclude-standard -- CMakeLists.txt cmake src include tests cli tools \
-    examples docs LICENSE README.md | xargs -0 ls -d 2>/dev/null | tar -cf - -T -) | tar -xf - -C "$work/tree" || {
-    fail copy "cannot copy the tree"
+passed=0 failed=0 skipped=0
+finish() {
+    echo "$passed passed, $failed failed, $skipped skipped"
+    [ "$failed" -eq 0 ]
+    exit
+}
+mkdir -p "$mutants"
+(cd "$source" && cmake --preset test && cmake --build "$build" -j "${JOBS:-2}" --target $tests dibit_cli) >"$mutants/build.log" 2>&1 || {
+    tail -20 "$mutants/build.log"
     failed=1
     finish
 }
-targets="$tests dibit_cli"
-cmake -S "$work/tree" -B "$work/build" -G Ninja -DCMAKE_BUILD_TYPE=Release -DCMAKE_C_FLAGS_RELEASE='-O1 -DNDEBUG' \
-    -DDIBIT_WERROR=OFF >"$work/build.log" 2>&1 && build $targets && keep "$work/build" "$work/green" || {
-    tail -20 "$work/build.log"
-    fail build "the unpatched tree does not build"
+for test in $tests; do
+    "$build/tests/$test" >"$mutants/test.log" 2>&1 && continue
+    tail -20 "$mutants/test.log"
+    fail "$test" "red without a patch"
     failed=1
     finish
-}
-begin judge_green
+done
 
 case $(uname -m) in
 x86_64 | amd64) avx2=$(grep -c -m1 -w avx2 /proc/cpuinfo) avx512=$(grep -m1 -w avx512_vnni /proc/cpuinfo | grep -c -w avx512vbmi)
@@ -158,38 +165,26 @@ x86_64 | amd64) avx2=$(grep -c -m1 -w avx2 /proc/cpuinfo) avx512=$(grep -m1 -w a
 *) avx2=0 avx512=0 amx=0 ;;
 esac
 [ $# -gt 0 ] || set -- $(cd "$here" && ls ./*.patch | sed 's|^\./||; s|\.patch$||' | sort -t _ -k 2)
+names=
 for name in "$@"; do
-    patch="$here/$name.patch"
+    why=
     case $name in
-    *_avx2) [ "$avx2" != 0 ] || { skip "$name" "this machine has no AVX2"; continue; } ;;
-    *_avx512) [ "$avx512" != 0 ] || { skip "$name" "this machine has no AVX512 with VNNI and VBMI"; continue; } ;;
-    *_amx) [ "$amx" != 0 ] || { skip "$name" "this machine has no AMX"; continue; } ;;
-    *_wgsl) [ -f "$library" ] || { skip "$name" "there is no WebGPU library $library"; continue; } ;;
+    *_avx2) [ "$avx2" != 0 ] || why="this machine has no AVX2" ;;
+    *_avx512) [ "$avx512" != 0 ] || why="this machine has no AVX512 with VNNI and VBMI" ;;
+    *_amx) [ "$amx" != 0 ] || why="this machine has no AMX" ;;
+    *_wgsl) [ -f "$library" ] || why="there is no WebGPU library $library" ;;
     esac
-    if ! patch -s -p1 -d "$work/tree" --dry-run <"$patch" >/dev/null 2>&1; then
-        fail "$name" "the patch does not apply"
-        failed=$((failed + 1))
-        continue
-    fi
-    next=$(sed -n 's/^test: //p' "$patch")
-    case $name in
-    *_wgsl) targets="$next dibit_cli" ;;
-    *) targets=$next ;;
-    esac
-    patch -s -p1 --no-backup-if-mismatch -d "$work/tree" <"$patch"
-    build $targets
-    built=$?
-    settle
-    if [ $built = 0 ]; then
-        test=$next
-        begin judge "$name"
+    if [ -n "$why" ]; then
+        echo "SKIPPED $name: $why"
+        skipped=$((skipped + 1))
     else
-        grep -m1 'error' "$work/build.log"
-        fail "$name" "the patched tree does not build"
-        failed=$((failed + 1))
+        names="$names $name"
     fi
-    for file in $(sed -n 's|^+++ b/\([^[:space:]]*\).*|\1|p' "$patch"); do cp -p "$source/$file" "$work/tree/$file"; done
-    keep "$work/green" "$work/build"
 done
-settle
+for name in $names; do rm -f "$mutants/$name.judgement"; done
+printf '%s\n' $names | xargs -r -n 1 -P "${JOBS:-$(nproc)}" "$here/run.sh" --judge
+for name in $names; do
+    cat "$mutants/$name.judgement"
+    if grep -q '^ok ' "$mutants/$name.judgement"; then passed=$((passed + 1)); else failed=$((failed + 1)); fi
+done
 finish
