@@ -29,7 +29,8 @@ class File:
         self.folder, self.tensors, self.offset = folder, [], 0
         os.makedirs(folder, exist_ok=True)
         self.data = open(f"{folder}/model.onnx.data", "wb")
-        self.noise = np.random.default_rng(1).integers(0, 256, 1 << 24, np.uint8)
+        self.random = np.random.default_rng(1)
+        self.noise = self.random.integers(0, 256, 1 << 24, np.uint8)
 
     def add(self, name, kind, dims, content):
         t = self.tensors
@@ -42,13 +43,15 @@ class File:
         self.offset += len(content) + padding
         return name
 
+    def bytes(self, n):
+        """No two tensors are the same: ONNX Runtime keeps equal ones once, and then reads them from a cache."""
+        return np.resize(np.roll(self.noise, self.random.integers(self.noise.size)), n)
+
     def codes(self, name, dims):
-        n = int(np.prod(dims))
-        return self.add(name, TensorProto.UINT8, dims, np.resize(self.noise, n).tobytes())
+        return self.add(name, TensorProto.UINT8, dims, self.bytes(int(np.prod(dims))).tobytes())
 
     def floats(self, name, dims, size, half):
-        n = int(np.prod(dims))
-        values = size * (np.resize(self.noise, n).astype(np.float32) / 256 + 0.5)
+        values = size * (self.bytes(int(np.prod(dims))).astype(np.float32) / 256 + 0.5)
         return self.add(name, TensorProto.FLOAT16 if half else TensorProto.FLOAT, dims,
                         values.astype(np.float16 if half else np.float32).tobytes())
 
