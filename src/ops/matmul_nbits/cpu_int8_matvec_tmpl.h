@@ -10,13 +10,13 @@
  *                                -> |b0|b1|...|b15|
  */
 /* AHEAD: bytes of a stream that are asked for early. Weights that no cache holds then take 0.7 of the time. */
-enum { PRODUCTS = 4, AHEAD = 1024 };
+enum { PRODUCTS = 4, AHEAD = 2048 };
 
-/* What is multiplied: rows n[] of B with rows m[] of A. All rows of one of the two are the same: its first entry
- * stands for all. */
+/* What is multiplied: one row of A with rows n[] of B, or rows m[] of A with one row of B. */
 typedef struct operands {
     const dbt_matmul_nbits *p;
     const uint8_t *b[PRODUCTS];
+    const float *blocks; /* see decode_rows */
     const int8_t *a[PRODUCTS];
     const float *a_scale[PRODUCTS];
     const int32_t *a_sum[PRODUCTS];
@@ -24,6 +24,75 @@ typedef struct operands {
     int64_t bytes; /* of a row of B that meet activations */
     int64_t lanes, per_vector;
 } operands;
+
+/* ---- Scales and zero points of the rows of B, as floats: [ceil(k_blocks / VL), rows, 2, VL] ---- */
+
+static DBT_ALWAYS_INLINE float *scales_of(const float *blocks, int64_t g, int r, const int rows) {
+    return (float *)blocks + 2 * (g * rows + r * VL);
+}
+static DBT_ALWAYS_INLINE float *zero_points_at(const float *blocks, int64_t g, int r,
+                                               const int rows) {
+    return scales_of(blocks, g, r, rows) + VL;
+}
+
+/* Of an array [N, k_blocks], to out; zeros fill the last vector. */
+static DBT_ALWAYS_INLINE void decode_floats(const operands *o, const void *data, dibit_type type,
+                                            float *out, const int rows) {
+    const int64_t count = o->p->k_blocks;
+    int64_t g = 0;
+    for (; g + VL <= count; g += VL) {
+        DBT_UNROLL
+        for (int r = 0; r < rows; r++)
+            vf_store(scales_of(out, g, r, rows), v_floats(data, type, o->n[r] * count + g, VL));
+    }
+    if (g == count) return;
+    DBT_UNROLL
+    for (int r = 0; r < rows; r++)
+        vf_store(scales_of(out, g, r, rows), v_floats(data, type, o->n[r] * count + g, count - g));
+}
+static DBT_ALWAYS_INLINE void decode_any(const operands *o, const void *data, dibit_type type,
+                                         float *out, const int rows) {
+    if (type == DIBIT_TYPE_FLOAT) decode_floats(o, data, DIBIT_TYPE_FLOAT, out, rows);
+    if (type == DIBIT_TYPE_FLOAT16) decode_floats(o, data, DIBIT_TYPE_FLOAT16, out, rows);
+    if (type == DIBIT_TYPE_BFLOAT16) decode_floats(o, data, DIBIT_TYPE_BFLOAT16, out, rows);
+}
+/* some: what follows a row need not have the 16 bytes that are read at once. */
+static DBT_ALWAYS_INLINE void decode_codes(const operands *o, float *out, const uint32_t bits,
+                                           const int rows, const bool some) {
+    const dbt_matmul_nbits *const p = o->p;
+    const int64_t row_bytes = dbt_nbits_zero_row_bytes(p);
+    const uint8_t *const codes = p->zero_points;
+    int64_t at = 0;
+    for (int64_t g = 0; g < p->k_blocks; g += VL, at += VL / 8 * (int64_t)bits) {
+        DBT_UNROLL
+        for (int r = 0; r < rows; r++) {
+            const int64_t left = some ? (p->N - o->n[r]) * row_bytes - at : 16;
+            const vi v = v_codes32(codes + o->n[r] * row_bytes + at, left, bits);
+            vf_store(scales_of(out, g, r, rows), vf_of_int(v));
+        }
+    }
+}
+/* The first `rows` rows n[] of B. */
+static DBT_ALWAYS_INLINE void decode_rows(operands *o, const dbt_nbits_task *t, const uint32_t bits,
+                                          const int rows) {
+    const dbt_matmul_nbits *const p = o->p;
+    int64_t last = 0;
+    DBT_UNROLL
+    for (int r = 0; r < rows; r++) {
+        o->b[r] = p->b + o->n[r] * dbt_nbits_row_bytes(p);
+        last = o->n[r] > last ? o->n[r] : last;
+    }
+    o->blocks = t->scales;
+    decode_any(o, p->scales, p->scale_type, t->scales, rows);
+    if (!p->zero_points) return; /* run_int8_matvec has filled them */
+    if (dbt_nbits_float_zero_points(p)) {
+        decode_any(o, p->zero_points, p->zero_point_type, t->scales + VL, rows);
+    } else if ((p->N - 1 - last) * dbt_nbits_zero_row_bytes(p) >= 16) {
+        decode_codes(o, t->scales + VL, bits, rows, false);
+    } else {
+        decode_codes(o, t->scales + VL, bits, rows, true);
+    }
+}
 
 #if defined(__AVX512F__)
 #include "ops/matmul_nbits/cpu_int8_tail_tmpl.h"
@@ -38,6 +107,7 @@ static DBT_ALWAYS_INLINE void add_group(const operands *o, int64_t group, vi *su
     DBT_UNROLL
     for (int r = 0; r < PRODUCTS; r++) {
         x[r] = r == 0 || one_row ? load_group(o->b[r] + at, some ? left : VB, bits) : x[0];
+        if (r == 0 || one_row) v_keep(x[r]);
         if (!some && (r == 0 || one_row)) DBT_PREFETCH(o->b[r] + at + AHEAD);
     }
     DBT_UNROLL
@@ -45,53 +115,36 @@ static DBT_ALWAYS_INLINE void add_group(const operands *o, int64_t group, vi *su
         DBT_UNROLL
         for (int r = 0; r < PRODUCTS; r++) {
             if (r == 0 || !one_row) a = v_load(o->a[r] + group * group_codes(bits) + j * VB);
+            if (r == 0 && one_row) v_keep(a);
             sums[r] = v_dot(sums[r], plane_of(x[r], j, bits), a);
         }
     }
 }
 
-/* Sums of VL blocks, whose first group is `group`, of 1, 2 or 4 lanes each; all of them lie in the row. */
+/* ---- Sums of VL blocks, whose first group is `group` ---- */
+
+/* Of so many lanes each, all of which lie in the row. */
 static DBT_ALWAYS_INLINE void sums1(const operands *o, int64_t group, vi *sums, const uint32_t bits,
                                     const bool one_row) {
     DBT_UNROLL
     for (int r = 0; r < PRODUCTS; r++) sums[r] = v_zero();
     add_group(o, group, sums, bits, one_row, false);
 }
-static DBT_ALWAYS_INLINE void sums2(const operands *o, int64_t group, vi *sums, const uint32_t bits,
-                                    const bool one_row) {
-    vi more[PRODUCTS];
-    sums1(o, group, sums, bits, one_row);
-    sums1(o, group + 1, more, bits, one_row);
-    DBT_UNROLL
-    for (int r = 0; r < PRODUCTS; r++) sums[r] = v_add_pairs(sums[r], more[r]);
-}
-static DBT_ALWAYS_INLINE void sums4(const operands *o, int64_t group, vi *sums, const uint32_t bits,
-                                    const bool one_row) {
-    vi more[PRODUCTS];
-    sums2(o, group, sums, bits, one_row);
-    sums2(o, group + 2, more, bits, one_row);
-    DBT_UNROLL
-    for (int r = 0; r < PRODUCTS; r++) sums[r] = v_add_pairs(sums[r], more[r]);
-}
-/* v[0 .. n) to sums: the vectors of VL blocks' lanes, pair by pair. */
-static DBT_ALWAYS_INLINE void add_up(vi (*v)[PRODUCTS], int64_t n, vi *sums) {
-    for (n /= 2; n > 0; n /= 2) {
-        for (int64_t j = 0; j < n; j++) {
-            DBT_UNROLL
-            for (int r = 0; r < PRODUCTS; r++) v[j][r] = v_add_pairs(v[2 * j][r], v[2 * j + 1][r]);
-        }
+#define SUMS(lanes, half)                                                                          \
+    static DBT_ALWAYS_INLINE void sums##lanes(const operands *o, int64_t group, vi *sums,          \
+                                              const uint32_t bits, const bool one_row) {           \
+        vi more[PRODUCTS];                                                                         \
+        sums##half(o, group, sums, bits, one_row);                                                 \
+        sums##half(o, group + half, more, bits, one_row);                                          \
+        DBT_UNROLL                                                                                 \
+        for (int r = 0; r < PRODUCTS; r++) sums[r] = v_add_pairs(sums[r], more[r]);                \
     }
-    DBT_UNROLL
-    for (int r = 0; r < PRODUCTS; r++) sums[r] = v[0][r];
-}
-/* The same of 4, 8 or 16 lanes. */
-static DBT_ALWAYS_INLINE void sums_of_fours(const operands *o, int64_t group, vi *sums,
-                                            const uint32_t bits, const bool one_row) {
-    vi v[VL / 4][PRODUCTS];
-    for (int64_t j = 0; j < o->lanes / 4; j++) sums4(o, group + 4 * j, v[j], bits, one_row);
-    add_up(v, o->lanes / 4, sums);
-}
-/* The same of any number of lanes, wherever the row ends. */
+SUMS(2, 1)
+SUMS(4, 2)
+SUMS(8, 4)
+SUMS(16, 8)
+#undef SUMS
+/* Of any number of lanes, wherever the row ends. */
 static DBT_ALWAYS_INLINE void sums_of_any(const operands *o, int64_t group, vi *sums,
                                           const uint32_t bits, const bool one_row) {
     vi v[VL][PRODUCTS];
@@ -103,49 +156,62 @@ static DBT_ALWAYS_INLINE void sums_of_any(const operands *o, int64_t group, vi *
         DBT_UNROLL
         for (int r = 0; r < PRODUCTS; r++) v[j][r] = sums[r];
     }
-    add_up(v, o->lanes, sums);
+    for (int64_t n = o->lanes / 2; n > 0; n /= 2) {
+        for (int64_t j = 0; j < n; j++) {
+            DBT_UNROLL
+            for (int r = 0; r < PRODUCTS; r++) v[j][r] = v_add_pairs(v[2 * j][r], v[2 * j + 1][r]);
+        }
+    }
+    DBT_UNROLL
+    for (int r = 0; r < PRODUCTS; r++) sums[r] = v[0][r];
 }
 
-/* Adds the blocks [g, g + VL), whose sums are given, to y; some: they may lie past the last one. */
+/* Adds the blocks [g, g + VL), whose sums are given, to y. narrow: see narrow_sums. */
 static DBT_ALWAYS_INLINE void add_blocks(const operands *o, int64_t g, const vi *sums, vf *y,
-                                         const uint32_t bits, const bool one_row, const bool some) {
-    const dbt_matmul_nbits *const p = o->p;
-    const int64_t left = some ? p->k_blocks - g : VL;
-    vf scale = vf_zero(), a_scale = vf_zero();
-    vi zero_points = v_zero(), a_sum = v_zero();
+                                         const bool one_row, const bool narrow) {
+    const int rows = one_row ? PRODUCTS : 1;
     DBT_UNROLL
     for (int r = 0; r < PRODUCTS; r++) {
-        if (r == 0 || one_row) {
-            scale = v_floats(p->scales, p->scale_type, o->n[r] * p->k_blocks + g, left);
-            zero_points = zero_points_of(p, o->n[r], g, left, bits);
-        }
-        if (r == 0 || !one_row) {
-            a_scale = vf_load(o->a_scale[r] + g);
-            a_sum = v_load(o->a_sum[r] + g);
-        }
-        vf term;
-        if (dbt_nbits_float_zero_points(p)) {
-            term = apply_float(sums[r], vf_of_bits(zero_points), a_sum, narrow_sums(p));
-        } else if (narrow_sums(p)) {
-            term = vf_of_int(v_sub32(sums[r], v_mul_halves(zero_points, a_sum)));
-        } else {
-            term = vf_of_int(v_sub32(sums[r], v_mul32(zero_points, a_sum)));
-        }
-        y[r] = vf_fma(vf_mul(a_scale, scale), term, y[r]);
+        const int a = one_row ? 0 : r, b = one_row ? r : 0;
+        const vf scale = vf_load(scales_of(o->blocks, g, b, rows));
+        const vf zero_points = vf_load(zero_points_at(o->blocks, g, b, rows));
+        const vf term = apply_float(sums[r], zero_points, v_load(o->a_sum[a] + g), narrow);
+        y[r] = vf_fma(vf_mul(vf_load(o->a_scale[a] + g), scale), term, y[r]);
     }
 }
 
-/* Adds the blocks [0, whole) to y; lanes: 1, 2, or 4 for any number of fours. */
+/* The sums of the blocks [g, g + VL). */
+static DBT_ALWAYS_INLINE void sums_of(const operands *o, int64_t group, vi *sums,
+                                      const uint32_t bits, const bool one_row, const int lanes) {
+    if (lanes == 1) sums1(o, group, sums, bits, one_row);
+    if (lanes == 2) sums2(o, group, sums, bits, one_row);
+    if (lanes == 4) sums4(o, group, sums, bits, one_row);
+    if (lanes == 8) sums8(o, group, sums, bits, one_row);
+    if (lanes == 16) sums16(o, group, sums, bits, one_row);
+}
+/* Adds the blocks [0, whole) to y. Where registers allow it, a vector of sums waits for the next one's loads and
+ * dot products to be under way, so that the latency of what is done with it is hidden. */
 static DBT_ALWAYS_INLINE void add_whole(const operands *o, int64_t whole, vf *y,
                                         const uint32_t bits, const bool one_row, const int lanes) {
-    vi sums[PRODUCTS];
-    int64_t group = 0;
-    for (int64_t g = 0; g < whole; g += VL, group += o->lanes) {
-        if (lanes == 1) sums1(o, group, sums, bits, one_row);
-        if (lanes == 2) sums2(o, group, sums, bits, one_row);
-        if (lanes == 4) sums_of_fours(o, group, sums, bits, one_row);
-        add_blocks(o, g, sums, y, bits, one_row, false);
+    vi sums[PRODUCTS], next[PRODUCTS];
+    int64_t g = 0, group = 0;
+    if (whole == 0) return;
+    if (lanes > 4) {
+        for (; g < whole; g += VL, group += lanes) {
+            sums_of(o, group, sums, bits, one_row, lanes);
+            add_blocks(o, g, sums, y, one_row, true);
+        }
+        return;
     }
+    sums_of(o, 0, sums, bits, one_row, lanes);
+    for (; g + VL < whole; g += VL) {
+        group += lanes;
+        sums_of(o, group, next, bits, one_row, lanes);
+        add_blocks(o, g, sums, y, one_row, true);
+        DBT_UNROLL
+        for (int r = 0; r < PRODUCTS; r++) sums[r] = next[r];
+    }
+    add_blocks(o, g, sums, y, one_row, true);
 }
 
 /* The products: what vectors of whole blocks there are by the loop for so many lanes, if there is one, and the
@@ -157,14 +223,18 @@ static DBT_ALWAYS_INLINE void dot_rows(const operands *o, const uint32_t bits, c
     vf sums_of_y[PRODUCTS];
     DBT_UNROLL
     for (int r = 0; r < PRODUCTS; r++) sums_of_y[r] = vf_zero();
-    if (planes_of(bits) == 4 && o->lanes == 1) {
+    if (o->per_vector > 1) {
+        g = 0;
+    } else if (planes_of(bits) == 4 && o->lanes == 1) {
         add_whole(o, whole, sums_of_y, bits, one_row, 1);
     } else if (planes_of(bits) > 1 && o->lanes == 2) {
         add_whole(o, whole, sums_of_y, bits, one_row, 2);
-    } else if (o->lanes >= 4 && o->per_vector == 1) {
+    } else if (o->lanes == 4) {
         add_whole(o, whole, sums_of_y, bits, one_row, 4);
+    } else if (o->lanes == 8) {
+        add_whole(o, whole, sums_of_y, bits, one_row, 8);
     } else {
-        g = 0;
+        add_whole(o, whole, sums_of_y, bits, one_row, 16);
     }
     __m128 rest = _mm_setzero_ps();
 #if defined(__AVX512F__)
@@ -176,13 +246,15 @@ static DBT_ALWAYS_INLINE void dot_rows(const operands *o, const uint32_t bits, c
     for (; g < p->k_blocks; g += VL) {
         vi sums[PRODUCTS];
         sums_of_any(o, g / VL * o->lanes * o->per_vector, sums, bits, one_row);
-        add_blocks(o, g, sums, sums_of_y, bits, one_row, true);
+        add_blocks(o, g, sums, sums_of_y, one_row, narrow_sums(p));
     }
     float y[PRODUCTS];
     const __m128 whole_of_y = v_sums(sums_of_y[0], sums_of_y[1], sums_of_y[2], sums_of_y[3]);
     _mm_storeu_ps(y, _mm_add_ps(whole_of_y, rest));
-    for (int r = 0; r < PRODUCTS; r++)
-        p->y[o->m[r] * p->N + o->n[r]] = y[r] + (p->bias ? p->bias[o->n[r]] : 0.0f);
+    for (int r = 0; r < PRODUCTS; r++) {
+        const int64_t m = o->m[one_row ? 0 : r], n = o->n[one_row ? r : 0];
+        p->y[m * p->N + n] = y[r] + (p->bias ? p->bias[n] : 0.0f);
+    }
 }
 
 static DBT_ALWAYS_INLINE void set_a(operands *o, int r, const dbt_nbits_activations *act,
@@ -192,11 +264,6 @@ static DBT_ALWAYS_INLINE void set_a(operands *o, int r, const dbt_nbits_activati
     o->a_scale[r] = act->scale + m * act->blocks_stride;
     o->a_sum[r] = act->sum + m * act->blocks_stride;
 }
-static DBT_ALWAYS_INLINE void set_b(operands *o, int r, int64_t n) {
-    o->n[r] = n;
-    o->b[r] = o->p->b + n * dbt_nbits_row_bytes(o->p);
-}
-
 static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const int64_t lanes = p->block_size / (4 * planes_of(bits));
@@ -206,9 +273,14 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
                   .bytes = least(dbt_nbits_row_bytes(p), groups * group_bytes(bits)),
                   .lanes = least(lanes, VL),
                   .per_vector = lanes > VL ? lanes / VL : 1};
+    if (!p->zero_points) {
+        for (int64_t i = VL; i < 2 * PRODUCTS * t->blocks_stride; i += 2 * VL)
+            vf_store(t->scales + i, vf_set((float)(1 << (bits - 1))));
+    }
     if (t->m_end - t->m_begin > 2) {
         for (int64_t n = t->n_begin; n < t->n_end; n++) {
-            for (int r = 0; r < PRODUCTS; r++) set_b(&o, r, n);
+            o.n[0] = n;
+            decode_rows(&o, t, bits, 1);
             for (int64_t m = t->m_begin; m < t->m_end; m += PRODUCTS) {
                 for (int r = 0; r < PRODUCTS; r++)
                     set_a(&o, r, t->activations, least(m + r, t->m_end - 1));
@@ -218,10 +290,10 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
         return;
     }
     for (int64_t i = 0; i < step; i++) {
-        for (int r = 0; r < PRODUCTS; r++)
-            set_b(&o, r, least(t->n_begin + r * step + i, t->n_end - 1));
+        for (int r = 0; r < PRODUCTS; r++) o.n[r] = least(t->n_begin + r * step + i, t->n_end - 1);
+        decode_rows(&o, t, bits, PRODUCTS);
         for (int64_t m = t->m_begin; m < t->m_end; m++) {
-            for (int r = 0; r < PRODUCTS; r++) set_a(&o, r, t->activations, m);
+            set_a(&o, 0, t->activations, m);
             dot_rows(&o, bits, true);
         }
     }

@@ -10,8 +10,7 @@ enum { TAIL_BLOCKS = VL / 4, QUARTER = VB / 4 };
 /* Whether blocks [g, k_blocks) can be taken so. */
 static DBT_ALWAYS_INLINE bool is_tail(const operands *o, int64_t g, const uint32_t bits) {
     const int64_t n = o->p->k_blocks - g;
-    return (bits == 2 || bits == 4 || bits == 8) && n > 0 && n <= TAIL_BLOCKS &&
-           o->per_vector == 1 && !dbt_nbits_float_zero_points(o->p);
+    return (bits == 2 || bits == 4 || bits == 8) && n > 0 && n <= TAIL_BLOCKS && o->per_vector == 1;
 }
 
 static DBT_ALWAYS_INLINE vi quarters(__m128i a, __m128i b, __m128i c, __m128i d) {
@@ -60,57 +59,23 @@ static DBT_ALWAYS_INLINE vi tail_sums(const operands *o, int64_t g, const uint32
     return o->lanes == 2 ? first : tail_pairs(first, tail_pairs(v[2], v[3]));
 }
 
-static DBT_ALWAYS_INLINE vf tail_scales(const operands *o, int64_t g) {
-    const dbt_matmul_nbits *const p = o->p;
-    const __mmask8 some = (__mmask8)first16(p->k_blocks - g);
-    __m128i v[PRODUCTS];
-    if (p->scale_type == DIBIT_TYPE_FLOAT) {
-        DBT_UNROLL
-        for (int r = 0; r < PRODUCTS; r++) {
-            v[r] =
-                _mm_maskz_loadu_epi32(some, (const float *)p->scales + o->n[r] * p->k_blocks + g);
-        }
-        return vf_of_bits(quarters(v[0], v[1], v[2], v[3]));
-    }
-    DBT_UNROLL
-    for (int r = 0; r < PRODUCTS; r++) {
-        v[r] = _mm_maskz_loadu_epi16(some, (const uint16_t *)p->scales + o->n[r] * p->k_blocks + g);
-    }
-    const __m256i all = _mm256_inserti128_si256(
-        _mm256_castsi128_si256(_mm_unpacklo_epi64(v[0], v[1])), _mm_unpacklo_epi64(v[2], v[3]), 1);
-    if (p->scale_type == DIBIT_TYPE_FLOAT16) return _mm512_cvtph_ps(all);
-    return vf_of_bits(_mm512_slli_epi32(_mm512_cvtepu16_epi32(all), 16));
-}
-
-static DBT_ALWAYS_INLINE vi tail_zero_points(const operands *o, int64_t g, const uint32_t bits) {
-    const dbt_matmul_nbits *const p = o->p;
-    if (!p->zero_points) return v_set32(1 << (bits - 1));
-    const int64_t row_bytes = dbt_nbits_zero_row_bytes(p), at = g * (int64_t)bits / 8;
-    const __mmask16 some = first16(row_bytes - at); /* 4 bytes at most */
+/* Four of each row's scales or, from VL on, zero points. */
+static DBT_ALWAYS_INLINE vf tail_floats(const float *blocks) {
     __m128i v[PRODUCTS];
     DBT_UNROLL
-    for (int r = 0; r < PRODUCTS; r++) {
-        v[r] =
-            _mm_maskz_loadu_epi8(some, (const uint8_t *)p->zero_points + o->n[r] * row_bytes + at);
-    }
-    const int n = (int)bits;
-    const vi codes = _mm512_shuffle_epi32(quarters(v[0], v[1], v[2], v[3]), _MM_PERM_AAAA);
-    const vi shifts = _mm512_setr_epi32(0, n, 2 * n, 3 * n, 0, n, 2 * n, 3 * n, 0, n, 2 * n, 3 * n,
-                                        0, n, 2 * n, 3 * n);
-    return v_and(_mm512_srlv_epi32(codes, shifts), v_set32((1 << n) - 1));
+    for (int r = 0; r < PRODUCTS; r++)
+        v[r] = _mm_loadu_si128((const __m128i *)(const void *)(blocks + 2 * VL * r));
+    return vf_of_bits(quarters(v[0], v[1], v[2], v[3]));
 }
 
 /* What the blocks from g on add to y of each row. */
 static DBT_ALWAYS_INLINE __m128 dot_tail(const operands *o, int64_t g, const uint32_t bits) {
-    const dbt_matmul_nbits *const p = o->p;
-    const vi sums = tail_sums(o, g, bits), zero_points = tail_zero_points(o, g, bits);
     const vi a_sum =
         _mm512_broadcast_i32x4(_mm_loadu_si128((const __m128i *)(const void *)(o->a_sum[0] + g)));
     const vf a_scale = _mm512_broadcast_f32x4(_mm_loadu_ps(o->a_scale[0] + g));
-    const vi offset =
-        narrow_sums(p) ? v_mul_halves(zero_points, a_sum) : v_mul32(zero_points, a_sum);
-    const vf term = vf_of_int(v_sub32(sums, offset));
-    const vf y = vf_mul(vf_mul(a_scale, tail_scales(o, g)), term);
+    const vf term = apply_float(
+        tail_sums(o, g, bits), tail_floats(zero_points_at(o->blocks, g, 0, PRODUCTS)), a_sum, true);
+    const vf y = vf_mul(vf_mul(a_scale, tail_floats(scales_of(o->blocks, g, 0, PRODUCTS))), term);
     const vf pairs = vf_add(y, _mm512_permute_ps(y, 0x4e));
     const vf rows = vf_add(pairs, _mm512_permute_ps(pairs, 0xb1));
     const vi firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);

@@ -12,6 +12,9 @@ static DBT_ALWAYS_INLINE int64_t group_bytes(uint32_t bits) {
     return group_codes(bits) / 8 * (int64_t)bits;
 }
 
+/* Keeps a vector in a register, where a compiler would rather load it once for each use. */
+#define v_keep(v) __asm__("" : "+v"(v))
+
 /* The group at b, of which `left` bytes belong to the row. */
 static DBT_ALWAYS_INLINE vi load_group(const uint8_t *b, int64_t left, uint32_t bits) {
     if (planes_of(bits) == 1) return v_codes(b, left, bits);

@@ -26,8 +26,7 @@ static inline vi v_broadcast32(const void *at) {
 static inline vi v_and(vi a, vi b) { return _mm256_and_si256(a, b); }
 static inline vi v_sub32(vi a, vi b) { return _mm256_sub_epi32(a, b); }
 static inline vi v_mul32(vi a, vi b) { return _mm256_mullo_epi32(a, b); }
-/* Sums of two products of 16-bit halves. */
-static inline vi v_mul_halves(vi a, vi b) { return _mm256_madd_epi16(a, b); }
+/* Adds sums of two products of 16-bit halves. */
 static inline vi v_add_halves(vi sum, vi a, vi b) {
     return _mm256_add_epi32(sum, _mm256_madd_epi16(a, b));
 }

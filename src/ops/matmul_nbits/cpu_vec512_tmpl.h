@@ -28,8 +28,7 @@ static inline vi v_and(vi a, vi b) { return _mm512_and_si512(a, b); }
 static inline vi v_sub32(vi a, vi b) { return _mm512_sub_epi32(a, b); }
 static inline vi v_add32(vi a, vi b) { return _mm512_add_epi32(a, b); }
 static inline vi v_mul32(vi a, vi b) { return _mm512_mullo_epi32(a, b); }
-/* Sums of two products of 16-bit halves. */
-static inline vi v_mul_halves(vi a, vi b) { return _mm512_madd_epi16(a, b); }
+/* Adds sums of two products of 16-bit halves. */
 static inline vi v_add_halves(vi sum, vi a, vi b) { return _mm512_dpwssd_epi32(sum, a, b); }
 /* Adds sums of four products of unsigned with signed bytes. Not the intrinsic: gcc 12 moves each sum to
  * another register and back in every round of a loop, since the intrinsic's type is not vi. */
