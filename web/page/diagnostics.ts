@@ -61,6 +61,10 @@ function verify(signal: AbortSignal): Promise<void> {
 
 // ---- diff --------------------------------------------------------------------------------------
 
+/* Else plainer kernels take the place of those, and nothing is wrong: that is how the model runs. Trace asks, too. */
+const isUnproved = () => element<HTMLInputElement>('diff-unproved').checked;
+const titleOf = (what: string) => `${what}${isUnproved() ? ', with kernels that failed their proof' : ''}`;
+
 /* A measure's share of its bound, in words. */
 function share(measure: DiffMeasure | null, otherwise: string): string {
     if (!measure) return otherwise;
@@ -71,8 +75,8 @@ function share(measure: DiffMeasure | null, otherwise: string): string {
 function diff(signal: AbortSignal): Promise<void> {
     const {from, name, lm} = currentModel()!, table = element<HTMLTableElement>('diff-table');
     clearRows(table);
-    const options = {model: lm.model.file, decode: true};
-    return diagnose<DiffReport, Progress>('diff', `Diff, ${name}`, [from, options], signal, tellProgress('diff-result'), found => {
+    const options = {model: lm.model.file, decode: true, noProof: isUnproved()};
+    return diagnose<DiffReport, Progress>('diff', titleOf(`Diff, ${name}`), [from, options], signal, tellProgress('diff-result'), found => {
         const {first, nodes, onDevice, alone, seconds, device} = found;
         for (const pass of found.passes) {
             for (const node of pass.nodes) {
@@ -108,8 +112,8 @@ async function trace(signal: AbortSignal): Promise<void> {
         say('trace-result', 'An element is told by its row and column: 0, 5', true);
         return;
     }
-    const options = {model: lm.model.file, node: node || undefined, index, device};
-    await diagnose<TraceReport, Progress>('trace', `Trace, ${name}, ${node} [${index}]`, [from, options], signal,
+    const options = {model: lm.model.file, node: node || undefined, index, device, noProof: isUnproved()};
+    await diagnose<TraceReport, Progress>('trace', titleOf(`Trace, ${name}, ${node} [${index}]`), [from, options], signal,
                                           tellProgress('trace-result'), showTrace);
 }
 

@@ -31,22 +31,33 @@ export function makeBrokenModel() {
     return folder;
 }
 
-/** The folder of an onnxruntime-web that only waits, and takes no model by its address. */
+/** The folder of an onnxruntime-web that only waits. Its CPU build takes no model by its address; the other wants to be
+ * told of the GPU, and where a model's past has to stay. */
 export function makePeer() {
     const folder = join(scratch, 'peer');
+    const create = {
+        wasm: `if (typeof model === 'string') throw new Error('no models here');`,
+        webgpu: `if (String(options.executionProviders) !== 'webgpu') throw new Error('not on the GPU');
+                 if (typeof model === 'string' && options.preferredOutputLocation?.['present.1.value'] !== 'gpu-buffer') {
+                     throw new Error('the past leaves the GPU');
+                 }`,
+    };
     mkdirSync(folder, {recursive: true});
-    writeFileSync(join(folder, 'ort.wasm.min.mjs'), `
-        export const env = {wasm: {}};
-        export class Tensor { async getData() {} dispose() {} }
-        export const InferenceSession = {
-            async create(model) {
-                if (typeof model === 'string') throw new Error('no models here');
-                return {
-                    run: () => new Promise(resolve => setTimeout(() => resolve({y: new Tensor()}), 20)),
-                    async release() {},
-                };
-            },
-        };`);
+    for (const [name, check] of Object.entries(create)) {
+        writeFileSync(join(folder, `ort.${name}.min.mjs`), `
+            export const env = {wasm: {}};
+            export class Tensor { async getData() {} dispose() {} }
+            export const InferenceSession = {
+                async create(model, options) {
+                    ${check}
+                    return {
+                        inputNames: [],
+                        run: () => new Promise(resolve => setTimeout(() => resolve({y: new Tensor(), logits: new Tensor()}), 20)),
+                        async release() {},
+                    };
+                },
+            };`);
+    }
     return folder;
 }
 
@@ -57,14 +68,14 @@ export function servePage({places = {}, ...options} = {}) {
 
 /** A user of the page, in a browser profile of its own. */
 export class User {
-    /** `init`: a function that the page runs first; `prelude`: one for the model's worker, and then there are no
-     * service workers. */
+    /** `init`: a function that the page runs first; `prelude`: one for its workers, the model's and those of jobs, and then
+     * there are no service workers. */
     static async open(browser, url, {query = '', init, prelude, ...options} = {}) {
         const context = await browser.newContext({...options, ...(prelude && {serviceWorkers: 'block'})});
         const page = await context.newPage();
         if (init) await page.addInitScript(init);
         if (prelude) {
-            await context.route('**/worker.js', async route => {
+            await context.route(/\/(worker|job)\.js$/, async route => {
                 const response = await route.fetch(), body = `(${prelude})();\n${await response.text()}`;
                 await route.fulfill({response, body});
             });

@@ -28,7 +28,9 @@ async function answersHere(questions) {
 
 before(async () => {
     if (skip) return;
-    server = await servePage({places: {'/models/half/': join(cases, 'llama.q2'), '/models/broken/': makeBrokenModel()}});
+    server = await servePage({places: {
+        '/models/half/': join(cases, 'llama.q2'), '/models/broken/': makeBrokenModel(), '/peer/': join(cases, 'nothing'),
+    }});
     expected = await answersHere(QUESTIONS);
     browser = await launchChromium();
 });
@@ -309,6 +311,40 @@ test('a model under the microscope: its nodes on the GPU and the CPU, one elemen
     await user.close();
 });
 
+/* In matvecs every zero point of a byte is read as its first. */
+function breakZeroPoints() {
+    const create = GPUDevice.prototype.createShaderModule;
+    GPUDevice.prototype.createShaderModule = function ({label, code}) {
+        const wrong = code.replace('let shift = byte % 4u * 8u + g * BITS % 8u;', 'let shift = byte % 4u * 8u;');
+        return create.call(this, {label, code: label.startsWith('nbits_matvec') ? wrong : code});
+    };
+}
+
+test('a mistake in a shader: verify names the kernel, diff the node, trace the bit, and the report has them', {skip}, async () => {
+    const user = await User.open(browser, server.url, {query: TINY, prelude: breakZeroPoints}), {page} = user;
+    await user.load();
+    await page.click('#tab-diagnostics');
+    await page.click('#verify');
+    await page.getByText(/^Not everywhere: \d+ kernels passed, [1-9]\d* failed/).waitFor();
+    const [kernel, , , verdict] = await page.locator('#verify-table tr:has(.failed) >> nth=0').locator('td').allTextContents();
+    assert.match(kernel, /matvec_float_m\d_rows4_lanes1/);
+    assert.match(verdict, /^failed: .*2 bits.*zero point/);
+    await page.check('#diff-unproved');
+    await page.click('#diff');
+    await page.getByText(/^They differ, first at .*\/qkv_proj\/MatMul_Q2 \(MatMulNBits\)\. /).waitFor();
+    const node = await page.inputValue('#trace-node'), index = (await page.inputValue('#trace-index')).replaceAll(' ', '');
+    assert.equal((await page.locator('#diff-table tr:has(.failed) >> nth=0').locator('td').first().textContent()), `${node} (prompt)`);
+    await page.click('#trace');
+    await page.getByText(/^k \d+: the zero point's first bit in its byte is 0, expected [246]/).waitFor();
+    const [download] = await Promise.all([page.waitForEvent('download'), page.click('#report-save')]);
+    const report = readFileSync(await download.path(), 'utf8');
+    for (const part of [`FAILED ${kernel}: `, '# Diff, tiny, with kernels that failed their proof\n', 'FIRST prompt: ', `'${node}' `,
+                        `# Trace, tiny, ${node} [${index}]`, 'FIRST WRONG BIT: k ']) {
+        assert.ok(report.includes(part), `${part} is not in\n${report}`);
+    }
+    await user.close();
+});
+
 test('the benchmark, alone and beside another engine', {skip}, async () => {
     const own = await servePage({places: {'/peer/': makePeer()}}), user = await User.open(browser, own.url, {query: TINY}), {page} = user;
     const rows = () => page.$$eval('#bench-table tbody tr', all => all.map(row => [...row.cells].map(cell => cell.textContent)));
@@ -341,6 +377,16 @@ test('the benchmark, alone and beside another engine', {skip}, async () => {
         assert.deepEqual([peer, ratio], ['cannot', '']);
     }
     assert.equal(await page.locator('#bench-chart rect').count(), 10);
+    await page.selectOption('#bench-device', 'webgpu');
+    await page.click('#bench');
+    await page.getByText(/^Medians.*The model reads/).waitFor();
+    const onGpu = await rows();
+    assert.equal(onGpu.length, 6);
+    for (const [i, [, ours, peer, ratio]] of onGpu.entries()) {
+        for (const took of [ours, peer]) assert.match(took, i < 4 ? /^[\d,]+ µs a layer$/ : /^[\d.]+ tokens\/s$/);
+        assert.match(ratio, /^[\d.]+×$/);
+    }
+    assert.equal(await page.locator('#bench-chart rect').count(), 12);
     await user.close();
     await own.close();
     const far = await User.open(browser, server.url);
