@@ -1,18 +1,27 @@
 // Writes a chain of MatMulNBits as an .onnx file: x [M, size] through `layers` layers of [size, size], packed zero points,
-// random weights whose scales (float, or float16 if `half`) keep values near 1.
+// random weights whose scales (float, or float16 if `half`) keep values near 1. For the benchmarks here and the page's.
 const encoder = new TextEncoder();
 const FLOAT = 1, UINT8 = 2, FLOAT16 = 10, INT_ATTRIBUTE = 2;
 
 function varint(value) {
     const bytes = [];
     for (; value > 127; value = Math.floor(value / 128)) bytes.push(value % 128 | 128);
-    return Buffer.from([...bytes, value]);
+    return Uint8Array.from([...bytes, value]);
 }
-const integer = (field, value) => Buffer.concat([varint(field << 3), varint(value)]);
+function join(parts) {
+    const all = new Uint8Array(parts.reduce((n, part) => n + part.length, 0));
+    let at = 0;
+    for (const part of parts) {
+        all.set(part, at);
+        at += part.length;
+    }
+    return all;
+}
+const integer = (field, value) => join([varint(field << 3), varint(value)]);
 /** A message (parts, nested as one likes), a string or bytes. */
 function bytes(field, content) {
-    const all = typeof content === 'string' ? encoder.encode(content) : Buffer.concat([content].flat(Infinity));
-    return Buffer.concat([varint(field << 3 | 2), varint(all.length), all]);
+    const all = typeof content === 'string' ? encoder.encode(content) : join([content].flat(Infinity));
+    return join([varint(field << 3 | 2), varint(all.length), all]);
 }
 
 let state = 1;
@@ -24,14 +33,14 @@ function random() { /* xorshift32 */
 function randomBytes(n) {
     const words = new Uint32Array(Math.ceil(n / 4));
     for (let i = 0; i < words.length; i++) words[i] = random();
-    return Buffer.from(words.buffer, 0, n);
+    return new Uint8Array(words.buffer, 0, n);
 }
 /** Of either sign, between half of `size` and 1.5 times that, as float or float16 (no subnormals). */
 function randomScales(n, size, half) {
     const floats = new Float32Array(n);
     for (let i = 0; i < n; i++) floats[i] = (random() & 1 ? size : -size) * (0.5 + random() / 2 ** 32);
     const words = new Uint32Array(floats.buffer);
-    return Buffer.from(half ? Uint16Array.from(words, w => w >>> 16 & 0x8000 | (w >>> 13 & 0x3ffff) - (112 << 10)).buffer
+    return new Uint8Array(half ? Uint16Array.from(words, w => w >>> 16 & 0x8000 | (w >>> 13 & 0x3ffff) - (112 << 10)).buffer
         : floats.buffer);
 }
 
@@ -57,6 +66,6 @@ export function chain({layers, size, bits = 2, block = 32, half = false, accurac
                      tensor(`z${i}`, UINT8, [zeroPointBytes], randomBytes(zeroPointBytes)));
     }
     const graph = [nodes, bytes(2, 'chain'), tensors, bytes(11, value('x', 'M', size)), bytes(12, value('y', 'M', size))];
-    return Buffer.concat([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),
+    return join([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),
                           bytes(8, [bytes(1, 'com.microsoft'), integer(2, 1)]), bytes(7, graph)]);
 }

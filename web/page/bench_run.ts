@@ -2,7 +2,7 @@
  * They take turns, so that what else the machine does meets both. */
 import * as dibit from 'dibit/ort';
 
-import {chainModel} from './chain.js';
+import {chain} from '../../bench/web/chain.mjs';
 import {loadPeer} from './ort_api.js';
 import type {Device, External, Feeds, Ort, OrtSession, OrtTensor} from './ort_api.js';
 
@@ -81,8 +81,8 @@ async function compare(begin: (() => Promise<Runner>)[]): Promise<Took[]> {
 
 // ---- A chain of layers -----------------------------------------------------------------------
 
-async function chain(ort: Ort, {device, size}: BenchOptions, rows: number, bits: number): Promise<Runner> {
-    const bytes = chainModel({size, layers: LAYERS, bits, block: 32, accuracyLevel: 4});
+async function layers(ort: Ort, {device, size}: BenchOptions, rows: number, bits: number): Promise<Runner> {
+    const bytes = chain({size, layers: LAYERS, bits, accuracy: 4});
     const session = await ort.InferenceSession.create(bytes, {executionProviders: [device]});
     const x = Float32Array.from({length: rows * size}, (_, i) => Math.sin(i));
     return {
@@ -172,7 +172,7 @@ export async function benchmark(options: BenchOptions, tell: (measured: Measured
     for (const rows of [1, 16]) {
         for (const bits of [2, 4]) {
             const name = `${bits} bits, ${rows} row${rows > 1 ? 's' : ''}`;
-            await measure({name, units: LAYERS, kind: 'layer', group: `${rows}`}, ort => chain(ort, options, rows, bits));
+            await measure({name, units: LAYERS, kind: 'layer', group: `${rows}`}, ort => layers(ort, options, rows, bits));
         }
     }
     if (!options.model) return;
