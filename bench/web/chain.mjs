@@ -1,5 +1,6 @@
 // Writes a chain of MatMulNBits as an .onnx file: x [M, size] through `layers` layers of [size, size], packed zero points,
-// random weights whose scales (float, or float16 if `half`) keep values near 1. For the benchmarks here and the page's.
+// random weights (if `shared` the same in all layers) whose scales (float, or float16 if `half`) keep values near 1. For the
+// benchmarks here and the page's.
 const encoder = new TextEncoder();
 const FLOAT = 1, UINT8 = 2, FLOAT16 = 10, INT_ATTRIBUTE = 2;
 
@@ -50,17 +51,19 @@ const attribute = (name, value) => bytes(5, [bytes(1, name), integer(3, value), 
 const value = (name, rows, columns) => [bytes(1, name), bytes(2, [bytes(1, [integer(1, FLOAT), bytes(2, [
     bytes(1, [bytes(2, rows)]), bytes(1, [integer(1, columns)])])])])];
 
-export function chain({layers, size, bits = 2, block = 32, half = false, accuracy}) {
+export function chain({layers, size, bits = 2, block = 32, half = false, accuracy, shared = false}) {
     const blocks = size / block, zeroPointBytes = size * Math.ceil(blocks * bits / 8), nodes = [], tensors = [];
     /* A product of sizes 1 / sqrt(K * mean square of code - zero point), (4 ** bits - 1) / 6 for random ones. */
     const scale = 1 / Math.sqrt(size * (4 ** bits - 1) / 6 * 1.08);
     for (let i = 0; i < layers; i++) {
+        const weights = shared ? 0 : i;
         nodes.push(bytes(1, [
-            bytes(1, i ? `y${i - 1}` : 'x'), bytes(1, `w${i}`), bytes(1, `s${i}`), bytes(1, `z${i}`),
+            bytes(1, i ? `y${i - 1}` : 'x'), bytes(1, `w${weights}`), bytes(1, `s${weights}`), bytes(1, `z${weights}`),
             bytes(2, i === layers - 1 ? 'y' : `y${i}`), bytes(3, `n${i}`), bytes(4, 'MatMulNBits'),
             attribute('K', size), attribute('N', size), attribute('bits', bits), attribute('block_size', block),
             attribute('accuracy_level', accuracy), bytes(7, 'com.microsoft'),
         ]));
+        if (weights < i) continue;
         tensors.push(tensor(`w${i}`, UINT8, [size, blocks, block * bits / 8], randomBytes(size * size * bits / 8)),
                      tensor(`s${i}`, half ? FLOAT16 : FLOAT, [size * blocks], randomScales(size * blocks, scale, half)),
                      tensor(`z${i}`, UINT8, [zeroPointBytes], randomBytes(zeroPointBytes)));
