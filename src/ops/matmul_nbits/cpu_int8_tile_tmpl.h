@@ -24,17 +24,23 @@ static DBT_ALWAYS_INLINE vi tile_zero_points(const dbt_matmul_nbits *p, int64_t 
     return v_and(v_sub32(v_zero(), v), v_set32(0xffff));
 }
 
-/* Rows [n, n + VL) of B, or the last one again and again, to vector `half` of each quad. */
+/* Rows [n, n + VL) of B, or the last one again and again, to vector `half` of each quad. The next VL rows are asked for
+ * early: hardware does not foresee so many streams. */
 static DBT_ALWAYS_INLINE void unpack_rows(const dbt_nbits_task *t, int64_t n, int half,
                                           const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const int64_t row_bytes = dbt_nbits_row_bytes(p), planes = planes_of(bits);
     const int64_t bytes = (p->K * (int64_t)bits + 7) / 8;
+    const uint8_t *const scales = p->scales;
+    const int64_t scale_bytes = p->scale_type == DIBIT_TYPE_FLOAT ? 4 : 2;
     vi v[VL];
     uint8_t *w = (uint8_t *)t->rows + half * VB;
     for (int64_t at = 0; at < bytes; at += group_bytes(bits)) {
-        for (int64_t i = 0; i < VL; i++)
-            v[i] = load_group(p->b + least(n + i, p->N - 1) * row_bytes + at, bytes - at, bits);
+        for (int64_t i = 0; i < VL; i++) {
+            const uint8_t *const from = p->b + least(n + i, p->N - 1) * row_bytes + at;
+            DBT_PREFETCH(from + VL * row_bytes);
+            v[i] = load_group(from, bytes - at, bits);
+        }
         v_transpose(v);
         const int64_t last = least(VL, (p->K - at / bits * 8 + 4 * planes - 1) / (4 * planes));
         for (int64_t d = 0; d < last; d++) {
@@ -46,6 +52,7 @@ static DBT_ALWAYS_INLINE void unpack_rows(const dbt_nbits_task *t, int64_t n, in
         const int64_t left = p->k_blocks - g, count = least(left, VL), to = g * TILE_N + half * VL;
         for (int64_t i = 0; i < VL; i++) {
             const int64_t first = least(n + i, p->N - 1) * p->k_blocks + g;
+            DBT_PREFETCH(scales + (first + VL * p->k_blocks) * scale_bytes);
             v[i] = vf_bits(v_floats(p->scales, p->scale_type, first, left));
         }
         store_lanes(v, t->scales + to, count);
