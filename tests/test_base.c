@@ -130,6 +130,12 @@ static void test_pool_runs_every_task_once(void **state) {
             dbt_parallel_for(pool, n, count_task, &c);
             for (int64_t i = 0; i < 1000; i++) assert_int_equal(c.hits[i], i < n ? 1 : 0);
         }
+        for (int round = 0; round < 5000; round++) { /* so short that workers come late to most */
+            counters c = {0};
+            const int64_t n = 2 + round % 3;
+            dbt_parallel_for(pool, n, count_task, &c);
+            for (int64_t i = 0; i < 6; i++) assert_int_equal(c.hits[i], i < n ? 1 : 0);
+        }
         dbt_pool_destroy(&pool);
         assert_null(pool);
     }

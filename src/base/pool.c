@@ -1,9 +1,10 @@
 /* The thread pool.
  *
- * One job at a time. The caller publishes it by counting `generation` up; workers that see a new
- * generation take task indices from `next` until none is left, then count `busy` down; the caller
- * takes indices too and waits for busy to be 0. So a job's fields are never read after the call that
- * made it has returned.
+ * One job at a time. The caller publishes it by setting `left` and counting `generation` up; workers that see a
+ * new generation take tasks until none is left, and so does the caller, which then waits for what others took:
+ * nobody waits for a worker that has not come, since the system may run it much later. Whoever takes a task keeps
+ * the job from ending until it is done, so a job's fields are read by nobody after the call that made it has
+ * returned; a worker that comes too late finds nothing left, or a task of the next job.
  *
  * A worker that has nothing to do spins for SPIN_NS, which covers the gaps between the steps of one
  * token, then sleeps: an idle pool costs nothing. The caller wakes only when somebody sleeps. Whoever
@@ -40,8 +41,8 @@ struct dbt_pool {
     dbt_task task;
     void *ctx;
     int64_t n_tasks;
-    _Atomic int64_t next;
-    _Atomic uint32_t busy;       /* workers that have not finished this generation */
+    _Atomic int64_t left;        /* tasks that nobody has taken, or less than none */
+    _Atomic uint32_t unfinished; /* tasks */
     _Atomic uint32_t generation; /* counts jobs; the last one is for stopping */
     _Atomic uint32_t sleepers;
     _Atomic bool stop;
@@ -62,12 +63,12 @@ static bool spin_until_not(const _Atomic uint32_t *word, uint32_t seen) {
     return false;
 }
 
+/* Task i is the one that was taken when n_tasks - i were left. */
 static void take_tasks(dbt_pool *pool, uint32_t thread) {
-    for (;;) {
-        const int64_t i = atomic_fetch_add_explicit(&pool->next, 1, memory_order_relaxed);
-        if (i >= pool->n_tasks) return;
-        pool->task(pool->ctx, i, thread);
-    }
+    uint32_t n = 0;
+    for (int64_t left; (left = atomic_fetch_sub(&pool->left, 1)) > 0; n++)
+        pool->task(pool->ctx, pool->n_tasks - left, thread);
+    if (n > 0) atomic_fetch_sub_explicit(&pool->unfinished, n, memory_order_release);
 }
 
 static void wait_for_job(dbt_pool *pool, uint32_t seen) {
@@ -86,10 +87,9 @@ static void worker_main(void *ctx) {
     dbt_pool *const pool = w->pool;
     for (uint32_t seen = 0;;) {
         wait_for_job(pool, seen);
-        seen++;
+        seen = atomic_load(&pool->generation);
         if (atomic_load(&pool->stop)) return;
         take_tasks(pool, w->index);
-        atomic_fetch_sub_explicit(&pool->busy, 1, memory_order_release);
     }
 }
 
@@ -174,12 +174,12 @@ void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx)
     pool->task = task;
     pool->ctx = ctx;
     pool->n_tasks = n_tasks;
-    atomic_store_explicit(&pool->next, 0, memory_order_relaxed);
-    atomic_store_explicit(&pool->busy, pool->n_threads - 1, memory_order_relaxed);
+    atomic_store_explicit(&pool->unfinished, (uint32_t)n_tasks, memory_order_relaxed);
+    atomic_store(&pool->left, n_tasks);
     publish(pool);
     take_tasks(pool, 0);
-    for (uint32_t busy; (busy = atomic_load_explicit(&pool->busy, memory_order_acquire)) != 0;) {
-        if (!spin_until_not(&pool->busy, busy)) dbt_os_yield();
+    for (uint32_t n; (n = atomic_load_explicit(&pool->unfinished, memory_order_acquire)) != 0;) {
+        if (!spin_until_not(&pool->unfinished, n)) dbt_os_yield();
     }
 }
 

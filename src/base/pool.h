@@ -16,7 +16,7 @@ void dbt_pool_destroy(dbt_pool **pool);
 /* 1 for NULL. */
 uint32_t dbt_pool_threads(const dbt_pool *pool);
 
-/* Runs task(ctx, i, thread) for every i in [0, n_tasks), on any thread; thread is in
+/* Runs task(ctx, i, thread) for every i in [0, n_tasks), n_tasks below 2^32, on any thread; thread is in
  * [0, dbt_pool_threads) and no two tasks run with the same thread number at once (for scratch).
  * Returns when all are done. pool NULL or n_tasks 1: on the calling thread, no synchronisation. */
 typedef void (*dbt_task)(void *ctx, int64_t i, uint32_t thread);
