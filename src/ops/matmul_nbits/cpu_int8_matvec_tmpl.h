@@ -9,7 +9,8 @@
  *     2 bits, block 32, VL 16    v0 |b0 b0|b1 b1|...|b7 b7|    v1 |b8 b8|...|b15 b15|
  *                                -> |b0|b1|...|b15|
  */
-/* AHEAD: bytes of a stream that are asked for early. Weights that no cache holds then take 0.7 of the time. */
+/* AHEAD: bytes of a stream that are asked for early. Weights that no cache holds then take 0.7 of the time, and a
+ * token of a small model 0.8 to 0.9 when the first bytes of each stream are asked for, too. */
 enum { PRODUCTS = 4, AHEAD = 2048 };
 
 /* What is multiplied: one row of A with rows n[] of B, or rows m[] of A with one row of B. */
@@ -264,6 +265,23 @@ static DBT_ALWAYS_INLINE void set_a(operands *o, int r, const dbt_nbits_activati
     o->a_scale[r] = act->scale + m * act->blocks_stride;
     o->a_sum[r] = act->sum + m * act->blocks_stride;
 }
+static inline void ask_for(const void *data, int64_t bytes) {
+    for (int64_t at = 0; at < bytes; at += 64) DBT_PREFETCH((const uint8_t *)data + at);
+}
+/* Asks for the beginning of each stream, of `step` rows: what lies before it did not. */
+static DBT_NOINLINE void ask_for_streams(const dbt_nbits_task *t, int64_t step) {
+    const dbt_matmul_nbits *const p = t->p;
+    const int64_t row_bytes = dbt_nbits_row_bytes(p), zero_bytes = dbt_nbits_zero_row_bytes(p);
+    const int64_t scale_bytes = p->k_blocks * (p->scale_type == DIBIT_TYPE_FLOAT ? 4 : 2);
+    for (int64_t n = t->n_begin; n < t->n_end; n += step) {
+        ask_for(p->b + n * row_bytes, least(step * row_bytes, AHEAD));
+        ask_for((const uint8_t *)p->scales + n * scale_bytes, least(step * scale_bytes, AHEAD));
+        if (p->zero_point_type == DIBIT_TYPE_UINT8)
+            ask_for((const uint8_t *)p->zero_points + n * zero_bytes,
+                    least(step * zero_bytes, 512));
+    }
+}
+
 static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const int64_t lanes = p->block_size / (4 * planes_of(bits));
@@ -278,6 +296,7 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
             vf_store(t->scales + i, vf_set((float)(1 << (bits - 1))));
     }
     if (t->m_end - t->m_begin > 2) {
+        ask_for_streams(t, t->n_end - t->n_begin);
         for (int64_t n = t->n_begin; n < t->n_end; n++) {
             o.n[0] = n;
             decode_rows(&o, t, bits, 1);
@@ -289,6 +308,7 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
         }
         return;
     }
+    ask_for_streams(t, step);
     for (int64_t i = 0; i < step; i++) {
         for (int r = 0; r < PRODUCTS; r++) o.n[r] = least(t->n_begin + r * step + i, t->n_end - 1);
         decode_rows(&o, t, bits, PRODUCTS);
