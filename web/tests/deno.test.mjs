@@ -23,7 +23,10 @@ async function run(file, ...more) {
     const env = {...ownDrivers(), NO_COLOR: '1', DENO_NO_UPDATE_CHECK: '1'};
     const args = ['test', '-A', '--no-check', '--node-modules-dir=manual', ...more, join(root, 'web/tests', file)];
     const {stdout} = await promisify(execFile)(deno, args, {cwd: out, env, maxBuffer: 1 << 24}).catch(e => {
-        throw new Error(`${e.stdout}\n${e.stderr}`);
+        if (!e.signal || !/^ok \| /m.test(e.stdout)) throw new Error(`${e.stdout}\n${e.stderr}`);
+        /* A script cannot break Deno's heap. Its driver does at times, when a lost GPU goes at the very end. */
+        console.log(`Deno ended by ${e.signal} after its tests: ${e.stderr.trim().split('\n').at(-1)}`);
+        return e;
     });
     const [, passed, failed] = /(\d+) passed.* \| (\d+) failed/.exec(stdout) ?? [];
     assert.ok(Number(passed) > 0 && Number(failed) === 0, stdout);
