@@ -70,5 +70,5 @@ export function chain({layers, size, bits = 2, block = 32, half = false, accurac
     }
     const graph = [nodes, bytes(2, 'chain'), tensors, bytes(11, value('x', 'M', size)), bytes(12, value('y', 'M', size))];
     return join([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),
-                          bytes(8, [bytes(1, 'com.microsoft'), integer(2, 1)]), bytes(7, graph)]);
+                 bytes(8, [bytes(1, 'com.microsoft'), integer(2, 1)]), bytes(7, graph)]);
 }

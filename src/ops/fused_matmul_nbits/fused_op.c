@@ -129,17 +129,16 @@ static bool is_gated(const dbt_cpu_call *call) {
     return ((const dbt_fused_nbits_attrs *)call->attrs)->gate != DBT_FUSED_GATE_NONE;
 }
 
-static uint64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
 static const void *bytes_on(const void *at, uint64_t n) { return at ? (const char *)at + n : NULL; }
 
 /* The rows of B, and what belongs to them, from `row` on. */
 static void skip_rows(dbt_matmul_nbits *p, uint64_t row) {
     const uint64_t blocks = (uint64_t)p->k_blocks;
     const uint64_t zero_bytes = dbt_nbits_float_zero_points(p)
-                                    ? blocks * float_bytes(p->zero_point_type)
+                                    ? blocks * (uint64_t)dbt_nbits_float_bytes(p->zero_point_type)
                                     : (uint64_t)dbt_nbits_zero_row_bytes(p);
     p->b = bytes_on(p->b, row * (uint64_t)dbt_nbits_row_bytes(p));
-    p->scales = bytes_on(p->scales, row * blocks * float_bytes(p->scale_type));
+    p->scales = bytes_on(p->scales, row * blocks * (uint64_t)dbt_nbits_float_bytes(p->scale_type));
     p->zero_points = bytes_on(p->zero_points, row * zero_bytes);
     p->bias = bytes_on(p->bias, row * sizeof(float));
 }

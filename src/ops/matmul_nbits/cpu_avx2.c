@@ -92,7 +92,7 @@ static inline const uint8_t *readable_row(const dbt_nbits_task *t, int64_t n, in
 
 /* Elements [i, i + n) of an unaligned array, n <= 8; zeros after them. */
 static inline __m256 floats8(const void *data, dibit_type type, int64_t i, int64_t n) {
-    const uint8_t *const at = (const uint8_t *)data + i * (type == DIBIT_TYPE_FLOAT ? 4 : 2);
+    const uint8_t *const at = (const uint8_t *)data + i * dbt_nbits_float_bytes(type);
     if (type == DIBIT_TYPE_FLOAT) {
         return _mm256_maskload_ps((const float *)(const void *)at, first_lanes(n));
     }

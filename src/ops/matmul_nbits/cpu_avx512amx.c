@@ -77,7 +77,7 @@ static DBT_ALWAYS_INLINE void decode_zero_points(const dbt_matmul_nbits *p, piec
 
 static DBT_ALWAYS_INLINE void decode_scales(const dbt_matmul_nbits *p, piece *c,
                                             const dibit_type type) {
-    const int64_t bytes = type == DIBIT_TYPE_FLOAT ? 4 : 2;
+    const int64_t bytes = dbt_nbits_float_bytes(type);
     for (int64_t r = 0; r < TILE_N; r++) {
         const int64_t first = least(c->n + r, p->N - 1) * p->k_blocks + c->first;
         for (int64_t i = 0; i < c->blocks; i += VL) {

@@ -17,7 +17,7 @@ enum { PRODUCTS = 4, AHEAD = 2048 };
 typedef struct operands {
     const dbt_matmul_nbits *p;
     const uint8_t *b[PRODUCTS];
-    const float *blocks; /* see decode_rows */
+    float *blocks; /* see decode_rows */
     const int8_t *a[PRODUCTS];
     const float *a_scale[PRODUCTS];
     const int32_t *a_sum[PRODUCTS];
@@ -28,12 +28,11 @@ typedef struct operands {
 
 /* ---- Scales and zero points of the rows of B, as floats: [ceil(k_blocks / VL), rows, 2, VL] ---- */
 
-static DBT_ALWAYS_INLINE float *scales_of(const float *blocks, int64_t g, int r, const int rows) {
-    return (float *)blocks + 2 * (g * rows + r * VL);
+static DBT_ALWAYS_INLINE float *scales_at(float *blocks, int64_t g, int r, const int rows) {
+    return blocks + 2 * (g * rows + r * VL);
 }
-static DBT_ALWAYS_INLINE float *zero_points_at(const float *blocks, int64_t g, int r,
-                                               const int rows) {
-    return scales_of(blocks, g, r, rows) + VL;
+static DBT_ALWAYS_INLINE float *zero_points_at(float *blocks, int64_t g, int r, const int rows) {
+    return scales_at(blocks, g, r, rows) + VL;
 }
 
 /* Of an array [N, k_blocks], to out; zeros fill the last vector. */
@@ -44,12 +43,12 @@ static DBT_ALWAYS_INLINE void decode_floats(const operands *o, const void *data,
     for (; g + VL <= count; g += VL) {
         DBT_UNROLL
         for (int r = 0; r < rows; r++)
-            vf_store(scales_of(out, g, r, rows), v_floats(data, type, o->n[r] * count + g, VL));
+            vf_store(scales_at(out, g, r, rows), v_floats(data, type, o->n[r] * count + g, VL));
     }
     if (g == count) return;
     DBT_UNROLL
     for (int r = 0; r < rows; r++)
-        vf_store(scales_of(out, g, r, rows), v_floats(data, type, o->n[r] * count + g, count - g));
+        vf_store(scales_at(out, g, r, rows), v_floats(data, type, o->n[r] * count + g, count - g));
 }
 static DBT_ALWAYS_INLINE void decode_any(const operands *o, const void *data, dibit_type type,
                                          float *out, const int rows) {
@@ -69,29 +68,22 @@ static DBT_ALWAYS_INLINE void decode_codes(const operands *o, float *out, const 
         for (int r = 0; r < rows; r++) {
             const int64_t left = some ? (p->N - o->n[r]) * row_bytes - at : 16;
             const vi v = v_codes32(codes + o->n[r] * row_bytes + at, left, bits);
-            vf_store(scales_of(out, g, r, rows), vf_of_int(v));
+            vf_store(scales_at(out, g, r, rows), vf_of_int(v));
         }
     }
 }
-/* The first `rows` rows n[] of B. */
-static DBT_ALWAYS_INLINE void decode_rows(operands *o, const dbt_nbits_task *t, const uint32_t bits,
-                                          const int rows) {
+/* The first `rows` rows n[] of B, of which none is behind the next. */
+static DBT_ALWAYS_INLINE void decode_rows(const operands *o, const uint32_t bits, const int rows) {
     const dbt_matmul_nbits *const p = o->p;
-    int64_t last = 0;
-    DBT_UNROLL
-    for (int r = 0; r < rows; r++) {
-        o->b[r] = p->b + o->n[r] * dbt_nbits_row_bytes(p);
-        last = o->n[r] > last ? o->n[r] : last;
-    }
-    o->blocks = t->scales;
-    decode_any(o, p->scales, p->scale_type, t->scales, rows);
+    float *const zero_points = zero_points_at(o->blocks, 0, 0, rows);
+    decode_any(o, p->scales, p->scale_type, o->blocks, rows);
     if (!p->zero_points) return; /* run_int8_matvec has filled them */
     if (dbt_nbits_float_zero_points(p)) {
-        decode_any(o, p->zero_points, p->zero_point_type, t->scales + VL, rows);
-    } else if ((p->N - 1 - last) * dbt_nbits_zero_row_bytes(p) >= 16) {
-        decode_codes(o, t->scales + VL, bits, rows, false);
+        decode_any(o, p->zero_points, p->zero_point_type, zero_points, rows);
+    } else if ((p->N - 1 - o->n[rows - 1]) * dbt_nbits_zero_row_bytes(p) >= 16) {
+        decode_codes(o, zero_points, bits, rows, false);
     } else {
-        decode_codes(o, t->scales + VL, bits, rows, true);
+        decode_codes(o, zero_points, bits, rows, true);
     }
 }
 
@@ -174,7 +166,7 @@ static DBT_ALWAYS_INLINE void add_blocks(const operands *o, int64_t g, const vi 
     DBT_UNROLL
     for (int r = 0; r < PRODUCTS; r++) {
         const int a = one_row ? 0 : r, b = one_row ? r : 0;
-        const vf scale = vf_load(scales_of(o->blocks, g, b, rows));
+        const vf scale = vf_load(scales_at(o->blocks, g, b, rows));
         const vf zero_points = vf_load(zero_points_at(o->blocks, g, b, rows));
         const vf term = apply_float(sums[r], zero_points, v_load(o->a_sum[a] + g), narrow);
         y[r] = vf_fma(vf_mul(vf_load(o->a_scale[a] + g), scale), term, y[r]);
@@ -265,6 +257,11 @@ static DBT_ALWAYS_INLINE void set_a(operands *o, int r, const dbt_nbits_activati
     o->a_scale[r] = act->scale + m * act->blocks_stride;
     o->a_sum[r] = act->sum + m * act->blocks_stride;
 }
+static DBT_ALWAYS_INLINE void set_b(operands *o, int r, int64_t n) {
+    o->n[r] = n;
+    o->b[r] = o->p->b + n * dbt_nbits_row_bytes(o->p);
+}
+
 static inline void ask_for(const void *data, int64_t bytes) {
     for (int64_t at = 0; at < bytes; at += 64) DBT_PREFETCH((const uint8_t *)data + at);
 }
@@ -272,13 +269,13 @@ static inline void ask_for(const void *data, int64_t bytes) {
 static DBT_NOINLINE void ask_for_streams(const dbt_nbits_task *t, int64_t step) {
     const dbt_matmul_nbits *const p = t->p;
     const int64_t row_bytes = dbt_nbits_row_bytes(p), zero_bytes = dbt_nbits_zero_row_bytes(p);
-    const int64_t scale_bytes = p->k_blocks * (p->scale_type == DIBIT_TYPE_FLOAT ? 4 : 2);
+    const int64_t scale_bytes = p->k_blocks * dbt_nbits_float_bytes(p->scale_type);
     for (int64_t n = t->n_begin; n < t->n_end; n += step) {
         ask_for(p->b + n * row_bytes, least(step * row_bytes, AHEAD));
         ask_for((const uint8_t *)p->scales + n * scale_bytes, least(step * scale_bytes, AHEAD));
         if (p->zero_point_type == DIBIT_TYPE_UINT8)
             ask_for((const uint8_t *)p->zero_points + n * zero_bytes,
-                    least(step * zero_bytes, 512));
+                    least(step * zero_bytes, AHEAD));
     }
 }
 
@@ -288,6 +285,7 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
     const int64_t groups = (p->K + group_codes(bits) - 1) / group_codes(bits);
     const int64_t step = (t->n_end - t->n_begin + PRODUCTS - 1) / PRODUCTS;
     operands o = {.p = p,
+                  .blocks = t->scales,
                   .bytes = least(dbt_nbits_row_bytes(p), groups * group_bytes(bits)),
                   .lanes = least(lanes, VL),
                   .per_vector = lanes > VL ? lanes / VL : 1};
@@ -298,8 +296,8 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
     if (t->m_end - t->m_begin > 2) {
         ask_for_streams(t, t->n_end - t->n_begin);
         for (int64_t n = t->n_begin; n < t->n_end; n++) {
-            o.n[0] = n;
-            decode_rows(&o, t, bits, 1);
+            set_b(&o, 0, n);
+            decode_rows(&o, bits, 1);
             for (int64_t m = t->m_begin; m < t->m_end; m += PRODUCTS) {
                 for (int r = 0; r < PRODUCTS; r++)
                     set_a(&o, r, t->activations, least(m + r, t->m_end - 1));
@@ -310,8 +308,9 @@ static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uin
     }
     ask_for_streams(t, step);
     for (int64_t i = 0; i < step; i++) {
-        for (int r = 0; r < PRODUCTS; r++) o.n[r] = least(t->n_begin + r * step + i, t->n_end - 1);
-        decode_rows(&o, t, bits, PRODUCTS);
+        for (int r = 0; r < PRODUCTS; r++)
+            set_b(&o, r, least(t->n_begin + r * step + i, t->n_end - 1));
+        decode_rows(&o, bits, PRODUCTS);
         for (int64_t m = t->m_begin; m < t->m_end; m++) {
             set_a(&o, 0, t->activations, m);
             dot_rows(&o, bits, true);

@@ -75,7 +75,7 @@ static DBT_ALWAYS_INLINE __m128 dot_tail(const operands *o, int64_t g, const uin
     const vf a_scale = _mm512_broadcast_f32x4(_mm_loadu_ps(o->a_scale[0] + g));
     const vf term = apply_float(
         tail_sums(o, g, bits), tail_floats(zero_points_at(o->blocks, g, 0, PRODUCTS)), a_sum, true);
-    const vf y = vf_mul(vf_mul(a_scale, tail_floats(scales_of(o->blocks, g, 0, PRODUCTS))), term);
+    const vf y = vf_mul(vf_mul(a_scale, tail_floats(scales_at(o->blocks, g, 0, PRODUCTS))), term);
     const vf pairs = vf_add(y, _mm512_permute_ps(y, 0x4e));
     const vf rows = vf_add(pairs, _mm512_permute_ps(pairs, 0xb1));
     const vi firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0, 0);

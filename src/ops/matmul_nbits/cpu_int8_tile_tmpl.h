@@ -32,7 +32,7 @@ static DBT_ALWAYS_INLINE void unpack_rows(const dbt_nbits_task *t, int64_t n, in
     const int64_t row_bytes = dbt_nbits_row_bytes(p), planes = planes_of(bits);
     const int64_t bytes = (p->K * (int64_t)bits + 7) / 8;
     const uint8_t *const scales = p->scales;
-    const int64_t scale_bytes = p->scale_type == DIBIT_TYPE_FLOAT ? 4 : 2;
+    const int64_t scale_bytes = dbt_nbits_float_bytes(p->scale_type);
     vi v[VL];
     uint8_t *w = (uint8_t *)t->rows + half * VB;
     for (int64_t at = 0; at < bytes; at += group_bytes(bits)) {

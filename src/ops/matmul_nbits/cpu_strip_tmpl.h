@@ -133,7 +133,7 @@ static void (*const unpack_bits[])(const unpacking *, int64_t, int64_t, float *)
 static void floats_of_rows(const dbt_nbits_task *t, const void *data, dibit_type type, int64_t n,
                            float *out) {
     enum { BYTES = CHUNK };
-    const int size = type == DIBIT_TYPE_FLOAT ? 4 : 2;
+    const int size = (int)dbt_nbits_float_bytes(type);
     const int64_t k_blocks = t->p->k_blocks;
     const strip s = strip_of(data, k_blocks * size, n, t->p->N);
     for (int64_t g = 0; g < k_blocks;) {

@@ -80,7 +80,7 @@ static inline __m128i load16_some(const uint8_t *at, int64_t n) {
 
 /* Elements [i, i + n) of an unaligned array of FLOAT, FLOAT16 or BFLOAT16, n <= VL; zeros after them. */
 static DBT_ALWAYS_INLINE vf v_floats(const void *data, dibit_type type, int64_t i, int64_t n) {
-    const uint8_t *const at = (const uint8_t *)data + i * (type == DIBIT_TYPE_FLOAT ? 4 : 2);
+    const uint8_t *const at = (const uint8_t *)data + i * dbt_nbits_float_bytes(type);
     if (type == DIBIT_TYPE_FLOAT) {
         return n >= VL ? _mm256_loadu_ps((const float *)(const void *)at)
                        : vf_load_some((const float *)(const void *)at, n);

@@ -83,7 +83,7 @@ static inline const uint8_t *readable_row(const dbt_nbits_task *t, int64_t n, in
 
 /* Elements [i, i + n) of an unaligned array, n <= 4; zeros after them. */
 DBT_WASM_INLINE v128_t floats4(const void *data, dibit_type type, int64_t i, int64_t n) {
-    const size_t size = type == DIBIT_TYPE_FLOAT ? 4 : 2;
+    const size_t size = (size_t)dbt_nbits_float_bytes(type);
     const uint8_t *const at = (const uint8_t *)data + i * (int64_t)size;
     uint8_t few[16] = {0};
     if (n < 4) memcpy(few, at, (size_t)n * size);

@@ -56,6 +56,10 @@ typedef struct dbt_matmul_nbits {
 static inline int64_t dbt_nbits_row_bytes(const dbt_matmul_nbits *p) {
     return p->k_blocks * (p->block_size * p->bits / 8);
 }
+/* Of a scale, or an unpacked zero point. */
+static inline int64_t dbt_nbits_float_bytes(dibit_type type) {
+    return type == DIBIT_TYPE_FLOAT ? 4 : 2;
+}
 static inline int64_t dbt_nbits_zero_row_bytes(const dbt_matmul_nbits *p) {
     return (p->k_blocks * p->bits + 7) / 8;
 }

@@ -279,14 +279,13 @@ static dbt_hal_binding rows_of(dbt_hal_buffer *buffer, uint64_t row_bytes, int64
         .buffer = buffer, .offset = (uint64_t)begin * row_bytes, .bytes = (bytes + 3) / 4 * 4};
 }
 
-static uint64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
 static uint64_t zero_row_bytes(const dbt_matmul_nbits *p) {
     if (p->zero_point_type == DIBIT_TYPE_UNDEFINED) return 0;
     if (p->zero_point_type == DIBIT_TYPE_UINT8) return (uint64_t)dbt_nbits_zero_row_bytes(p);
-    return (uint64_t)p->k_blocks * float_bytes(p->zero_point_type);
+    return (uint64_t)(p->k_blocks * dbt_nbits_float_bytes(p->zero_point_type));
 }
 static uint64_t scale_row_bytes(const dbt_matmul_nbits *p) {
-    return (uint64_t)p->k_blocks * float_bytes(p->scale_type);
+    return (uint64_t)(p->k_blocks * dbt_nbits_float_bytes(p->scale_type));
 }
 
 static uint64_t parts_row_bytes(const recording *r) {

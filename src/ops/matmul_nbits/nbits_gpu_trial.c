@@ -188,8 +188,8 @@ static void multiply(const dbt_nbits_trial *t, const float *x, int64_t row, resu
                      double *scratch) {
     dbt_matmul_nbits p = t->problem.p;
     const int64_t count = p.M * N, block = row * p.k_blocks;
-    const int64_t scale = p.scale_type == DIBIT_TYPE_FLOAT ? 4 : 2;
-    const int64_t zero = p.zero_point_type == DIBIT_TYPE_FLOAT ? 4 : 2;
+    const int64_t scale = dbt_nbits_float_bytes(p.scale_type);
+    const int64_t zero = dbt_nbits_float_bytes(p.zero_point_type);
     p.a = x;
     p.b += row * dbt_nbits_row_bytes(&p);
     p.scales = (const uint8_t *)p.scales + block * scale;
@@ -259,10 +259,10 @@ dibit_status dbt_nbits_trial_upload(dbt_nbits_trial *trial, dbt_gpu *gpu, dibit_
     dbt_nbits_gpu_problem *const problem = &trial->problem;
     const dbt_matmul_nbits *const p = &problem->p;
     const int64_t rows = rows_of(problem), n_scales = rows * p->k_blocks;
-    const int64_t scale = p->scale_type == DIBIT_TYPE_FLOAT ? 4 : 2;
+    const int64_t scale = dbt_nbits_float_bytes(p->scale_type);
     int64_t zero_bytes = rows * dbt_nbits_zero_row_bytes(p);
     if (dbt_nbits_float_zero_points(p))
-        zero_bytes = n_scales * (p->zero_point_type == DIBIT_TYPE_FLOAT ? 4 : 2);
+        zero_bytes = n_scales * dbt_nbits_float_bytes(p->zero_point_type);
     DBT_TRY(upload(gpu, p->a, p->M * p->K * 4, &problem->a, error));
     DBT_TRY(upload(gpu, p->b, rows * dbt_nbits_row_bytes(p), &problem->b, error));
     DBT_TRY(upload(gpu, p->scales, n_scales * scale, &problem->scales, error));

@@ -23,8 +23,6 @@ uint64_t dbt_nbits_trace_bytes(int64_t K) { return (uint64_t)units_of(K) * UNIT_
 
 /* ---- As it must be ---- */
 
-static uint64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
-
 /* The little-endian word at a byte of the row; *known: the bits that are in the tensor. */
 static uint32_t word_at(const dbt_nbits_element *e, uint64_t at, uint32_t *known) {
     uint32_t word = 0;
@@ -67,7 +65,8 @@ static void find_zero_point(const dbt_nbits_element *e, dibit_trace_product *out
         if (out->zero_shift + p->bits > 8) bytes |= (uint32_t)row[bit / 8 + 1] << 8;
         out->zero_point = (float)(bytes >> out->zero_shift & ((1u << p->bits) - 1));
     } else {
-        out->zero_address = ((uint64_t)(e->n * p->k_blocks) + g) * float_bytes(p->zero_point_type);
+        out->zero_address = ((uint64_t)(e->n * p->k_blocks) + g) *
+                            (uint64_t)dbt_nbits_float_bytes(p->zero_point_type);
         out->zero_point = dbt_float_at(p->zero_points, p->zero_point_type, out->block);
     }
 }
@@ -91,8 +90,8 @@ void dbt_nbits_trace_ref(const dbt_nbits_element *e, dibit_trace_product *produc
         out->block = p->g_idx ? p->g_idx[k] : k / p->block_size;
         find_code(e, out);
         find_zero_point(e, out);
-        out->scale_address =
-            (uint64_t)(e->n * p->k_blocks + out->block) * float_bytes(p->scale_type);
+        out->scale_address = (uint64_t)(e->n * p->k_blocks + out->block) *
+                             (uint64_t)dbt_nbits_float_bytes(p->scale_type);
         out->scale = dbt_float_at(p->scales, p->scale_type, out->block);
         out->a_index = e->m * p->K + k;
         out->a = p->a[k];
@@ -202,12 +201,14 @@ static void read_product(const dbt_nbits_element *e, const written *w, int64_t a
         const uint32_t shift = w->zero_point[0] >> 16;
         out->zero_address = w->zero_point[2] + shift / 8;
         out->zero_address += packed ? row * (uint64_t)dbt_nbits_zero_row_bytes(p)
-                                    : blocks * float_bytes(p->zero_point_type);
+                                    : blocks * (uint64_t)dbt_nbits_float_bytes(p->zero_point_type);
         out->zero_shift = shift % 8;
     }
     out->zero_point = float_or_nan(w->zero_point ? &w->zero_point[3] : NULL);
     out->block = w->scale ? (int64_t)w->scale[1] : -1;
-    out->scale_address = w->scale ? blocks * float_bytes(p->scale_type) + w->scale[2] : UINT64_MAX;
+    out->scale_address = w->scale
+                             ? blocks * (uint64_t)dbt_nbits_float_bytes(p->scale_type) + w->scale[2]
+                             : UINT64_MAX;
     out->scale = float_or_nan(w->scale ? &w->scale[3] : NULL);
     out->a_index = w->a_index ? a_row * p->K + (int64_t)*w->a_index : -1;
     out->a = float_or_nan(w->a);

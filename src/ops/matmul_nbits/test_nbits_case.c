@@ -39,8 +39,6 @@ static float store(void *at, dibit_type type, int64_t i, float v) {
     return type == DIBIT_TYPE_FLOAT16 ? dbt_half_to_float(h) : dbt_bfloat16_to_float(h);
 }
 
-static size_t type_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
-
 static uint32_t make_code(const nbits_case *c, uint64_t *seed) {
     const uint32_t top = (1u << c->bits) - 1;
     if (c->fill == FILL_EDGES) return pick(seed, 0, 3) ? (pick(seed, 0, 1) ? top : 0) : top / 2;
@@ -62,7 +60,7 @@ static void make_b(const nbits_case *c, uint64_t *seed, nbits_data *d) {
 
 static void make_scales(const nbits_case *c, uint64_t *seed, nbits_data *d) {
     const int64_t n = c->N * d->p.k_blocks;
-    d->scales_memory = memory((size_t)n * type_bytes(c->scale_type) + 1);
+    d->scales_memory = memory((size_t)n * (size_t)dbt_nbits_float_bytes(c->scale_type) + 1);
     d->scales = memory((size_t)n * sizeof(float));
     void *const at = d->scales_memory + 1;
     for (int64_t i = 0; i < n; i++) {
@@ -86,8 +84,8 @@ static void make_zero_points(const nbits_case *c, uint64_t *seed, nbits_data *d)
     const dibit_type type = c->zp == ZP_PACKED  ? DIBIT_TYPE_UINT8
                             : c->zp == ZP_FLOAT ? DIBIT_TYPE_FLOAT
                                                 : DIBIT_TYPE_FLOAT16;
-    const size_t bytes =
-        type == DIBIT_TYPE_UINT8 ? (size_t)(c->N * row) : (size_t)n * type_bytes(type);
+    const size_t bytes = type == DIBIT_TYPE_UINT8 ? (size_t)(c->N * row)
+                                                  : (size_t)n * (size_t)dbt_nbits_float_bytes(type);
     d->zero_points_memory = memory(bytes + 1);
     uint8_t *const at = d->zero_points_memory + 1;
     fill_garbage(seed, at, bytes);

@@ -46,8 +46,6 @@ void nbits_gpu_download(dbt_gpu *gpu, dbt_hal_buffer *buffer, void *out, uint64_
     nbits_gpu_ok(status, &error);
 }
 
-static int64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
-
 dbt_nbits_gpu_problem nbits_gpu_two_bits(bool int8) {
     return (dbt_nbits_gpu_problem){.p = {.M = 1,
                                          .N = 64,
@@ -66,10 +64,11 @@ dbt_nbits_gpu_problem nbits_gpu_problem_create(dbt_gpu *gpu, const nbits_data *d
     dbt_nbits_gpu_problem out = {.p = *p};
     const int64_t n_scales = p->N * p->k_blocks;
     int64_t zero_bytes = p->N * dbt_nbits_zero_row_bytes(p);
-    if (dbt_nbits_float_zero_points(p)) zero_bytes = n_scales * float_bytes(p->zero_point_type);
+    if (dbt_nbits_float_zero_points(p))
+        zero_bytes = n_scales * dbt_nbits_float_bytes(p->zero_point_type);
     out.a = nbits_gpu_upload(gpu, p->a, p->M * p->K * 4);
     out.b = nbits_gpu_upload(gpu, p->b, p->N * dbt_nbits_row_bytes(p));
-    out.scales = nbits_gpu_upload(gpu, p->scales, n_scales * float_bytes(p->scale_type));
+    out.scales = nbits_gpu_upload(gpu, p->scales, n_scales * dbt_nbits_float_bytes(p->scale_type));
     if (p->zero_points) out.zero_points = nbits_gpu_upload(gpu, p->zero_points, zero_bytes);
     if (p->g_idx) out.g_idx = nbits_gpu_upload(gpu, p->g_idx, p->K * 4);
     if (p->bias) out.bias = nbits_gpu_upload(gpu, p->bias, p->N * 4);

@@ -20,8 +20,6 @@ static void ok(dibit_status status) { nbits_gpu_ok(status, &error); }
 
 static int64_t below(int64_t n) { return (int64_t)(dbt_test_random(&seed) % (uint64_t)n); }
 
-static int64_t float_bytes(dibit_type type) { return type == DIBIT_TYPE_FLOAT ? 4 : 2; }
-
 static const void *bytes_on(const void *at, int64_t n) { return at ? (const char *)at + n : NULL; }
 
 /* ---- Cases ---- */
@@ -47,12 +45,12 @@ static nbits_case some_case(uint32_t bits, bool int8) {
 static dbt_nbits_element element_of(const dbt_matmul_nbits *p, int64_t m, int64_t n) {
     dbt_nbits_element e = {.p = *p, .m = m, .n = n};
     const int64_t zero_row = dbt_nbits_float_zero_points(p)
-                                 ? p->k_blocks * float_bytes(p->zero_point_type)
+                                 ? p->k_blocks * dbt_nbits_float_bytes(p->zero_point_type)
                                  : dbt_nbits_zero_row_bytes(p);
     e.p.M = e.p.N = 1;
     e.p.a = p->a + m * p->K;
     e.p.b = p->b + n * dbt_nbits_row_bytes(p);
-    e.p.scales = bytes_on(p->scales, n * p->k_blocks * float_bytes(p->scale_type));
+    e.p.scales = bytes_on(p->scales, n * p->k_blocks * dbt_nbits_float_bytes(p->scale_type));
     e.p.zero_points = bytes_on(p->zero_points, n * zero_row);
     if (p->bias) e.p.bias = p->bias + n;
     e.b_bytes = (uint64_t)((p->N - n) * dbt_nbits_row_bytes(p));
