@@ -5,11 +5,6 @@ import {isNode} from './input.js';
 /** A URL, the bytes, or a module. */
 export type WasmSource = string | URL | ArrayBuffer | ArrayBufferView | WebAssembly.Module;
 
-export interface Binary {
-    module: WebAssembly.Module;
-    relaxed: boolean;
-}
-
 /* (module (func (export "f") (result i32)
  *     (i32x4.extract_lane 0 (i32x4.relaxed_dot_i8x16_i7x16_add_s
  *         (i8x16.splat (i32.const -128)) (i8x16.splat (i32.const 3)) (i32x4.splat (i32.const 7)))))) */
@@ -33,15 +28,11 @@ export function hasRelaxedSimd(): boolean {
     return f() === 4 * -128 * 3 + 7;
 }
 
-export async function loadBinary(source: WasmSource | undefined): Promise<Binary> {
-    const relaxed = hasRelaxedSimd();
-    if (source instanceof WebAssembly.Module) return {module: source, relaxed};
-    if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) {
-        return {module: await compile(source as BufferSource), relaxed};
-    }
-    const url = source ?? (relaxed ? new URL('./dibit-relaxed.wasm', import.meta.url)
-                                   : new URL('./dibit.wasm', import.meta.url));
-    return {module: await fetchModule(url), relaxed};
+export async function loadBinary(source: WasmSource | undefined): Promise<WebAssembly.Module> {
+    if (source instanceof WebAssembly.Module) return source;
+    if (source instanceof ArrayBuffer || ArrayBuffer.isView(source)) return compile(source as BufferSource);
+    return fetchModule(source ?? (hasRelaxedSimd() ? new URL('./dibit-relaxed.wasm', import.meta.url)
+                                                   : new URL('./dibit.wasm', import.meta.url)));
 }
 
 async function compile(bytes: BufferSource): Promise<WebAssembly.Module> {

@@ -171,21 +171,25 @@ export interface Core {
     loads: Lock;
 }
 
+/* DIBIT_ISA_WASM_RELAXED_SIMD of dibit.h */
+const ISA_RELAXED_SIMD = 1n << 33n;
+
 export class Engine extends Handle {
     /** One line for people; why this device, if there was a choice. */
     readonly deviceName: string;
     readonly why: string;
+    /** Whether the binary with relaxed SIMD runs. */
+    readonly relaxed: boolean;
 
     private constructor(readonly core: Core, readonly device: 'webgpu' | 'wasm' | 'null', why: string,
                         /** The GPU, on 'webgpu'. */
-                        readonly gpu: OpenedDevice | null,
-                        /** Whether the binary with relaxed SIMD runs. */
-                        readonly relaxed: boolean) {
+                        readonly gpu: OpenedDevice | null) {
         super(null);
         const {wasm} = core;
         this.deviceName = device === 'webgpu' ? deviceName(gpu!)
             : wasm.string(wasm.call('dibit_device_name', core.device));
         this.why = why;
+        this.relaxed = (BigInt(wasm.call('dibit_cpu_isa')) & ISA_RELAXED_SIMD) !== 0n; /* as it was compiled */
     }
 
     static async create(options: EngineOptions = {}): Promise<Engine> {
@@ -197,9 +201,8 @@ export class Engine extends Handle {
         binary.catch(() => {}); /* looked at below */
         const {gpu, why} = await chooseGpu(wanted, options.gpuDevice);
         try {
-            const {module, relaxed} = await binary;
             let sources!: Sources, gpus!: Gpus;
-            const wasm = await Wasm.instantiate(module, wasm => {
+            const wasm = await Wasm.instantiate(await binary, wasm => {
                 sources = new Sources(wasm);
                 gpus = new Gpus(wasm, sources);
                 return {dibit_gpu: gpus.imports(), dibit_source: sources.imports()};
@@ -212,7 +215,7 @@ export class Engine extends Handle {
             const out = scope.zeros(4);
             wasm.try('dibit_device_create', desc, out);
             const core = {wasm, sources, device: wasm.view.getUint32(out, true), loads: new Lock()};
-            return new Engine(core, kind, why, gpu, relaxed);
+            return new Engine(core, kind, why, gpu);
         } catch (e) {
             if (gpu?.isOwn) gpu.device.destroy();
             throw e;

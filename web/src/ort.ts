@@ -19,7 +19,7 @@ function engineBinary(): Promise<WebAssembly.Module> {
     const {wasmPaths, wasmBinary} = common.env.wasm;
     const path = typeof wasmPaths === 'string' ? undefined : wasmPaths?.wasm;
     const given = wasmBinary ?? (path && /dibit/.test(String(path)) ? path : undefined);
-    binary ??= loadBinary(given as ArrayBuffer | string | URL | undefined).then(b => b.module);
+    binary ??= loadBinary(given as ArrayBuffer | string | URL | undefined);
     binary.catch(() => (binary = undefined));
     return binary;
 }

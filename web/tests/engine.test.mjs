@@ -3,6 +3,7 @@ import assert from 'node:assert/strict';
 import {readFileSync} from 'node:fs';
 import {join} from 'node:path';
 import {after, before, test} from 'node:test';
+import {verify} from '../../build/web/dist/verify.js';
 import {DibitError, Engine, fakeDevice, root} from './web.mjs';
 
 const LLAMA = join(root, 'tests/data/cases/llama.q2/model.onnx');
@@ -161,6 +162,21 @@ test('a device that does not exist, and one that is not there', async () => {
     await assert.rejects(Engine.create({device: 'wasm', wasm: new Uint8Array(8)}), fails('UNSUPPORTED', /binary/));
     await assert.rejects(Engine.create({device: 'wasm', wasm: '/nowhere.wasm'}), fails('IO', /nowhere/));
 });
+
+/* Deno has relaxed SIMD, Node not yet. */
+for (const [file, relaxed] of [['dibit.wasm', false], ['dibit-relaxed.wasm', true]]) {
+    test(`${file} says which of the two it is, whatever the other could do here`, async t => {
+        const wasm = readFileSync(join(root, 'build/web/dist', file));
+        if (!WebAssembly.validate(wasm)) return t.skip('there is no relaxed SIMD');
+        for (const device of ['wasm', 'null']) {
+            const own = await Engine.create({device, wasm});
+            assert.equal(own.relaxed, relaxed);
+            own.dispose();
+        }
+        const {binary} = await verify({device: 'wasm', scope: 'quick', wasm});
+        assert.equal(binary, relaxed ? 'relaxed SIMD' : 'SIMD');
+    });
+}
 
 test('a GPU that is lost: every call says so, and all can be disposed of', async () => {
     const device = fakeDevice(), own = await Engine.create({gpuDevice: device});
