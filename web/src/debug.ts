@@ -60,13 +60,14 @@ export interface ModelOptions extends DeviceOptions {
 
 export function describe(engine: Engine, began: number): Place {
     const {gpu} = engine, {navigator, process} = globalThis as {
-        navigator?: {userAgent?: string}; process?: {version?: string; platform?: string; arch?: string};
-    };
+        navigator?: {userAgent?: string};
+        process?: {versions?: Record<string, string>; platform?: string; arch?: string};
+    }, {node, deno} = process?.versions ?? {}; /* Deno says both */
     const limits: Record<string, number> = {};
     if (gpu) for (const name in gpu.device.limits) limits[name] = gpu.device.limits[name as keyof GPUSupportedLimits] as number;
     return {
         version: DIBIT_VERSION, device: engine.deviceName, why: engine.why,
-        runtime: process?.version ? `Node ${process.version}, ${process.platform} ${process.arch}`
+        runtime: node ? `${deno ? `Deno ${deno}` : `Node ${node}`}, ${process!.platform} ${process!.arch}`
             : navigator?.userAgent ?? 'unknown',
         binary: engine.relaxed ? 'relaxed SIMD' : 'SIMD',
         ...(gpu && {adapter: {...gpu.adapter}, features: [...gpu.device.features].sort(), limits}),

@@ -250,12 +250,12 @@ async function chooseGpu(wanted: DeviceChoice, given: GPUDevice | undefined):
     Promise<{gpu: OpenedDevice | null; why: string}> {
     if (wanted === 'wasm' || wanted === 'null') return {gpu: null, why: ''};
     const gpu = await (given ? wrapDevice(given) : requestDevice());
-    if (wanted === 'webgpu') {
-        if (typeof gpu === 'string') throw new DibitError('DEVICE_UNAVAILABLE', gpu);
-        return {gpu, why: ''};
+    if (typeof gpu === 'string') {
+        if (wanted === 'webgpu') throw new DibitError('DEVICE_UNAVAILABLE', gpu);
+        return {gpu: null, why: `${gpu}, so the CPU computes`};
     }
-    if (typeof gpu === 'string') return {gpu: null, why: `${gpu}, so the CPU computes`};
-    if (!gpu.isSoftware || given) return {gpu, why: 'WebGPU has a GPU'};
+    if (wanted === 'webgpu' || given) return {gpu, why: ''};
+    if (!gpu.isSoftware) return {gpu, why: 'WebGPU has a GPU'};
     if (gpu.isOwn) gpu.device.destroy();
     return {gpu: null, why: `WebGPU has a software adapter alone, ${deviceName(gpu)}, so the CPU computes`};
 }

@@ -76,6 +76,7 @@ export interface Explanation {
     device: string;
     /** Why this device: what was asked for, and what was missing. */
     why: string;
+    /** Of the GPU, while it computes. */
     adapter?: {vendor: string; architecture: string; description: string; isFallbackAdapter: boolean};
     features?: string[];
     /** Which of the two binaries runs: 'relaxed SIMD' or 'SIMD'. */

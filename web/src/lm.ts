@@ -270,7 +270,7 @@ export class InlineModel implements LanguageModel {
             use.steps++;
             uses.set(key, {op: use.op, device: use.device, kernel: use.kernel, why: use.why, steps: use.steps});
         }
-        const gpu = engine.gpu;
+        const gpu = session.why ? null : engine.gpu; /* one that was left computes nothing */
         return {
             device: info.device, why: session.why || engine.why, binary: engine.relaxed ? 'relaxed SIMD' : 'SIMD',
             adapter: gpu?.adapter, features: gpu ? [...gpu.device.features].sort() : undefined,

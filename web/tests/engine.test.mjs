@@ -178,9 +178,15 @@ for (const [file, relaxed] of [['dibit.wasm', false], ['dibit-relaxed.wasm', tru
     });
 }
 
+test('a report names the runtime', async () => {
+    const {runtime} = await verify({device: 'wasm', scope: 'quick'}), {deno, node} = process.versions;
+    assert.ok(runtime.startsWith(deno ? `Deno ${deno}, ` : `Node ${node}, `), runtime);
+});
+
 test('a GPU that is lost: every call says so, and all can be disposed of', async () => {
     const device = fakeDevice(), own = await Engine.create({gpuDevice: device});
     assert.equal(own.device, 'webgpu');
+    assert.equal(own.why, ''); /* it was given: there was no choice */
     const m = await own.loadModel(LLAMA), session = await m.createSession({noProof: true});
     const state = session.createState();
     await session.run({inputs: tokens(0, 3), states: [state]});

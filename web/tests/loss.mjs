@@ -25,7 +25,8 @@ export async function generateAndLose({scripts, folder, moments}) {
         }});
         const lm = await load(folder, {...options, device: 'auto', gpuDevice}), before = (await lm.explain()).device;
         const {tokens, fallback} = await generate(lm, moment, () => gpuDevice.destroy());
-        all.push({tokens, fallback, before, after: (await lm.explain()).device});
+        const after = await lm.explain();
+        all.push({tokens, fallback, before, after: after.device, ofGpu: !!(after.adapter ?? after.features)});
         await lm.dispose();
     }
     return {cpu, all};
@@ -40,11 +41,12 @@ export function judgeLoss({cpu, all}, moments) {
     assert.equal(cpu.length, 40);
     assert.equal(all.length, moments.length);
     assert.ok(all.some(one => one.fallback), 'the texts ended before their GPUs were lost');
-    for (const {tokens, fallback, before, after} of all) {
+    for (const {tokens, fallback, before, after, ofGpu} of all) {
         assert.deepEqual(tokens, cpu);
         assert.doesNotMatch(before, /^cpu/);
         if (!fallback) continue; /* tokens come in bunches: the text was complete */
         assert.match(after, /^cpu/);
+        assert.equal(ofGpu, false);
         assert.match(fallback, /CPU took over: .*(destroyed|lost)/);
     }
 }
