@@ -1,7 +1,6 @@
 /* dibit diff: where a device first answers otherwise than the CPU. */
 #include <inttypes.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -202,10 +201,7 @@ static bool compare(diff_context *c, dibit_error *error) {
                                   .noise_runs = o->noise_runs};
     dibit_status status = dibit_diff_begin(c->model, &desc, &c->diff, error);
     if (status == DIBIT_OK) status = DIBIT_PENDING;
-    while (status == DIBIT_PENDING) {
-        status = dibit_diff_poll(c->diff, error);
-        sched_yield();
-    }
+    while (status == DIBIT_PENDING) status = dibit_diff_poll(c->diff, error);
     dibit_diff_case failing;
     if (status != DIBIT_OK) return false;
     dibit_diff_get_info(c->diff, &c->info);

@@ -2,7 +2,6 @@
 #include <errno.h>
 #include <inttypes.h>
 #include <math.h>
-#include <sched.h>
 #include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
@@ -224,10 +223,7 @@ static int trace_element(const char *verb, const trace_context *c) {
     (void)parse_index(o->index, index, &desc.n_index);
     dibit_status status = dibit_trace_begin(c->session, &desc, &trace, &error);
     if (status == DIBIT_OK) status = DIBIT_PENDING;
-    while (status == DIBIT_PENDING) {
-        status = dibit_trace_poll(trace, &error);
-        sched_yield();
-    }
+    while (status == DIBIT_PENDING) status = dibit_trace_poll(trace, &error);
     int result = 1;
     if (status != DIBIT_OK) {
         dibit_cli_fail(verb, error.text);

@@ -1,5 +1,4 @@
 /* dibit verify: reads every code of weights back through each kernel of a device. */
-#include <sched.h>
 #include <stdio.h>
 
 #include <jansson.h>
@@ -67,10 +66,7 @@ static int verify_device(dibit_device *device, const dibit_verify_desc *desc, bo
     const double start = dibit_cli_seconds();
     dibit_status status = dibit_verify_begin(device, desc, &verify, &error);
     if (status == DIBIT_OK) status = DIBIT_PENDING;
-    while (status == DIBIT_PENDING) {
-        status = dibit_verify_poll(verify, &error);
-        sched_yield();
-    }
+    while (status == DIBIT_PENDING) status = dibit_verify_poll(verify, &error);
     const int code = status == DIBIT_OK ? report(verify, device, json, dibit_cli_seconds() - start)
                                         : dibit_cli_fail(verb, error.text);
     dibit_verify_destroy(&verify);

@@ -67,7 +67,7 @@ dibit_status dbt_state_read_device(dibit_state *state, int32_t i, uint64_t bytes
         r->pair = i;
         r->bytes = bytes;
     }
-    const dibit_status status = dbt_gpu_hal(gpu)->calls->poll(dbt_gpu_hal(gpu), r->ticket, error);
+    const dibit_status status = dbt_gpu_poll(gpu, r->ticket, error);
     if (status == DIBIT_PENDING) return status;
     r->active = false;
     *data = r->block.data;

@@ -81,8 +81,8 @@ dibit_status dibit_run_tokens(dibit_session *session, int64_t *ids, uint32_t n,
     const int64_t batch = tokens->reads[tokens->first].batch;
     DBT_FAIL_IF(batch != n, error, DIBIT_BAD_ARGUMENT, "the run chose %lld tokens, not %u",
                 (long long)batch, (unsigned)n);
-    dbt_hal *const hal = dbt_gpu_hal(session->plan->options.gpu);
-    const dibit_status status = hal->calls->poll(hal, tokens->reads[tokens->first].ticket, error);
+    const dibit_status status =
+        dbt_gpu_poll(session->plan->options.gpu, tokens->reads[tokens->first].ticket, error);
     if (status == DIBIT_PENDING) return status;
     const int32_t *const words = tokens->reads[tokens->first].words.data;
     tokens->first = (tokens->first + 1) % DBT_MAX_UNREAD;

@@ -383,9 +383,9 @@ static dibit_status record(dibit_trace *t, dibit_error *error) {
 }
 
 static dibit_status wait(dibit_trace *t, dibit_error *error) {
-    dbt_hal *const hal = dbt_gpu_hal(t->session->device->gpu);
+    dbt_gpu *const gpu = t->session->device->gpu;
     while (t->n_tickets > 0) {
-        const dibit_status status = hal->calls->poll(hal, t->tickets[t->n_tickets - 1], error);
+        const dibit_status status = dbt_gpu_poll(gpu, t->tickets[t->n_tickets - 1], error);
         if (status == DIBIT_PENDING) return status;
         t->n_tickets--;
         DBT_TRY(status);

@@ -223,16 +223,16 @@ static void judge(dibit_verify *v, tested *t) {
 /* Begins, or goes on with, the present kernel's run; then it has been judged unless PENDING. */
 static dibit_status run_kernel(dibit_verify *v, dibit_error *error) {
     tested *const t = &v->kernels[v->kernel];
-    dbt_hal *const hal = v->device->gpu ? dbt_gpu_hal(v->device->gpu) : NULL;
+    dbt_gpu *const gpu = v->device->gpu;
     dibit_error why;
     dibit_status status = DIBIT_OK;
     if (v->ticket == 0) {
         if (!takes(v, t)) return DIBIT_OK;
         memset(v->y, 0xff, (size_t)v->y_bytes); /* NaNs: what is not written is wrong */
-        status = hal ? run_gpu(v, t, &why) : run_cpu(v, t, &why);
+        status = gpu ? run_gpu(v, t, &why) : run_cpu(v, t, &why);
     }
     if (status == DIBIT_OK && v->ticket != 0) {
-        status = hal->calls->poll(hal, v->ticket, &why);
+        status = dbt_gpu_poll(gpu, v->ticket, &why);
         if (status == DIBIT_PENDING) return status;
         v->ticket = 0;
     }

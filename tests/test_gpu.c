@@ -2,6 +2,9 @@
  * nothing new. */
 #include "dbt_test.h"
 
+#include <time.h>
+
+#include "base/os.h"
 #include "gpu/gpu.h"
 
 static const char fill_text[] = "#param VALUE 0..3\n"
@@ -214,6 +217,29 @@ static void test_a_busy_device_gets_all_at_once(void **state) {
     stop(&f);
 }
 
+/* Whoever waits in a loop leaves the core to others. */
+static void test_waiting_naps(void **state) {
+    (void)state;
+#if !defined(__wasm__)
+    enum { POLLS = 100, LEAST_NS = 20000 };
+    fixture f;
+    start(&f);
+    dbt_hal_calls calls = *f.hal->calls;
+    const dbt_hal_calls *const null_calls = f.hal->calls;
+    calls.poll = never_done;
+    f.hal->calls = &calls;
+    const clock_t worked = clock();
+    const uint64_t began = dbt_os_nanoseconds();
+    for (int i = 0; i <= POLLS; i++)
+        assert_int_equal(dbt_gpu_poll(f.gpu, 7, &f.error), DIBIT_PENDING);
+    const double ns = (double)(dbt_os_nanoseconds() - began);
+    assert_true(ns >= POLLS * LEAST_NS);
+    assert_true((double)(clock() - worked) / CLOCKS_PER_SEC * 1e9 < ns / 2);
+    f.hal->calls = null_calls;
+    stop(&f);
+#endif
+}
+
 /* The HAL may submit by itself: the uniforms go first. */
 static void test_uniforms_go_before_any_submit(void **state) {
     (void)state;
@@ -391,6 +417,7 @@ int main(void) {
         cmocka_unit_test(test_groups_are_bounded),
         cmocka_unit_test(test_every_64_dispatches_are_submitted),
         cmocka_unit_test(test_a_busy_device_gets_all_at_once),
+        cmocka_unit_test(test_waiting_naps),
         cmocka_unit_test(test_uniforms_go_before_any_submit),
         cmocka_unit_test(test_limits_are_statuses),
         cmocka_unit_test(test_scratch_grows),

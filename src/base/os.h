@@ -44,6 +44,8 @@ size_t dbt_os_thread_bytes(void);
 bool dbt_os_thread_start(dbt_os_thread *thread, dbt_os_main main, void *ctx);
 void dbt_os_thread_join(dbt_os_thread *thread);
 void dbt_os_yield(void);
+/* Leaves the core to others for some 20 microseconds, with Linux's timer slack for 70; nothing in WebAssembly. */
+void dbt_os_nap(void);
 
 /* A place to sleep: wait returns when *word no longer has the value `seen` (or for no reason); wake
  * wakes all that wait. Change *word before wake. */

@@ -166,6 +166,7 @@ bool dbt_os_thread_start(dbt_os_thread *thread, dbt_os_main main, void *ctx) {
 
 void dbt_os_thread_join(dbt_os_thread *thread) { pthread_join(thread->id, NULL); }
 void dbt_os_yield(void) { sched_yield(); }
+void dbt_os_nap(void) { nanosleep(&(struct timespec){.tv_nsec = 20000}, NULL); }
 
 struct dbt_os_sleep {
     pthread_mutex_t mutex;

@@ -33,6 +33,7 @@ bool dbt_os_thread_start(dbt_os_thread *thread, dbt_os_main main, void *ctx) {
 }
 void dbt_os_thread_join(dbt_os_thread *thread) { (void)thread; }
 void dbt_os_yield(void) {}
+void dbt_os_nap(void) {}
 
 size_t dbt_os_sleep_bytes(void) { return sizeof(dbt_os_sleep); }
 bool dbt_os_sleep_init(dbt_os_sleep *sleep) { return (void)sleep, true; }

@@ -180,14 +180,13 @@ static dibit_status upload(dbt_exec *exec, const dbt_plan_tensor *from, const db
 static dibit_status download(dbt_exec *exec, const dbt_plan_tensor *from, const dbt_plan_tensor *to,
                              dibit_error *error) {
     dbt_gpu *const gpu = exec->plan->options.gpu;
-    dbt_hal *const hal = dbt_gpu_hal(gpu);
     const bool words = !from->native && from->t.type == DIBIT_TYPE_INT32;
     if (!exec->ticket) {
         if (words) DBT_TRY(dbt_exec_scratch(exec, from->bytes, error));
         DBT_TRY(dbt_gpu_read(gpu, from->buffer, 0, words ? exec->scratch.data : to->t.data,
                              from->bytes, &exec->ticket, error));
     }
-    const dibit_status status = hal->calls->poll(hal, exec->ticket, error);
+    const dibit_status status = dbt_gpu_poll(gpu, exec->ticket, error);
     if (status == DIBIT_PENDING) return status;
     exec->ticket = 0;
     DBT_TRY(status);

@@ -12,6 +12,7 @@
 
 #include <string.h>
 
+#include "base/os.h"
 #include "gpu/gpu_cache.h"
 #include "gpu/gpu_times.h"
 
@@ -33,6 +34,7 @@ struct dbt_gpu {
     dbt_hal *hal;
     uint32_t n_recorded; /* dispatches since the last submit */
     uint64_t last_read;  /* its ticket; 0: it is done */
+    uint64_t last_poll;  /* the ticket that was waited for last */
     dbt_gpu_cache cache;
     dbt_hal_buffer *uniforms;
     unsigned char *uniform_bytes; /* [UNIFORM_BYTES]: what `uniforms` will hold */
@@ -113,6 +115,12 @@ dibit_status dbt_gpu_read(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset,
     DBT_TRY(gpu->hal->calls->read(gpu->hal, buffer, offset, dst, bytes, ticket, error));
     gpu->last_read = *ticket;
     return DIBIT_OK;
+}
+
+dibit_status dbt_gpu_poll(dbt_gpu *gpu, uint64_t ticket, dibit_error *error) {
+    if (gpu->last_poll == ticket) dbt_os_nap();
+    gpu->last_poll = ticket;
+    return gpu->hal->calls->poll(gpu->hal, ticket, error);
 }
 
 dibit_status dbt_gpu_grid(const dbt_gpu *gpu, uint64_t n, uint32_t workgroups[3],

@@ -44,6 +44,9 @@ dibit_status dbt_gpu_warm(dbt_gpu *gpu, const dbt_gpu_dispatch *dispatch, dibit_
 dibit_status dbt_gpu_submit(dbt_gpu *gpu, dibit_error *error);
 dibit_status dbt_gpu_read(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset, void *dst,
                           uint64_t bytes, uint64_t *ticket, dibit_error *error);
+/* The HAL's, for those who have nothing else to do than wait: they may ask in a loop, since a read that is asked for
+ * again naps first. */
+dibit_status dbt_gpu_poll(dbt_gpu *gpu, uint64_t ticket, dibit_error *error);
 
 /* The HAL's, for short. */
 static inline dibit_status dbt_gpu_write(dbt_gpu *gpu, dbt_hal_buffer *buffer, uint64_t offset,
