@@ -244,16 +244,18 @@ static void accumulate_tile(const block *k, int64_t t, int64_t n) {
     k->j->kernel->accumulate(k->x, values, stride, k->rows, n, a->v_dim, k->out.acc);
 }
 
-/* Asks for tile [t, t + n) of float16 that is read once and straight from memory: the next tile is on its
+/* Asks for tile [t, t + n) where few queries read it once and straight from memory: the next tile is on its
  * way while this one is computed. (The CPU's own prefetching starts anew with every page.) */
 static void prefetch_tile(const block *k, const dbt_attention_span *span, dibit_type type,
                           int64_t dim, int64_t t, int64_t n) {
     enum { LINE = 64 };
-    const uint16_t *const half = half_of(k, span, type, t);
-    if (!half) return;
+    if (k->rows > k->j->kernel->few_rows) return;
+    const int64_t bytes = dibit_type_bits(type) / 8;
+    const char *const first =
+        (const char *)span->data + (k->kv * span->head_stride + t * span->row_stride) * bytes;
     for (int64_t i = 0; i < n; i++) {
-        const char *const row = (const char *)(half + i * span->row_stride);
-        for (int64_t at = 0; at < dim * 2; at += LINE) DBT_PREFETCH(row + at);
+        const char *const row = first + i * span->row_stride * bytes;
+        for (int64_t at = 0; at < dim * bytes; at += LINE) DBT_PREFETCH(row + at);
     }
 }
 
