@@ -141,6 +141,65 @@ static void test_pool_runs_every_task_once(void **state) {
     }
 }
 
+typedef struct prefetch_calls {
+    uint32_t n_threads;
+    char data[4096];
+    _Atomic bool job; /* one is under way */
+    _Atomic int calls, wrong;
+    _Atomic int tasks;
+} prefetch_calls;
+
+static void prefetch_of(const void *ctx, uint32_t thread, uint32_t n_threads,
+                        dbt_prefetch *prefetch) {
+    prefetch_calls *const c = (prefetch_calls *)(uintptr_t)ctx;
+    c->calls++;
+    c->wrong += !c->job || thread >= n_threads || n_threads != c->n_threads;
+    c->wrong += prefetch->n_spans != 0;
+    dbt_prefetch_add(prefetch, c->data, sizeof c->data);
+    dbt_prefetch_add(prefetch, c->data, 65);
+}
+
+static void short_task(void *ctx, int64_t i, uint32_t thread) {
+    (void)i, (void)thread;
+    ((prefetch_calls *)ctx)->tasks++;
+}
+
+static void test_pool_asks_what_to_prefetch_while_a_job_lasts(void **state) {
+    (void)state;
+    for (uint32_t threads = 2; threads <= 4 && threads <= dbt_os_max_threads(); threads++) {
+        dbt_pool *pool = NULL;
+        assert_int_equal(dbt_pool_create(NULL, threads, &pool, NULL), DIBIT_OK);
+        prefetch_calls c = {.n_threads = threads};
+        for (int round = 0; round < 3000; round++) {
+            dbt_pool_prefetch(pool, prefetch_of, &c);
+            c.job = true;
+            dbt_parallel_for(pool, 6, short_task, &c);
+            c.job = false;
+            dbt_pool_prefetch(pool, NULL, NULL);
+            if (round % 2) dbt_parallel_for(pool, 3, short_task, &c); /* asks for nothing */
+        }
+        assert_int_equal(c.tasks, 3000 * 6 + 1500 * 3);
+        assert_int_equal(c.wrong, 0);
+        assert_in_range(c.calls, 3000, 3000 * threads);
+        dbt_pool_destroy(&pool);
+    }
+}
+
+static void test_prefetch_has_room_for_some_spans(void **state) {
+    (void)state;
+    dbt_prefetch prefetch = {0};
+    const char data[200] = {0};
+    dbt_prefetch_add(&prefetch, data, 0);
+    dbt_prefetch_add(&prefetch, data, -5);
+    assert_int_equal(prefetch.n_spans, 0);
+    for (int i = 1; i <= DBT_PREFETCH_SPANS + 5; i++) dbt_prefetch_add(&prefetch, data, i * 64 - 1);
+    assert_int_equal(prefetch.n_spans, DBT_PREFETCH_SPANS);
+    for (int i = 0; i < DBT_PREFETCH_SPANS; i++) {
+        assert_int_equal(prefetch.spans[i].at, (uintptr_t)data);
+        assert_int_equal(prefetch.spans[i].lines, i + 1);
+    }
+}
+
 static void test_task_ranges_cover_everything_once(void **state) {
     (void)state;
     for (int64_t n = 1; n < 40; n++) {
@@ -186,6 +245,8 @@ int main(void) {
         cmocka_unit_test(test_subbyte_types_unpack_low_bits_first),
         cmocka_unit_test(test_arena_is_zeroed_and_a_reset_keeps_its_largest_chunk),
         cmocka_unit_test(test_pool_runs_every_task_once),
+        cmocka_unit_test(test_pool_asks_what_to_prefetch_while_a_job_lasts),
+        cmocka_unit_test(test_prefetch_has_room_for_some_spans),
         cmocka_unit_test(test_task_ranges_cover_everything_once),
     };
     return cmocka_run_group_tests(tests, NULL, NULL);

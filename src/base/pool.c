@@ -27,6 +27,7 @@ typedef struct worker {
     dbt_pool *pool;
     uint32_t index;
     dbt_os_thread *thread;
+    dbt_prefetch prefetch;
 } worker;
 
 struct dbt_pool {
@@ -37,10 +38,13 @@ struct dbt_pool {
     bool sleep_ready;
     uint32_t n_started;
     dbt_work counted;
+    dbt_prefetch prefetch; /* the caller's */
     /* The job. */
     dbt_task task;
     void *ctx;
     int64_t n_tasks;
+    dbt_prefetch_of prefetch_of;
+    const void *prefetch_ctx;
     _Atomic int64_t left;        /* tasks that nobody has taken, or less than none */
     _Atomic uint32_t unfinished; /* tasks */
     _Atomic uint32_t generation; /* counts jobs; the last one is for stopping */
@@ -54,27 +58,60 @@ static inline void relax(void) {
 #endif
 }
 
+/* ---- Asking memory while waiting ---- */
+
+enum { LINE = 64 };
+
+void dbt_prefetch_add(dbt_prefetch *prefetch, const void *data, int64_t bytes) {
+    if (prefetch->n_spans == DBT_PREFETCH_SPANS || bytes <= 0) return;
+    prefetch->spans[prefetch->n_spans].at = (uintptr_t)data;
+    prefetch->spans[prefetch->n_spans++].lines = (bytes + LINE - 1) / LINE;
+}
+
+/* Asks for a line of the span whose turn it is. */
+static void ask_for_line(dbt_prefetch *prefetch) {
+    const uint32_t i = prefetch->next;
+    DBT_PREFETCH((const void *)prefetch->spans[i].at);
+    prefetch->spans[i].at += LINE;
+    if (--prefetch->spans[i].lines > 0) {
+        prefetch->next = i + 1;
+    } else {
+        prefetch->spans[i] = prefetch->spans[--prefetch->n_spans];
+    }
+    if (prefetch->next >= prefetch->n_spans) prefetch->next = 0;
+}
+
+static void find_prefetch(const dbt_pool *pool, uint32_t thread, dbt_prefetch *prefetch) {
+    prefetch->n_spans = prefetch->next = 0;
+    if (pool->prefetch_of) pool->prefetch_of(pool->prefetch_ctx, thread, pool->n_threads, prefetch);
+}
+
+/* ---- Waiting ---- */
+
 /* Whether *word differs from `seen` within SPINS looks. */
-static bool spin_until_not(const _Atomic uint32_t *word, uint32_t seen) {
+static bool spin_until_not(const _Atomic uint32_t *word, uint32_t seen, dbt_prefetch *prefetch) {
     for (int i = 0; i < SPINS; i++) {
         if (atomic_load_explicit(word, memory_order_acquire) != seen) return true;
-        relax();
+        if (prefetch->n_spans == 0) relax();
+        for (int line = 0; line < 4 && prefetch->n_spans > 0; line++) ask_for_line(prefetch);
     }
     return false;
 }
 
 /* Task i is the one that was taken when n_tasks - i were left. */
-static void take_tasks(dbt_pool *pool, uint32_t thread) {
+static void take_tasks(dbt_pool *pool, uint32_t thread, dbt_prefetch *prefetch) {
     uint32_t n = 0;
     for (int64_t left; (left = atomic_fetch_sub(&pool->left, 1)) > 0; n++)
         pool->task(pool->ctx, pool->n_tasks - left, thread);
-    if (n > 0) atomic_fetch_sub_explicit(&pool->unfinished, n, memory_order_release);
+    if (n == 0) return;
+    find_prefetch(pool, thread, prefetch);
+    atomic_fetch_sub_explicit(&pool->unfinished, n, memory_order_release);
 }
 
-static void wait_for_job(dbt_pool *pool, uint32_t seen) {
+static void wait_for_job(dbt_pool *pool, uint32_t seen, dbt_prefetch *prefetch) {
     const uint64_t end = dbt_os_nanoseconds() + SPIN_NS;
     do {
-        if (spin_until_not(&pool->generation, seen)) return;
+        if (spin_until_not(&pool->generation, seen, prefetch)) return;
         dbt_os_yield();
     } while (dbt_os_nanoseconds() < end);
     atomic_fetch_add(&pool->sleepers, 1);
@@ -86,10 +123,10 @@ static void worker_main(void *ctx) {
     worker *const w = ctx;
     dbt_pool *const pool = w->pool;
     for (uint32_t seen = 0;;) {
-        wait_for_job(pool, seen);
+        wait_for_job(pool, seen, &w->prefetch);
         seen = atomic_load(&pool->generation);
         if (atomic_load(&pool->stop)) return;
-        take_tasks(pool, w->index);
+        take_tasks(pool, w->index, &w->prefetch);
     }
 }
 
@@ -108,7 +145,9 @@ static dibit_status start(dbt_pool *pool, dibit_error *error) {
     DBT_FAIL_IF(!pool->sleep_ready, error, DIBIT_OUT_OF_MEMORY, "cannot create a thread pool");
     for (uint32_t i = 0; i < n; i++) {
         worker *const w = &pool->workers[i];
-        *w = (worker){pool, i + 1, dbt_arena_alloc(&pool->arena, dbt_os_thread_bytes())};
+        *w = (worker){.pool = pool,
+                      .index = i + 1,
+                      .thread = dbt_arena_alloc(&pool->arena, dbt_os_thread_bytes())};
         if (!w->thread) return dbt_fail_memory(error, "threads", dbt_os_thread_bytes());
         DBT_FAIL_IF(!dbt_os_thread_start(w->thread, worker_main, w), error, DIBIT_OUT_OF_MEMORY,
                     "cannot start thread %u of %u", (unsigned)i + 2, (unsigned)pool->n_threads);
@@ -166,6 +205,12 @@ void dbt_pool_count(dbt_pool *pool, const dbt_work *work) {
 
 dbt_work dbt_pool_counted(const dbt_pool *pool) { return pool ? pool->counted : (dbt_work){0}; }
 
+void dbt_pool_prefetch(dbt_pool *pool, dbt_prefetch_of of, const void *ctx) {
+    if (!pool) return;
+    pool->prefetch_of = of;
+    pool->prefetch_ctx = ctx;
+}
+
 void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx) {
     if (!pool || pool->n_threads == 1 || n_tasks <= 1) {
         for (int64_t i = 0; i < n_tasks; i++) task(ctx, i, 0);
@@ -177,9 +222,9 @@ void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx)
     atomic_store_explicit(&pool->unfinished, (uint32_t)n_tasks, memory_order_relaxed);
     atomic_store(&pool->left, n_tasks);
     publish(pool);
-    take_tasks(pool, 0);
+    take_tasks(pool, 0, &pool->prefetch);
     for (uint32_t n; (n = atomic_load_explicit(&pool->unfinished, memory_order_acquire)) != 0;) {
-        if (!spin_until_not(&pool->unfinished, n)) dbt_os_yield();
+        if (!spin_until_not(&pool->unfinished, n, &pool->prefetch)) dbt_os_yield();
     }
 }
 

@@ -22,6 +22,28 @@ uint32_t dbt_pool_threads(const dbt_pool *pool);
 typedef void (*dbt_task)(void *ctx, int64_t i, uint32_t thread);
 void dbt_parallel_for(dbt_pool *pool, int64_t n_tasks, dbt_task task, void *ctx);
 
+/* ---- What comes next ----
+ *
+ * At a job's end threads wait for the last of them, and during what is no job for the caller, while memory has nothing
+ * to do. What each of them reads first in a later job is asked for meanwhile: hints to the caches, nothing is read. */
+
+enum { DBT_PREFETCH_SPANS = 24 };
+typedef struct dbt_prefetch {
+    struct {
+        uintptr_t at;
+        int64_t lines; /* that are left to be asked for */
+    } spans[DBT_PREFETCH_SPANS];
+    uint32_t n_spans, next; /* they take turns */
+} dbt_prefetch;
+
+/* One span more; what there is no room for is left out. */
+void dbt_prefetch_add(dbt_prefetch *prefetch, const void *data, int64_t bytes);
+/* Adds what thread `thread` of `n_threads` reads first. Called on that thread, before the job that is under way ends. */
+typedef void (*dbt_prefetch_of)(const void *ctx, uint32_t thread, uint32_t n_threads,
+                                dbt_prefetch *prefetch);
+/* From the next job on; NULL: nothing. */
+void dbt_pool_prefetch(dbt_pool *pool, dbt_prefetch_of of, const void *ctx);
+
 /* What a job cannot do without: bytes of memory that are read or written at least once, and products
  * that are added up, in int8 or float. */
 typedef struct dbt_work {

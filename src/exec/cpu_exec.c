@@ -220,28 +220,44 @@ void dbt_cpu_exec_convert(const dbt_exec *exec, const dbt_step *step) {
 
 /* ---- The op ---- */
 
+static dbt_cpu_call call_of(const dbt_exec *exec, const dbt_step *step) {
+    return (dbt_cpu_call){.node = step->node,
+                          .attrs = step->node->attrs,
+                          .n_inputs = step->n_inputs,
+                          .n_outputs = step->n_outputs,
+                          .in = step->in,
+                          .out = step->out,
+                          .prepared = step->prepared,
+                          .options = &exec->plan->options.cpu,
+                          .pool = exec->plan->options.pool};
+}
+
+static void prefetch_of(const void *ctx, uint32_t thread, uint32_t n_threads,
+                        dbt_prefetch *prefetch) {
+    const dbt_cpu_call *const call = ctx;
+    call->node->op->cpu_prefetch(call, thread, n_threads, prefetch);
+}
+
 dibit_status dbt_cpu_exec_op(dbt_exec *exec, dbt_step *step, dibit_error *error) {
     const dbt_op *const op = step->node->op;
     enum { MAX_PAIRS = 8 };
     dbt_state_row *pairs[MAX_PAIRS] = {0};
     const bool has_rows = dbt_node_has_rows(step->node);
     if (has_rows) DBT_TRY(find_rows(exec, step, pairs, error));
-    dbt_cpu_call call = {.node = step->node,
-                         .attrs = step->node->attrs,
-                         .n_inputs = step->n_inputs,
-                         .n_outputs = step->n_outputs,
-                         .in = step->in,
-                         .out = step->out,
-                         .prepared = step->prepared,
-                         .states = has_rows ? pairs : NULL,
-                         .options = &exec->plan->options.cpu,
-                         .pool = exec->plan->options.pool,
-                         .error = error};
+    dbt_cpu_call call = call_of(exec, step), next;
+    call.states = has_rows ? pairs : NULL;
+    call.error = error;
     if (op->cpu_scratch) {
         DBT_TRY(dbt_exec_scratch(exec, op->cpu_scratch(&call), error));
         call.scratch = exec->scratch.data;
     }
-    DBT_TRY(op->cpu_run(&call));
+    if (step->prefetched) {
+        next = call_of(exec, step->prefetched);
+        dbt_pool_prefetch(call.pool, prefetch_of, &next);
+    }
+    const dibit_status status = op->cpu_run(&call);
+    dbt_pool_prefetch(call.pool, NULL, NULL);
+    DBT_TRY(status);
     if (exec->plan->options.keep_bounds) DBT_TRY(keep_bounds(exec, step, &call, error));
     return exec->noise ? add_noise(exec, step, &call, error) : DIBIT_OK;
 }

@@ -226,6 +226,10 @@ struct dbt_op {
     dibit_status (*cpu_prepare)(dbt_cpu_prepare *prepare);
     uint64_t (*cpu_scratch)(const dbt_cpu_call *call); /* bytes; dims are set, data is not */
     dibit_status (*cpu_run)(const dbt_cpu_call *call);
+    /* Adds what thread `thread` of `n_threads` reads first of the constants, before the inputs are there: their
+     * dims are set, data is not. */
+    void (*cpu_prefetch)(const dbt_cpu_call *call, uint32_t thread, uint32_t n_threads,
+                         dbt_prefetch *prefetch);
     /* How far float outputs may be from the exact result, one bound per element and output (NULL
      * outputs excepted), computed from the same inputs: gamma_n * eps * S where the op sums. Run
      * after cpu_run with the same call, scratch untouched since. NULL: 4 * eps * |y|. */

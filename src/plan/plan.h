@@ -69,6 +69,8 @@ typedef struct dbt_step {
     uint64_t serves; /* what it helps to make: dbt_plan_output_bit of outputs, DBT_SERVES_* */
     bool is_prepared;
     void *prepared;
+    const struct dbt_step
+        *prefetched; /* the next one on the CPU that knows what it reads first, or NULL */
     const char *name, *op, *kernel, *why;
     uint64_t runs, nanoseconds, dispatches, device_ns;
     dbt_work work; /* in all those runs, on the CPU */

@@ -227,6 +227,24 @@ static dibit_status prepare_step(dbt_plan *plan, dbt_step *step, dibit_error *er
     return status;
 }
 
+/* Whether it can be asked for memory before its inputs are there. */
+static bool can_prefetch(const dbt_step *step) {
+    if (step->kind != DBT_STEP_OP || step->on_device || step->dynamic) return false;
+    const dbt_op *const op = step->node->op;
+    for (uint32_t i = 0; i < step->n_inputs; i++) {
+        if (op->raw_inputs >> i & 1 && step->in[i] && !step->in_constant[i]) return false;
+    }
+    return op->cpu_prefetch;
+}
+
+static void find_prefetched(dbt_plan *plan) {
+    const dbt_step *next = NULL;
+    for (int32_t i = plan->n_steps - 1; i >= 0; i--) {
+        plan->steps[i].prefetched = next;
+        if (can_prefetch(&plan->steps[i])) next = &plan->steps[i];
+    }
+}
+
 dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error) {
     *waiting = false;
     if (!plan->loads) DBT_TRY(order_loads(plan, error));
@@ -251,6 +269,7 @@ dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error)
         *waiting = true;
         return DIBIT_PENDING;
     }
+    find_prefetched(plan);
     dbt_block_free(&plan->fetched, &plan->arena->allocator);
     return DIBIT_OK;
 }

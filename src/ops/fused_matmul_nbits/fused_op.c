@@ -133,13 +133,9 @@ static const void *bytes_on(const void *at, uint64_t n) { return at ? (const cha
 
 /* The rows of B, and what belongs to them, from `row` on. */
 static void skip_rows(dbt_matmul_nbits *p, uint64_t row) {
-    const uint64_t blocks = (uint64_t)p->k_blocks;
-    const uint64_t zero_bytes = dbt_nbits_float_zero_points(p)
-                                    ? blocks * (uint64_t)dbt_nbits_float_bytes(p->zero_point_type)
-                                    : (uint64_t)dbt_nbits_zero_row_bytes(p);
     p->b = bytes_on(p->b, row * (uint64_t)dbt_nbits_row_bytes(p));
-    p->scales = bytes_on(p->scales, row * blocks * (uint64_t)dbt_nbits_float_bytes(p->scale_type));
-    p->zero_points = bytes_on(p->zero_points, row * zero_bytes);
+    p->scales = bytes_on(p->scales, row * (uint64_t)dbt_nbits_scale_row_bytes(p));
+    p->zero_points = bytes_on(p->zero_points, row * (uint64_t)dbt_nbits_zero_point_row_bytes(p));
     p->bias = bytes_on(p->bias, row * sizeof(float));
 }
 
@@ -261,6 +257,19 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+static void cpu_prefetch(const dbt_cpu_call *call, uint32_t thread, uint32_t n_threads,
+                         dbt_prefetch *prefetch) {
+    const fused_plan *const plan = call->prepared;
+    const dbt_matmul_nbits first = problem(call, NULL, false, NULL);
+    const dbt_nbits_kernel *const kernel = dbt_nbits_choose(&first, plan->isa);
+    if (is_gated(call)) {
+        const dbt_matmul_nbits second = problem(call, NULL, true, NULL);
+        dbt_nbits_prefetch(&first, &second, kernel, thread, n_threads, prefetch);
+    } else {
+        dbt_nbits_prefetch(&first, NULL, kernel, thread, n_threads, prefetch);
+    }
+}
+
 /* ---- The bound ---- */
 
 /* How far a product of x can be off when x is off by as much as dx (NULL: exact): `times` what the sum
@@ -376,6 +385,7 @@ const dbt_op dbt_fused_matmul_nbits_ops[] = {
         .cpu_prepare = cpu_prepare,
         .cpu_scratch = cpu_scratch,
         .cpu_run = cpu_run,
+        .cpu_prefetch = cpu_prefetch,
         .cpu_bound = cpu_bound,
         .describe = dbt_nbits_describe,
         .gpu_encode = dbt_fused_gpu_encode,

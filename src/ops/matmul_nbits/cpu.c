@@ -239,10 +239,19 @@ void dbt_nbits_decode_blocks(const dbt_matmul_nbits *p, int64_t n, float *scales
     }
 }
 
-/* Threads end together when the last chunks are small, and streams of B are long when the first are large: a round
+/* ---- The split ----
+ *
+ * Threads end together when the last chunks are small, and streams of B are long when the first are large: a round
  * of chunks, one for each thread, takes three quarters of the tiles that are left, the last round all. */
-static void split_tiles(execution *e, int64_t tile_cost, int64_t n_threads) {
+static void split_tiles(execution *e, bool pair, int64_t n_threads) {
     enum { LEAST = 8192 }; /* cost of a chunk that outlasts its hand-over, some microseconds */
+    const dbt_matmul_nbits *const p = e->p;
+    e->m_chunk = DBT_NBITS_M_CHUNK;
+    e->n_m_chunks = (p->M + e->m_chunk - 1) / e->m_chunk;
+    e->n_tiles = (p->N + e->kernel->n_tile - 1) / e->kernel->n_tile;
+    const int64_t rows = p->M < e->m_chunk ? p->M : e->m_chunk;
+    /* A code of B costs about what three products with rows of A do. Y does not depend on the split. */
+    const int64_t tile_cost = (pair ? 2 : 1) * e->kernel->n_tile * p->K * (rows + 3) / 16;
     const double most = (double)e->n_tiles * (double)tile_cost / LEAST;
     int64_t n = most < (double)n_threads ? (int64_t)most : n_threads;
     n = n > e->n_tiles ? e->n_tiles : n;
@@ -261,6 +270,40 @@ static int64_t chunk_begin(const execution *e, int64_t chunk) {
     for (int64_t r = 0; r < round; r++) left -= left * 3 / 4;
     const int64_t taken = round == last ? left : left * 3 / 4;
     return e->n_tiles - left + taken * (chunk % e->n_shares) / e->n_shares;
+}
+
+/* The first bytes of the streams of rows [begin, end); returns how many of `most` are left. */
+static int64_t prefetch_rows(const dbt_matmul_nbits *p, int64_t begin, int64_t end, int64_t most,
+                             dbt_prefetch *prefetch) {
+    const int64_t b_bytes = dbt_nbits_row_bytes(p), scale_bytes = dbt_nbits_scale_row_bytes(p);
+    const int64_t zero_bytes = dbt_nbits_zero_point_row_bytes(p);
+    const int64_t step = (end - begin + DBT_NBITS_STREAMS - 1) / DBT_NBITS_STREAMS;
+    const int64_t room = most / DBT_NBITS_STREAMS / (b_bytes + scale_bytes + zero_bytes);
+    const int64_t rows = room < step ? room : step;
+    for (int64_t n = begin; n < end && rows > 0; n += step) {
+        const int64_t here = end - n < rows ? end - n : rows;
+        dbt_prefetch_add(prefetch, p->b + n * b_bytes, here * b_bytes);
+        dbt_prefetch_add(prefetch, (const char *)p->scales + n * scale_bytes, here * scale_bytes);
+        if (zero_bytes > 0)
+            dbt_prefetch_add(prefetch, (const char *)p->zero_points + n * zero_bytes,
+                             here * zero_bytes);
+    }
+    return most - rows * DBT_NBITS_STREAMS * (b_bytes + scale_bytes + zero_bytes);
+}
+
+void dbt_nbits_prefetch(const dbt_matmul_nbits *p, const dbt_matmul_nbits *second,
+                        const dbt_nbits_kernel *kernel, uint32_t thread, uint32_t n_threads,
+                        dbt_prefetch *prefetch) {
+    enum { MAX_M = 4, MOST = 128 << 10 }; /* bytes: a part of a core's second cache */
+    execution e = {.p = p, .kernel = kernel};
+    if (p->M < 1 || p->M > MAX_M) return;
+    split_tiles(&e, second != NULL, n_threads);
+    if (thread >= e.n_n_chunks) return; /* chunks are taken in order */
+    const int64_t begin = chunk_begin(&e, thread) * kernel->n_tile;
+    const int64_t behind = chunk_begin(&e, thread + 1) * kernel->n_tile;
+    const int64_t end = behind < p->N ? behind : p->N;
+    const int64_t left = prefetch_rows(p, begin, end, MOST, prefetch);
+    if (second) prefetch_rows(second, begin, end, left, prefetch);
 }
 
 static void multiply_task(void *ctx, int64_t i, uint32_t thread) {
@@ -300,7 +343,6 @@ void dbt_nbits_execute(const dbt_matmul_nbits *p, const dbt_nbits_kernel *kernel
 
 void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pair,
                             const dbt_nbits_kernel *kernel, dbt_pool *pool, void *scratch) {
-    enum { M_CHUNK = DBT_NBITS_M_CHUNK };
     if (p->M == 0) return;
     dbt_nbits_count(p, pool);
     if (pair) dbt_nbits_count(pair->second, pool);
@@ -316,12 +358,6 @@ void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pai
         };
         quantize(&e, pool);
     }
-    e.m_chunk = M_CHUNK;
-    e.n_m_chunks = (p->M + M_CHUNK - 1) / M_CHUNK;
-    e.n_tiles = (p->N + kernel->n_tile - 1) / kernel->n_tile;
-    const int64_t rows = p->M < M_CHUNK ? p->M : M_CHUNK;
-    /* A code of B costs about what three products with rows of A do. Y does not depend on the split. */
-    split_tiles(&e, (pair ? 2 : 1) * kernel->n_tile * p->K * (rows + 3) / 16,
-                (int64_t)dbt_pool_threads(pool));
+    split_tiles(&e, pair != NULL, (int64_t)dbt_pool_threads(pool));
     dbt_parallel_for(pool, e.n_m_chunks * e.n_n_chunks, multiply_task, &e);
 }

@@ -11,7 +11,7 @@
  */
 /* AHEAD: bytes of a stream that are asked for early. Weights that no cache holds then take 0.7 of the time, and a
  * token of a small model 0.8 to 0.9 when the first bytes of each stream are asked for, too. */
-enum { PRODUCTS = 4, AHEAD = 2048 };
+enum { PRODUCTS = DBT_NBITS_STREAMS, AHEAD = 2048 };
 
 /* What is multiplied: one row of A with rows n[] of B, or rows m[] of A with one row of B. */
 typedef struct operands {
@@ -268,12 +268,12 @@ static inline void ask_for(const void *data, int64_t bytes) {
 /* Asks for the beginning of each stream, of `step` rows: what lies before it did not. */
 static DBT_NOINLINE void ask_for_streams(const dbt_nbits_task *t, int64_t step) {
     const dbt_matmul_nbits *const p = t->p;
-    const int64_t row_bytes = dbt_nbits_row_bytes(p), zero_bytes = dbt_nbits_zero_row_bytes(p);
-    const int64_t scale_bytes = p->k_blocks * dbt_nbits_float_bytes(p->scale_type);
+    const int64_t row_bytes = dbt_nbits_row_bytes(p), scale_bytes = dbt_nbits_scale_row_bytes(p);
+    const int64_t zero_bytes = dbt_nbits_zero_point_row_bytes(p);
     for (int64_t n = t->n_begin; n < t->n_end; n += step) {
         ask_for(p->b + n * row_bytes, least(step * row_bytes, AHEAD));
         ask_for((const uint8_t *)p->scales + n * scale_bytes, least(step * scale_bytes, AHEAD));
-        if (p->zero_point_type == DIBIT_TYPE_UINT8)
+        if (zero_bytes > 0)
             ask_for((const uint8_t *)p->zero_points + n * zero_bytes,
                     least(step * zero_bytes, AHEAD));
     }

@@ -63,6 +63,15 @@ static inline int64_t dbt_nbits_float_bytes(dibit_type type) {
 static inline int64_t dbt_nbits_zero_row_bytes(const dbt_matmul_nbits *p) {
     return (p->k_blocks * p->bits + 7) / 8;
 }
+/* Of a row of scales, and of zero points of any kind; 0: there are none. */
+static inline int64_t dbt_nbits_scale_row_bytes(const dbt_matmul_nbits *p) {
+    return p->k_blocks * dbt_nbits_float_bytes(p->scale_type);
+}
+static inline int64_t dbt_nbits_zero_point_row_bytes(const dbt_matmul_nbits *p) {
+    if (p->zero_point_type == DIBIT_TYPE_UNDEFINED) return 0;
+    if (p->zero_point_type == DIBIT_TYPE_UINT8) return dbt_nbits_zero_row_bytes(p);
+    return p->k_blocks * dbt_nbits_float_bytes(p->zero_point_type);
+}
 
 /* The largest |a| of n values and how int8 activations scale them: *scale is s, the result 127 /
  * absmax or 0. */
@@ -180,6 +189,14 @@ typedef struct dbt_nbits_pair {
 /* Both products in the time of one start and one end; scratch as for the first. */
 void dbt_nbits_execute_pair(const dbt_matmul_nbits *p, const dbt_nbits_pair *pair,
                             const dbt_nbits_kernel *kernel, dbt_pool *pool, void *scratch);
+/* A task of few rows reads B in so many streams, as far from each other as they can be: the more there are, the more of
+ * memory's answers are under way. */
+enum { DBT_NBITS_STREAMS = 4 };
+/* What a thread reads first of B, scales and zero points, and of those of a second product (or NULL), with
+ * few rows of A; with more memory is not what a product waits for. */
+void dbt_nbits_prefetch(const dbt_matmul_nbits *p, const dbt_matmul_nbits *second,
+                        const dbt_nbits_kernel *kernel, uint32_t thread, uint32_t n_threads,
+                        dbt_prefetch *prefetch);
 /* nbits_work.c: bytes of B, scales and zero points. */
 uint64_t dbt_nbits_weight_bytes(const dbt_matmul_nbits *p);
 /* Counts the work of one run for profiles; dbt_nbits_execute does. */

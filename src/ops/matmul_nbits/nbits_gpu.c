@@ -280,12 +280,10 @@ static dbt_hal_binding rows_of(dbt_hal_buffer *buffer, uint64_t row_bytes, int64
 }
 
 static uint64_t zero_row_bytes(const dbt_matmul_nbits *p) {
-    if (p->zero_point_type == DIBIT_TYPE_UNDEFINED) return 0;
-    if (p->zero_point_type == DIBIT_TYPE_UINT8) return (uint64_t)dbt_nbits_zero_row_bytes(p);
-    return (uint64_t)(p->k_blocks * dbt_nbits_float_bytes(p->zero_point_type));
+    return (uint64_t)dbt_nbits_zero_point_row_bytes(p);
 }
 static uint64_t scale_row_bytes(const dbt_matmul_nbits *p) {
-    return (uint64_t)(p->k_blocks * dbt_nbits_float_bytes(p->scale_type));
+    return (uint64_t)dbt_nbits_scale_row_bytes(p);
 }
 
 static uint64_t parts_row_bytes(const recording *r) {

@@ -2,12 +2,8 @@
 #include "ops/matmul_nbits/matmul_nbits.h"
 
 uint64_t dbt_nbits_weight_bytes(const dbt_matmul_nbits *p) {
-    const uint64_t n_scales = (uint64_t)(p->N * p->k_blocks);
-    const uint64_t zero_points = p->zero_point_type == DIBIT_TYPE_UINT8
-                                     ? (uint64_t)(p->N * dbt_nbits_zero_row_bytes(p))
-                                     : n_scales * dibit_type_bits(p->zero_point_type) / 8;
-    return (uint64_t)(p->N * dbt_nbits_row_bytes(p)) +
-           n_scales * dibit_type_bits(p->scale_type) / 8 + zero_points;
+    return (uint64_t)p->N * (uint64_t)(dbt_nbits_row_bytes(p) + dbt_nbits_scale_row_bytes(p) +
+                                       dbt_nbits_zero_point_row_bytes(p));
 }
 
 void dbt_nbits_count(const dbt_matmul_nbits *p, dbt_pool *pool) {

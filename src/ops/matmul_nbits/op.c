@@ -252,6 +252,13 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
     return DIBIT_OK;
 }
 
+static void cpu_prefetch(const dbt_cpu_call *call, uint32_t thread, uint32_t n_threads,
+                         dbt_prefetch *prefetch) {
+    const dbt_matmul_nbits p = problem(call);
+    const nbits_plan *const plan = call->prepared;
+    dbt_nbits_prefetch(&p, NULL, dbt_nbits_choose(&p, plan->isa), thread, n_threads, prefetch);
+}
+
 static dibit_status cpu_bound(const dbt_cpu_call *call, float *const *bound) {
     const dbt_matmul_nbits p = problem(call);
     const float gamma = (float)dbt_nbits_gamma(&p);
@@ -294,6 +301,7 @@ const dbt_op dbt_matmul_nbits_ops[] = {
         .cpu_prepare = cpu_prepare,
         .cpu_scratch = cpu_scratch,
         .cpu_run = cpu_run,
+        .cpu_prefetch = cpu_prefetch,
         .cpu_bound = cpu_bound,
         .describe = dbt_nbits_describe,
         .gpu_encode = dbt_nbits_gpu_encode,
