@@ -51,24 +51,49 @@ const attribute = (name, value) => bytes(5, [bytes(1, name), integer(3, value), 
 const value = (name, rows, columns) => [bytes(1, name), bytes(2, [bytes(1, [integer(1, FLOAT), bytes(2, [
     bytes(1, [bytes(2, rows)]), bytes(1, [integer(1, columns)])])])])];
 
-export function chain({layers, size, bits = 2, block = 32, half = false, accuracy, shared = false}) {
-    const blocks = size / block, zeroPointBytes = size * Math.ceil(blocks * bits / 8), nodes = [], tensors = [];
+/* A MatMulNBits as a node, [M, K] x [K, N], and its weights; those of another one if `weights` is less than i. */
+function product(i, weights, from, to, {K, N, bits, block, half, accuracy}) {
+    const blocks = K / block, zeroPointBytes = N * Math.ceil(blocks * bits / 8);
     /* A product of sizes 1 / sqrt(K * mean square of code - zero point), (4 ** bits - 1) / 6 for random ones. */
-    const scale = 1 / Math.sqrt(size * (4 ** bits - 1) / 6 * 1.08);
-    for (let i = 0; i < layers; i++) {
-        const weights = shared ? 0 : i;
-        nodes.push(bytes(1, [
-            bytes(1, i ? `y${i - 1}` : 'x'), bytes(1, `w${weights}`), bytes(1, `s${weights}`), bytes(1, `z${weights}`),
-            bytes(2, i === layers - 1 ? 'y' : `y${i}`), bytes(3, `n${i}`), bytes(4, 'MatMulNBits'),
-            attribute('K', size), attribute('N', size), attribute('bits', bits), attribute('block_size', block),
-            attribute('accuracy_level', accuracy), bytes(7, 'com.microsoft'),
-        ]));
-        if (weights < i) continue;
-        tensors.push(tensor(`w${i}`, UINT8, [size, blocks, block * bits / 8], randomBytes(size * size * bits / 8)),
-                     tensor(`s${i}`, half ? FLOAT16 : FLOAT, [size * blocks], randomScales(size * blocks, scale, half)),
-                     tensor(`z${i}`, UINT8, [zeroPointBytes], randomBytes(zeroPointBytes)));
+    const scale = 1 / Math.sqrt(K * (4 ** bits - 1) / 6 * 1.08);
+    return {
+        node: bytes(1, [
+            bytes(1, from), bytes(1, `w${weights}`), bytes(1, `s${weights}`), bytes(1, `z${weights}`), bytes(2, to),
+            bytes(3, `n${i}`), bytes(4, 'MatMulNBits'), attribute('K', K), attribute('N', N), attribute('bits', bits),
+            attribute('block_size', block), attribute('accuracy_level', accuracy), bytes(7, 'com.microsoft'),
+        ]),
+        tensors: weights < i ? [] : [
+            tensor(`w${i}`, UINT8, [N, blocks, block * bits / 8], randomBytes(N * K * bits / 8)),
+            tensor(`s${i}`, half ? FLOAT16 : FLOAT, [N * blocks], randomScales(N * blocks, scale, half)),
+            tensor(`z${i}`, UINT8, [zeroPointBytes], randomBytes(zeroPointBytes)),
+        ],
+    };
+}
+
+const model = graph => join([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),
+                             bytes(8, [bytes(1, 'com.microsoft'), integer(2, 1)]), bytes(7, graph)]);
+
+export function chain({layers, size, bits = 2, block = 32, half = false, accuracy, shared = false}) {
+    const products = Array.from({length: layers}, (_, i) => product(
+        i, shared ? 0 : i, i ? `y${i - 1}` : 'x', i === layers - 1 ? 'y' : `y${i}`,
+        {K: size, N: size, bits, block, half, accuracy}));
+    return model([products.map(p => p.node), bytes(2, 'chain'), products.map(p => p.tensors),
+                  bytes(11, value('x', 'M', size)), bytes(12, value('y', 'M', size))]);
+}
+
+/** Products of these shapes ({K, N, bits, block}) one after the other, of the inputs x<K>, [M, K]. Results of one width are
+ * added up, and those sums are the outputs. */
+export function products(shapes) {
+    const parts = [], sums = new Map();
+    for (const [i, shape] of shapes.entries()) {
+        const {K, N} = shape, count = (sums.get(N) ?? 0) + 1, sum = `y${N}_${count}`;
+        parts.push(product(i, i, `x${K}`, count > 1 ? `p${i}` : sum, {accuracy: 4, ...shape}));
+        if (count > 1) parts.push({tensors: [], node: bytes(1, [
+            bytes(1, `y${N}_${count - 1}`), bytes(1, `p${i}`), bytes(2, sum), bytes(3, `a${i}`), bytes(4, 'Add'),
+        ])});
+        sums.set(N, count);
     }
-    const graph = [nodes, bytes(2, 'chain'), tensors, bytes(11, value('x', 'M', size)), bytes(12, value('y', 'M', size))];
-    return join([integer(1, 10), bytes(8, [bytes(1, ''), integer(2, 21)]),
-                 bytes(8, [bytes(1, 'com.microsoft'), integer(2, 1)]), bytes(7, graph)]);
+    return model([parts.map(p => p.node), bytes(2, 'products'), parts.map(p => p.tensors),
+                  [...new Set(shapes.map(s => s.K))].map(K => bytes(11, value(`x${K}`, 'M', K))),
+                  [...sums].map(([N, count]) => bytes(12, value(`y${N}_${count}`, 'M', N)))]);
 }
