@@ -333,7 +333,9 @@ test('a mistake in a shader: verify names the kernel, diff the node, trace the b
     await page.click('#diff');
     await page.getByText(/^They differ, first at .*\/qkv_proj\/MatMul_Q2 \(MatMulNBits\)\. /).waitFor();
     const node = await page.inputValue('#trace-node'), index = (await page.inputValue('#trace-index')).replaceAll(' ', '');
-    assert.equal((await page.locator('#diff-table tr:has(.failed) >> nth=0').locator('td').first().textContent()), `${node} (prompt)`);
+    const [where, , alone, inChain] = await page.locator('#diff-table tr:has(.failed) >> nth=0').locator('td').allTextContents();
+    assert.equal(where, `${node} (prompt)`);
+    for (const share of [alone, inChain]) assert.ok(parseFloat(share) > 100, `${alone}, ${inChain}`);
     await page.click('#trace');
     await page.getByText(/^k \d+: the zero point's first bit in its byte is 0, expected [246]/).waitFor();
     const [download] = await Promise.all([page.waitForEvent('download'), page.click('#report-save')]);
