@@ -26,7 +26,10 @@ export function choice(): Choice {
     if (kind === 'shipped') return {...SHIPPED, from: new URL(SHIPPED.from, location.href).href};
     const text = element<HTMLInputElement>('url').value.trim();
     if (!text) throw new Error('Write the address of the model\'s folder.');
-    const url = new URL(text, location.href);
+    /* Often without its beginning. */
+    const address = /^[\w-]+(\.[\w-]+)+\//.test(text) ? `https://${text}` : text;
+    if (!URL.canParse(address, location.href)) throw new Error(`'${text}' is no address.`);
+    const url = new URL(address, location.href);
     return {from: url.href, name: url.pathname.replace(/\/$/, '').split('/').pop() || url.host};
 }
 

@@ -11,6 +11,8 @@ import type {Store} from './store.js';
 export type ModelFiles = string | URL | FileSystemDirectoryHandle | Iterable<File>;
 
 export interface Folder {
+    /** How errors call it. */
+    readonly place: string;
     /** The model's name when the caller has named it. */
     readonly model?: string;
     /** A file's text; undefined when there is no such file. */
@@ -47,6 +49,10 @@ class UrlFolder implements Folder {
         url.pathname = folder;
         this.base = url;
         this.model = model;
+    }
+
+    get place(): string {
+        return this.base.href;
     }
 
     private url(name: string): URL {
@@ -92,6 +98,10 @@ class UrlFolder implements Folder {
 class HandleFolder implements Folder {
     constructor(private readonly handle: FileSystemDirectoryHandle) {}
 
+    get place(): string {
+        return `the folder '${this.handle.name}'`;
+    }
+
     /* undefined when there is no such thing. */
     private async find<T>(open: () => Promise<T>): Promise<T | undefined> {
         try {
@@ -130,6 +140,7 @@ class HandleFolder implements Folder {
 
 /* Files of one folder, told by their paths below the folder that was chosen, or by their names alone. */
 class FileFolder implements Folder {
+    readonly place = 'these files';
     private readonly files: Record<string, File> = {};
 
     constructor(files: Iterable<File>) {
@@ -170,11 +181,11 @@ async function files(): Promise<Files> {
 
 class DiskFolder implements Folder {
     readonly model?: string;
-    private readonly base: string;
+    readonly place: string;
 
     constructor(path: string) {
         const {folder, model} = split(path.replaceAll('\\', '/'));
-        this.base = folder;
+        this.place = folder;
         this.model = model;
     }
 
@@ -184,7 +195,7 @@ class DiskFolder implements Folder {
     }
 
     async source(name: string): Promise<string | undefined> {
-        const path = this.base + name;
+        const path = this.place + name;
         return await (await files()).access(path).then(() => path, () => undefined);
     }
 }

@@ -59,5 +59,5 @@ export async function findModel(folder: Folder, configs: Configs, wanted?: strin
         if (source) return {name, source};
     }
     throw new DibitError('NOT_FOUND', named === undefined
-        ? 'no model.onnx, and no onnx/model_*.onnx, is there' : `${named}: there is no such file`);
+        ? `no model.onnx, and no onnx/model_*.onnx, is in ${folder.place}` : `${named}: there is no such file in ${folder.place}`);
 }

@@ -2,6 +2,8 @@
 import {Template} from '@huggingface/jinja';
 import {Tokenizer} from '@huggingface/tokenizers';
 
+import {DibitError} from './wasm.js';
+
 import type {Message} from './language.js';
 
 /** tokenizer.json and tokenizer_config.json, parsed, as far as they are looked at here. */
@@ -21,6 +23,15 @@ export function tokenText(token: unknown): string | undefined {
     return typeof content === 'string' ? content : undefined;
 }
 
+/* What the packages throw does not say of which file. */
+function read<T>(file: string, make: () => T): T {
+    try {
+        return make();
+    } catch (e) {
+        throw new DibitError('BAD_FILE', `${file}: ${(e as Error).message}`);
+    }
+}
+
 export class Text {
     private readonly tokenizer: Tokenizer;
     private readonly template?: Template;
@@ -28,11 +39,11 @@ export class Text {
     private withoutSpecials?: Tokenizer;
 
     constructor(private readonly files: TokenizerFiles) {
-        this.tokenizer = new Tokenizer(files.tokenizer, files.config);
+        this.tokenizer = read('tokenizer.json', () => new Tokenizer(files.tokenizer, files.config));
         this.specials = (files.tokenizer.added_tokens ?? [])
             .filter(t => t.special && t.content.length > 1).map(t => t.content)
             .sort((a, b) => b.length - a.length);
-        if (files.template) this.template = new Template(files.template);
+        if (files.template) this.template = read('the chat template', () => new Template(files.template!));
     }
 
     get hasTemplate(): boolean {

@@ -147,7 +147,13 @@ test('models that cannot be loaded', {skip}, async () => {
         assert.match(await user.problem(), words);
         await page.click('#problem button');
     };
-    await fails(/A file of the model is missing[^]*no model\.onnx/);
+    await fails(/A file of the model is missing[^]*no model\.onnx.* is in http.*\/models\/nothing\//);
+    await page.fill('#url', 'no.such.invalid/OWNER/NAME');
+    await fails(/could not be fetched[^]*https:\/\/no\.such\.invalid\/OWNER\/NAME\/.*not reachable/);
+    await page.fill('#url', 'https://[');
+    await fails(/'https:\/\/\[' is no address/);
+    await page.fill('#url', '');
+    await fails(/Write the address/);
     await page.fill('#url', new URL('models/half/', server.url).href);
     await fails(/A file of the model is missing[^]*tokenizer\.json/);
     await page.fill('#url', new URL('models/broken/', server.url).href);
@@ -282,6 +288,7 @@ test('on a phone nothing is wider than the screen; the keyboard reaches all, and
     await page.keyboard.press('Enter');
     await page.locator('#explain[open]').waitFor();
     await check();
+    assert.equal(await page.evaluate(() => document.querySelector('#explain').scrollTop), 0); /* it is read from its top */
     await user.close();
 });
 

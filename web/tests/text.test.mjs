@@ -70,3 +70,9 @@ test('stop tokens, context and sampling come from the same files as in the nativ
     assert.throws(() => stopTokens({config: {eos_token_id: 'x'}}, () => undefined), /eos_token_id/);
     assert.equal(insideTemplate(configs.tokenizer), 'T');
 });
+
+test('what is wrong with a tokenizer or a template is said of its file', () => {
+    const files = {tokenizer: JSON.parse(read('tokenizer.json')), config: {}};
+    assert.throws(() => new Text({...files, tokenizer: {version: '1.0'}}), /^DibitError: tokenizer\.json: .*model/);
+    assert.throws(() => new Text({...files, template: '{% for %}'}), /^DibitError: the chat template: ./);
+});
