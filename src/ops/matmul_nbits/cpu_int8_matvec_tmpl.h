@@ -4,7 +4,7 @@
  *
  * A lane of a group's product holds 4 * planes neighbouring codes, so a block takes block_size / (4 * planes)
  * of them. `lanes` vectors (all VL lanes of a vector if the block is larger) hold VL blocks and are added up
- * pairwise to one vector of VL block sums; zero points and scales are applied to it at once.
+ * pairwise to one vector of VL block sums, which is put in order; zero points and scales are applied to it at once.
  *
  *     2 bits, block 32, VL 16    v0 |b0 b0|b1 b1|...|b7 b7|    v1 |b8 b8|...|b15 b15|
  *                                -> |b0|b1|...|b15|
@@ -123,19 +123,19 @@ static DBT_ALWAYS_INLINE void sums1(const operands *o, int64_t group, vi *sums, 
     for (int r = 0; r < PRODUCTS; r++) sums[r] = v_zero();
     add_group(o, group, sums, bits, one_row, false);
 }
-#define SUMS(lanes, half)                                                                          \
+#define SUMS(lanes, half, add)                                                                     \
     static DBT_ALWAYS_INLINE void sums##lanes(const operands *o, int64_t group, vi *sums,          \
                                               const uint32_t bits, const bool one_row) {           \
         vi more[PRODUCTS];                                                                         \
         sums##half(o, group, sums, bits, one_row);                                                 \
         sums##half(o, group + half, more, bits, one_row);                                          \
         DBT_UNROLL                                                                                 \
-        for (int r = 0; r < PRODUCTS; r++) sums[r] = v_add_pairs(sums[r], more[r]);                \
+        for (int r = 0; r < PRODUCTS; r++) sums[r] = add(sums[r], more[r]);                        \
     }
-SUMS(2, 1)
-SUMS(4, 2)
-SUMS(8, 4)
-SUMS(16, 8)
+SUMS(2, 1, v_add_near)
+SUMS(4, 2, v_add_near)
+SUMS(8, 4, v_add_far)
+SUMS(16, 8, v_add_far)
 #undef SUMS
 /* Of any number of lanes, wherever the row ends. */
 static DBT_ALWAYS_INLINE void sums_of_any(const operands *o, int64_t group, vi *sums,
@@ -181,6 +181,8 @@ static DBT_ALWAYS_INLINE void sums_of(const operands *o, int64_t group, vi *sums
     if (lanes == 4) sums4(o, group, sums, bits, one_row);
     if (lanes == 8) sums8(o, group, sums, bits, one_row);
     if (lanes == 16) sums16(o, group, sums, bits, one_row);
+    DBT_UNROLL
+    for (int r = 0; r < PRODUCTS; r++) sums[r] = v_in_order(sums[r], lanes);
 }
 /* Adds the blocks [0, whole) to y. Where registers allow it, a vector of sums waits for the next one's loads and
  * dot products to be under way, so that the latency of what is done with it is hidden. */

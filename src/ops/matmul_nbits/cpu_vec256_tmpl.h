@@ -117,6 +117,22 @@ static inline vi v_add_pairs(vi a, vi b) {
     return _mm256_permute4x64_epi64(_mm256_hadd_epi32(a, b), 0xd8);
 }
 
+/* Sums of neighbouring lanes within each 128 bits: those of a, then those of b. */
+static inline vi v_add_near(vi a, vi b) { return _mm256_hadd_epi32(a, b); }
+/* Sums of neighbouring 128 bits, lane by lane: those of a, then those of b. */
+static inline vi v_add_far(vi a, vi b) {
+    return _mm256_add_epi32(_mm256_permute2x128_si256(a, b, 0x20),
+                            _mm256_permute2x128_si256(a, b, 0x31));
+}
+/* The sums of blocks of so many lanes, which v_add_near twice and then v_add_far have made of as many vectors, one
+ * behind the other. */
+static DBT_ALWAYS_INLINE vi v_in_order(vi v, const int lanes) {
+    if (lanes == 2) return _mm256_permute4x64_epi64(v, 0xd8);
+    if (lanes == 4)
+        return _mm256_permutevar8x32_epi32(v, _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7));
+    return v;
+}
+
 /* dots - zero_points * sums, in double: see apply_float. */
 static DBT_ALWAYS_INLINE vf v_apply_float(vi dots, vf zero_points, vi sums) {
     __m128 halves[2];

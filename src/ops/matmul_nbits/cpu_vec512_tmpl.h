@@ -147,6 +147,29 @@ static inline vi v_add_pairs(vi a, vi b) {
                             _mm512_permutex2var_epi32(a, odd, b));
 }
 
+/* Sums of neighbouring lanes within each 128 bits: those of a, then those of b. Where a processor has four
+ * units for vectors, all do this, and two what crosses 128 bits. */
+static inline vi v_add_near(vi a, vi b) {
+    const __m512 x = _mm512_castsi512_ps(a), y = _mm512_castsi512_ps(b);
+    return _mm512_add_epi32(_mm512_castps_si512(_mm512_shuffle_ps(x, y, 0x88)),
+                            _mm512_castps_si512(_mm512_shuffle_ps(x, y, 0xdd)));
+}
+/* Sums of neighbouring 128 bits, lane by lane: those of a, then those of b. */
+static inline vi v_add_far(vi a, vi b) {
+    return _mm512_add_epi32(_mm512_shuffle_i32x4(a, b, 0x88), _mm512_shuffle_i32x4(a, b, 0xdd));
+}
+/* The sums of blocks of so many lanes, which v_add_near twice and then v_add_far have made of as many vectors, one
+ * behind the other. */
+static DBT_ALWAYS_INLINE vi v_in_order(vi v, const int lanes) {
+    const vi of2 = _mm512_setr_epi32(0, 1, 4, 5, 8, 9, 12, 13, 2, 3, 6, 7, 10, 11, 14, 15);
+    const vi of4 = _mm512_setr_epi32(0, 4, 8, 12, 1, 5, 9, 13, 2, 6, 10, 14, 3, 7, 11, 15);
+    const vi of8 = _mm512_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7, 8, 12, 9, 13, 10, 14, 11, 15);
+    if (lanes == 2) return _mm512_permutexvar_epi32(of2, v);
+    if (lanes == 4) return _mm512_permutexvar_epi32(of4, v);
+    if (lanes == 8) return _mm512_permutexvar_epi32(of8, v);
+    return v;
+}
+
 /* dots - zero_points * sums, in double: see apply_float. */
 static DBT_ALWAYS_INLINE vf v_apply_float(vi dots, vf zero_points, vi sums) {
     __m256 halves[2];
