@@ -20,7 +20,8 @@ static inline int64_t least(int64_t a, int64_t b) { return a < b ? a : b; }
 
 /* ---- Codes ---- */
 
-/* The bit places of four codes in a word, as masks and as factors. */
+/* The bit places of four codes in a word, as masks and as factors. Of factors that it knows clang makes shifts, which
+ * wasm has not for each lane by itself. */
 typedef struct places {
     v128_t masks, to_top,
         down; /* integers: the mask; what moves it to lane 3's place; 1 / 2^place */
@@ -32,7 +33,7 @@ DBT_WASM_INLINE places places_of(const uint32_t bits) {
 #define DOWN(l) (1.0f / (float)(1u << (n * (l))))
     return (places){
         dbt_wasm_unknown(wasm_u32x4_make(mask, mask << n, mask << 2 * n, mask << 3 * n)),
-        wasm_u32x4_make(1u << 3 * n, 1u << 2 * n, 1u << n, 1u),
+        dbt_wasm_unknown(wasm_u32x4_make(1u << 3 * n, 1u << 2 * n, 1u << n, 1u)),
         wasm_f32x4_make(DOWN(0), DOWN(1), DOWN(2), DOWN(3))};
 #undef DOWN
 }
