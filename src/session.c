@@ -415,7 +415,8 @@ void dibit_session_get_info(const dibit_session *session, dibit_session_info *ou
     *out = (dibit_session_info){.device = left ? session->device->cpu_name : session->device->name,
                                 .weight_bytes = plan->weight_bytes,
                                 .packed_bytes = plan->packed_bytes,
-                                .plan_bytes = session->arena->bytes,
+                                .plan_bytes =
+                                    session->arena->bytes - plan->held_bytes - plan->packed_bytes,
                                 .workspace_bytes = session->exec.workspace_bytes,
                                 .n_steps = (uint32_t)plan->n_steps,
                                 .int8_activations = plan->int8_activations,

@@ -140,6 +140,7 @@ typedef struct dbt_plan {
     bool fused;        /* nodes were */
     dbt_block fetched; /* the bytes of the constant that is being loaded and converted */
     uint64_t weight_bytes, packed_bytes;
+    uint64_t held_bytes; /* of the weights: in the arena, since their file is not mapped */
     bool int8_activations;
 } dbt_plan;
 
@@ -150,6 +151,8 @@ dibit_status dbt_plan_create(dbt_graph *graph, dbt_arena *arena, const dbt_plan_
  * is done. *waiting: a weight is still on its way, so that calling again at once makes little sense. */
 dibit_status dbt_plan_prepare(dbt_plan *plan, bool *waiting, dibit_error *error);
 
+/* plan/prepare.c: a constant that has been loaded from the same bytes of a file (tied weights are there once), or NULL. */
+const dbt_plan_tensor *dbt_plan_twin(const dbt_plan *plan, const dbt_plan_tensor *t);
 /* plan/upload.c: brings a constant to the device, of a stack one part; PENDING while its bytes are on their
  * way. */
 dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, uint32_t part, dibit_error *error);

@@ -35,6 +35,20 @@ static dibit_status fetch(dbt_plan *plan, dbt_plan_tensor *t, bool as_is, dibit_
     return DIBIT_OK;
 }
 
+const dbt_plan_tensor *dbt_plan_twin(const dbt_plan *plan, const dbt_plan_tensor *t) {
+    const dbt_bytes *const mine = &t->value->constant->bytes;
+    if (!mine->source || !t->native) return NULL;
+    for (int32_t i = 0; i < plan->n_loaded; i++) {
+        const dbt_plan_tensor *const other = &plan->tensors[plan->loads[i].tensor];
+        if (other->place != DBT_PLACE_CONSTANT || !other->native) continue;
+        const dbt_bytes *const theirs = &other->value->constant->bytes;
+        if (other->on_device == t->on_device && theirs->source == mine->source &&
+            theirs->offset == mine->offset && theirs->bytes == mine->bytes)
+            return other;
+    }
+    return NULL;
+}
+
 /* One that is made from another's bytes. */
 static dibit_status load_matrix(dbt_plan *plan, dbt_plan_tensor *t, dibit_error *error) {
     const dbt_constant *const c = t->value->constant, *const from = c->matrix->from;
@@ -67,6 +81,11 @@ static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_erro
     if (c->matrix) return load_matrix(plan, t, error);
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
     t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * element;
+    const dbt_plan_tensor *const twin = dbt_plan_twin(plan, t);
+    if (twin) {
+        t->t.data = twin->t.data;
+        return DIBIT_OK;
+    }
     if (resident && as_is && (t->native || (uintptr_t)c->data % element == 0)) {
         t->t.data = (void *)(uintptr_t)c->data;
     } else {
@@ -77,7 +96,7 @@ static dibit_status load_constant(dbt_plan *plan, dbt_plan_tensor *t, dibit_erro
         } else {
             DBT_TRY(fetch(plan, t, as_is, error));
         }
-        if (resident || !as_is) plan->packed_bytes += t->t.bytes;
+        *(resident || !as_is ? &plan->packed_bytes : &plan->held_bytes) += t->t.bytes;
     }
     plan->weight_bytes += c->bytes.bytes;
     return DIBIT_OK;

@@ -8,25 +8,6 @@ enum {
     UPLOAD_ELEMENTS = 1 << 18
 }; /* converted at a time; a multiple of 8, so that bytes are whole */
 
-/* Another constant with the same bytes in the file: tied weights are on the device once. */
-static bool borrow_buffer(const dbt_plan *plan, dbt_plan_tensor *t) {
-    const dbt_bytes *const mine = &t->value->constant->bytes;
-    if (!mine->source || !t->native) return false;
-    for (int32_t i = 0; i < plan->n_loaded; i++) {
-        const dbt_plan_tensor *const other = &plan->tensors[plan->loads[i].tensor];
-        if (!other->on_device || !other->native || other->place != DBT_PLACE_CONSTANT) continue;
-        const dbt_bytes *const theirs = &other->value->constant->bytes;
-        if (theirs->source != mine->source || theirs->offset != mine->offset ||
-            theirs->bytes != mine->bytes || !other->buffer) {
-            continue;
-        }
-        t->buffer = other->buffer;
-        t->borrows_buffer = true;
-        return true;
-    }
-    return false;
-}
-
 /* Room for a piece of a constant: as in the file, as the CPU stores it, as the device does. */
 typedef struct upload_room {
     char *file, *stored, *words;
@@ -131,8 +112,13 @@ dibit_status dbt_plan_upload(dbt_plan *plan, dbt_plan_tensor *t, uint32_t part,
     memcpy(t->t.dims, c->dims, sizeof t->t.dims);
     t->bytes = t->t.bytes = t->native ? c->bytes.bytes : (uint64_t)c->count * 4;
     if (!t->buffer) { /* the first time */
+        const dbt_plan_tensor *const twin = dbt_plan_twin(plan, t);
+        if (twin) {
+            t->buffer = twin->buffer;
+            t->borrows_buffer = true;
+        }
+        if (c->count == 0 || twin) return DIBIT_OK;
         plan->weight_bytes += c->bytes.bytes;
-        if (c->count == 0 || borrow_buffer(plan, t)) return DIBIT_OK;
         DBT_TRY(dbt_gpu_buffer_create(plan->options.gpu, t->t.bytes, &t->buffer, error));
     }
     const dbt_constant_part whole = {.constant = c};
