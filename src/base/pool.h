@@ -41,7 +41,7 @@ void dbt_prefetch_add(dbt_prefetch *prefetch, const void *data, int64_t bytes);
 /* Adds what thread `thread` of `n_threads` reads first. Called on that thread, before the job that is under way ends. */
 typedef void (*dbt_prefetch_of)(const void *ctx, uint32_t thread, uint32_t n_threads,
                                 dbt_prefetch *prefetch);
-/* From the next job on; NULL: nothing. */
+/* From the next job on; NULL: nothing. Pools of more than two threads ask for nothing. */
 void dbt_pool_prefetch(dbt_pool *pool, dbt_prefetch_of of, const void *ctx);
 
 /* What a job cannot do without: bytes of memory that are read or written at least once, and products
