@@ -153,8 +153,7 @@ static void end(proofs *v, dbt_gpu *gpu) {
 }
 
 static dibit_status finish(proofs *v, dbt_gpu *gpu, dibit_error *error) {
-    dbt_hal *const hal = dbt_gpu_hal(gpu);
-    const dibit_status status = hal->calls->poll(hal, v->ticket, error);
+    const dibit_status status = dbt_gpu_poll(gpu, v->ticket, error);
     if (status == DIBIT_PENDING) return status;
     v->ticket = 0;
     if (status == DIBIT_OK) judge(v, gpu);
