@@ -124,6 +124,23 @@ static DBT_ALWAYS_INLINE vi v_spread(vi v, const uint32_t bits) {
 #endif
 }
 
+#if defined(__AVX512VBMI__)
+/* 2 * VB codes of 3 bits, from 48 bytes at b of which `left` may be read: a quadword has the six bytes of 16 of
+ * them, and plane j has codes 2 * i + j, a byte each. */
+static DBT_ALWAYS_INLINE vi v_sixteens(const uint8_t *b, int64_t left) {
+#define SIX(q) (0x0706050403020100ll + (q) * 6 * 0x0101010101010101ll)
+    const vi bytes =
+        _mm512_setr_epi64(SIX(0), SIX(1), SIX(2), SIX(3), SIX(4), SIX(5), SIX(6), SIX(7));
+#undef SIX
+    return _mm512_permutexvar_epi8(bytes, v_load_some(b, least(left, 48)));
+}
+static DBT_ALWAYS_INLINE vi v_plane_of_sixteens(vi v, int j) {
+    const vi shifts =
+        _mm512_set1_epi64(0x2a241e18120c0600ll + (long long)j * 3 * 0x0101010101010101ll);
+    return _mm512_and_si512(_mm512_multishift_epi64_epi8(shifts, v), _mm512_set1_epi8(7));
+}
+#endif
+
 /* VB codes, a byte each, from 8 * bits bytes at b, of which `left` may be read. */
 static DBT_ALWAYS_INLINE vi v_codes(const uint8_t *b, int64_t left, const uint32_t bits) {
     if (bits == 8) return left >= VB ? v_load(b) : v_load_some(b, left);
