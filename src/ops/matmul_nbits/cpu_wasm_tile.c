@@ -260,9 +260,8 @@ DBT_WASM_INLINE void multiply(const strip *s, int64_t group, const bool by_bytes
         (void)*next_scales; /* COLUMNS floats at most */
         next_codes += codes_step;
         next_scales += scales_step;
-        __asm__ volatile(
-            "" ::
-                : "memory"); /* else Y would be kept in registers, and sums in memory */
+        /* Else Y would be kept in registers, and sums in memory. */
+        __asm__ volatile("" ::: "memory");
         sums_of sums;
         DBT_UNROLL
         for (int r = 0; r < ROWS; r++) {
