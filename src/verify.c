@@ -135,15 +135,11 @@ static dibit_status upload(dibit_verify *v, const void *data, int64_t bytes, dbt
 static dibit_status upload_case(dibit_verify *v, dibit_error *error) {
     const dbt_matmul_nbits *const p = &v->at.p;
     dbt_nbits_gpu_problem *const problem = &v->problem;
-    const int64_t n_scales = p->N * p->k_blocks;
-    int64_t zero_bytes = p->N * dbt_nbits_zero_row_bytes(p);
-    if (dbt_nbits_float_zero_points(p))
-        zero_bytes = n_scales * dibit_type_bits(p->zero_point_type) / 8;
     DBT_TRY(upload(v, p->a, p->M * p->K * 4, &problem->a, error));
     DBT_TRY(upload(v, p->b, p->N * dbt_nbits_row_bytes(p), &problem->b, error));
-    DBT_TRY(upload(v, p->scales, n_scales * dibit_type_bits(p->scale_type) / 8, &problem->scales,
-                   error));
-    DBT_TRY(upload(v, p->zero_points, zero_bytes, &problem->zero_points, error));
+    DBT_TRY(upload(v, p->scales, p->N * dbt_nbits_scale_row_bytes(p), &problem->scales, error));
+    DBT_TRY(upload(v, p->zero_points, p->N * dbt_nbits_zero_point_row_bytes(p),
+                   &problem->zero_points, error));
     DBT_TRY(upload(v, p->bias, p->N * 4, &problem->bias, error));
     DBT_TRY(upload(v, p->g_idx, p->K * 4, &problem->g_idx, error));
     return dbt_gpu_buffer_create(v->device->gpu, v->y_bytes, &problem->y, error);

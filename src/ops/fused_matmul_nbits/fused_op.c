@@ -260,14 +260,11 @@ static dibit_status cpu_run(const dbt_cpu_call *call) {
 static void cpu_prefetch(const dbt_cpu_call *call, uint32_t thread, uint32_t n_threads,
                          dbt_prefetch *prefetch) {
     const fused_plan *const plan = call->prepared;
+    const bool gated = is_gated(call);
     const dbt_matmul_nbits first = problem(call, NULL, false, NULL);
-    const dbt_nbits_kernel *const kernel = dbt_nbits_choose(&first, plan->isa);
-    if (is_gated(call)) {
-        const dbt_matmul_nbits second = problem(call, NULL, true, NULL);
-        dbt_nbits_prefetch(&first, &second, kernel, thread, n_threads, prefetch);
-    } else {
-        dbt_nbits_prefetch(&first, NULL, kernel, thread, n_threads, prefetch);
-    }
+    const dbt_matmul_nbits second = problem(call, NULL, gated, NULL);
+    dbt_nbits_prefetch(&first, gated ? &second : NULL, dbt_nbits_choose(&first, plan->isa), thread,
+                       n_threads, prefetch);
 }
 
 /* ---- The bound ---- */

@@ -187,16 +187,12 @@ static result end_product(const dbt_nbits_trial *t, int64_t i, result v) {
 static void multiply(const dbt_nbits_trial *t, const float *x, int64_t row, result *out,
                      double *scratch) {
     dbt_matmul_nbits p = t->problem.p;
-    const int64_t count = p.M * N, block = row * p.k_blocks;
-    const int64_t scale = dbt_nbits_float_bytes(p.scale_type);
-    const int64_t zero = dbt_nbits_float_bytes(p.zero_point_type);
+    const int64_t count = p.M * N;
     p.a = x;
     p.b += row * dbt_nbits_row_bytes(&p);
-    p.scales = (const uint8_t *)p.scales + block * scale;
+    p.scales = (const uint8_t *)p.scales + row * dbt_nbits_scale_row_bytes(&p);
     if (p.zero_points)
-        p.zero_points =
-            (const uint8_t *)p.zero_points +
-            (dbt_nbits_float_zero_points(&p) ? block * zero : row * dbt_nbits_zero_row_bytes(&p));
+        p.zero_points = (const uint8_t *)p.zero_points + row * dbt_nbits_zero_point_row_bytes(&p);
     if (p.bias) p.bias += row;
     dbt_matmul_nbits_ref(&p, scratch, scratch + count);
     for (int64_t i = 0; i < count; i++)
@@ -258,15 +254,12 @@ static dibit_status upload(dbt_gpu *gpu, const void *data, int64_t bytes, dbt_ha
 dibit_status dbt_nbits_trial_upload(dbt_nbits_trial *trial, dbt_gpu *gpu, dibit_error *error) {
     dbt_nbits_gpu_problem *const problem = &trial->problem;
     const dbt_matmul_nbits *const p = &problem->p;
-    const int64_t rows = rows_of(problem), n_scales = rows * p->k_blocks;
-    const int64_t scale = dbt_nbits_float_bytes(p->scale_type);
-    int64_t zero_bytes = rows * dbt_nbits_zero_row_bytes(p);
-    if (dbt_nbits_float_zero_points(p))
-        zero_bytes = n_scales * dbt_nbits_float_bytes(p->zero_point_type);
+    const int64_t rows = rows_of(problem);
     DBT_TRY(upload(gpu, p->a, p->M * p->K * 4, &problem->a, error));
     DBT_TRY(upload(gpu, p->b, rows * dbt_nbits_row_bytes(p), &problem->b, error));
-    DBT_TRY(upload(gpu, p->scales, n_scales * scale, &problem->scales, error));
-    DBT_TRY(upload(gpu, p->zero_points, zero_bytes, &problem->zero_points, error));
+    DBT_TRY(upload(gpu, p->scales, rows * dbt_nbits_scale_row_bytes(p), &problem->scales, error));
+    DBT_TRY(upload(gpu, p->zero_points, rows * dbt_nbits_zero_point_row_bytes(p),
+                   &problem->zero_points, error));
     DBT_TRY(upload(gpu, p->bias, rows * 4, &problem->bias, error));
     DBT_TRY(upload(gpu, p->g_idx, p->K * 4, &problem->g_idx, error));
     DBT_TRY(upload(gpu, trial->gain, p->K * 4, &problem->gain, error));

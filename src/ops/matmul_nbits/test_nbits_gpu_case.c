@@ -62,14 +62,12 @@ dbt_nbits_gpu_problem nbits_gpu_problem_create(dbt_gpu *gpu, const nbits_data *d
                                                int64_t y_bytes) {
     const dbt_matmul_nbits *const p = &data->p;
     dbt_nbits_gpu_problem out = {.p = *p};
-    const int64_t n_scales = p->N * p->k_blocks;
-    int64_t zero_bytes = p->N * dbt_nbits_zero_row_bytes(p);
-    if (dbt_nbits_float_zero_points(p))
-        zero_bytes = n_scales * dbt_nbits_float_bytes(p->zero_point_type);
     out.a = nbits_gpu_upload(gpu, p->a, p->M * p->K * 4);
     out.b = nbits_gpu_upload(gpu, p->b, p->N * dbt_nbits_row_bytes(p));
-    out.scales = nbits_gpu_upload(gpu, p->scales, n_scales * dbt_nbits_float_bytes(p->scale_type));
-    if (p->zero_points) out.zero_points = nbits_gpu_upload(gpu, p->zero_points, zero_bytes);
+    out.scales = nbits_gpu_upload(gpu, p->scales, p->N * dbt_nbits_scale_row_bytes(p));
+    if (p->zero_points)
+        out.zero_points =
+            nbits_gpu_upload(gpu, p->zero_points, p->N * dbt_nbits_zero_point_row_bytes(p));
     if (p->g_idx) out.g_idx = nbits_gpu_upload(gpu, p->g_idx, p->K * 4);
     if (p->bias) out.bias = nbits_gpu_upload(gpu, p->bias, p->N * 4);
     out.y = nbits_gpu_upload(gpu, NULL, y_bytes);

@@ -44,14 +44,11 @@ static nbits_case some_case(uint32_t bits, bool int8) {
 
 static dbt_nbits_element element_of(const dbt_matmul_nbits *p, int64_t m, int64_t n) {
     dbt_nbits_element e = {.p = *p, .m = m, .n = n};
-    const int64_t zero_row = dbt_nbits_float_zero_points(p)
-                                 ? p->k_blocks * dbt_nbits_float_bytes(p->zero_point_type)
-                                 : dbt_nbits_zero_row_bytes(p);
     e.p.M = e.p.N = 1;
     e.p.a = p->a + m * p->K;
     e.p.b = p->b + n * dbt_nbits_row_bytes(p);
-    e.p.scales = bytes_on(p->scales, n * p->k_blocks * dbt_nbits_float_bytes(p->scale_type));
-    e.p.zero_points = bytes_on(p->zero_points, n * zero_row);
+    e.p.scales = bytes_on(p->scales, n * dbt_nbits_scale_row_bytes(p));
+    e.p.zero_points = bytes_on(p->zero_points, n * dbt_nbits_zero_point_row_bytes(p));
     if (p->bias) e.p.bias = p->bias + n;
     e.b_bytes = (uint64_t)((p->N - n) * dbt_nbits_row_bytes(p));
     return e;
