@@ -15,12 +15,6 @@ enum { PRODUCTS = DBT_NBITS_STREAMS, AHEAD = 2048 };
 
 /* Groups of this loop: with two planes of 3 bits, too, half as many lanes of a block are left to be added up. */
 static DBT_ALWAYS_INLINE int row_planes(uint32_t bits) { return bits == 3 ? 2 : planes_of(bits); }
-static DBT_ALWAYS_INLINE int64_t row_group_codes(uint32_t bits) {
-    return (int64_t)VB * row_planes(bits);
-}
-static DBT_ALWAYS_INLINE int64_t row_group_bytes(uint32_t bits) {
-    return row_group_codes(bits) / 8 * (int64_t)bits;
-}
 static DBT_ALWAYS_INLINE vi load_row_group(const uint8_t *b, int64_t left, uint32_t bits) {
 #if defined(__AVX512VBMI__)
     if (bits == 3) return v_sixteens(b, left);
@@ -115,7 +109,7 @@ static DBT_ALWAYS_INLINE void decode_rows(const operands *o, const uint32_t bits
 /* Adds group `group` to sums; some: it may lie past the row's end, in whole or in part. */
 static DBT_ALWAYS_INLINE void add_group(const operands *o, int64_t group, vi *sums,
                                         const uint32_t bits, const bool one_row, const bool some) {
-    const int64_t at = group * row_group_bytes(bits), left = o->bytes - at;
+    const int64_t at = group * group_bytes(row_planes(bits), bits), left = o->bytes - at;
     if (some && left <= 0) return;
     vi x[PRODUCTS], a = v_zero();
     DBT_UNROLL
@@ -128,7 +122,8 @@ static DBT_ALWAYS_INLINE void add_group(const operands *o, int64_t group, vi *su
     for (int j = 0; j < row_planes(bits); j++) {
         DBT_UNROLL
         for (int r = 0; r < PRODUCTS; r++) {
-            if (r == 0 || !one_row) a = v_load(o->a[r] + group * row_group_codes(bits) + j * VB);
+            if (r == 0 || !one_row)
+                a = v_load(o->a[r] + group * group_codes(row_planes(bits)) + j * VB);
             if (r == 0 && one_row) v_keep(a);
             sums[r] = v_dot(sums[r], row_plane_of(x[r], j, bits), a);
         }
@@ -305,11 +300,13 @@ static DBT_NOINLINE void ask_for_streams(const dbt_nbits_task *t, int64_t step) 
 static DBT_ALWAYS_INLINE void run_int8_matvec(const dbt_nbits_task *t, const uint32_t bits) {
     const dbt_matmul_nbits *const p = t->p;
     const int64_t lanes = p->block_size / (4 * row_planes(bits));
-    const int64_t groups = (p->K + row_group_codes(bits) - 1) / row_group_codes(bits);
+    const int64_t groups =
+        (p->K + group_codes(row_planes(bits)) - 1) / group_codes(row_planes(bits));
     const int64_t step = (t->n_end - t->n_begin + PRODUCTS - 1) / PRODUCTS;
     operands o = {.p = p,
                   .blocks = t->scales,
-                  .bytes = least(dbt_nbits_row_bytes(p), groups * row_group_bytes(bits)),
+                  .bytes =
+                      least(dbt_nbits_row_bytes(p), groups * group_bytes(row_planes(bits), bits)),
                   .lanes = least(lanes, VL),
                   .per_vector = lanes > VL ? lanes / VL : 1};
     if (!p->zero_points) {

@@ -26,7 +26,7 @@ static DBT_ALWAYS_INLINE vi tail_dots(const operands *o, int64_t at, vi sums, co
     DBT_UNROLL
     for (int r = 0; r < PRODUCTS; r++) b[r] = _mm_maskz_loadu_epi8(some, o->b[r] + at);
     const vi x = quarters(b[0], b[1], b[2], b[3]);
-    const int8_t *const a = o->a[0] + at / VB * group_codes(bits) + at % VB;
+    const int8_t *const a = o->a[0] + at / VB * group_codes(planes_of(bits)) + at % VB;
     DBT_UNROLL
     for (int j = 0; j < planes_of(bits); j++) {
         const __m128i plane = _mm_loadu_si128((const __m128i *)(const void *)(a + j * VB));

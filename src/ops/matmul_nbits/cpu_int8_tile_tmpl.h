@@ -35,7 +35,7 @@ static DBT_ALWAYS_INLINE void unpack_rows(const dbt_nbits_task *t, int64_t n, in
     const int64_t scale_bytes = dbt_nbits_float_bytes(p->scale_type);
     vi v[VL];
     uint8_t *w = (uint8_t *)t->rows + half * VB;
-    for (int64_t at = 0; at < bytes; at += group_bytes(bits)) {
+    for (int64_t at = 0; at < bytes; at += group_bytes(planes_of(bits), bits)) {
         for (int64_t i = 0; i < VL; i++) {
             const uint8_t *const from = p->b + least(n + i, p->N - 1) * row_bytes + at;
             DBT_PREFETCH(from + VL * row_bytes);

@@ -5,11 +5,9 @@
  * leave `planes` vectors of codes, and VB codes of any other width. */
 
 static DBT_ALWAYS_INLINE int planes_of(uint32_t bits) { return bits == 2 ? 4 : bits == 4 ? 2 : 1; }
-static DBT_ALWAYS_INLINE int64_t group_codes(uint32_t bits) {
-    return (int64_t)VB * planes_of(bits);
-}
-static DBT_ALWAYS_INLINE int64_t group_bytes(uint32_t bits) {
-    return group_codes(bits) / 8 * (int64_t)bits;
+static DBT_ALWAYS_INLINE int64_t group_codes(int planes) { return (int64_t)VB * planes; }
+static DBT_ALWAYS_INLINE int64_t group_bytes(int planes, uint32_t bits) {
+    return group_codes(planes) / 8 * (int64_t)bits;
 }
 
 /* Keeps a vector in a register, where a compiler would rather load it once for each use. */
